@@ -1,0 +1,1 @@
+//! The client core: routes, slots, sessions

@@ -1,0 +1,1 @@
+//! The exit core: sessions to the outside, and what it refuses

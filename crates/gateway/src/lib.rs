@@ -1,0 +1,1 @@
+//! The gateway core: client link, mailboxes, downlink

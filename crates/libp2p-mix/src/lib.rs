@@ -1,0 +1,1 @@
+//! Mix packets over libp2p connections

@@ -1,0 +1,1 @@
+//! The mix core: peel, replay check, delay, forward; own loops

@@ -1,0 +1,1 @@
+//! Shells: clock, entropy, sockets, tasks
