@@ -1,14 +1,25 @@
-//! What every part of mizzle names alike: [`Time`], ids, the [profile](profile) of a network, its [document].
+//! What every part of mizzle names alike: [`Time`], [ids](id), the [profile](profile) of a network, its
+//! [document], the [frames](frame) of the gateway link.
 //!
 //! No I/O, no clock, no entropy: [`Time`] and [`Rng`] are handed to a core by whoever runs it. Packets are
-//! `mizzle-sphinx`'s, traffic is `mizzle-traffic`'s; a thing belongs here only when at least two layers must
-//! agree on it.
+//! `mizzle-sphinx`'s, traffic is `mizzle-traffic`'s; a thing belongs here only when at least two crates that may
+//! not see each other must agree on it.
 #![no_std]
 
 extern crate alloc;
 
+pub mod count;
+pub mod document;
+pub mod frame;
+pub mod hex;
+pub mod id;
+pub mod profile;
 mod time;
 
+pub use count::Counters;
+pub use document::Document;
+pub use id::{ClientTag, MailboxId, NetworkId, NodeId};
+pub use profile::Profile;
 pub use time::Time;
 
 /// The random source that cores take as a constructor argument: a CSPRNG, seeded by the operating system in

@@ -1,0 +1,216 @@
+//! Frames of the gateway link, `/mizzle/gateway/1.0.0`: one size both ways, filler or real alike.
+//!
+//! `kind (1) ‖ zeros (7) ‖ ack (8) ‖ seq (8) ‖ body (4608)`, big-endian. Uplink: the body is a packet, `ack` is the
+//! next downlink `seq` that the client expects. Downlink: the body is `reply id (16) ‖ payload (3984) ‖ zeros`.
+//! Before a client is admitted it sends [`Kind::Hello`] and gets [`Kind::Welcome`] or [`Kind::Refused`]. When a
+//! frame leaves is decided by the client and gateway cores.
+
+use alloc::boxed::Box;
+use alloc::vec;
+
+use mizzle_sphinx::{PACKET_LEN, PAYLOAD_LEN, Packet};
+
+use crate::id::{ClientTag, MailboxId, NetworkId};
+
+/// Length of every frame in bytes.
+pub const FRAME_LEN: usize = BODY + PACKET_LEN;
+
+const BODY: usize = 24;
+/// Where the payload of a downlink frame starts: after the reply's id.
+const PAYLOAD: usize = BODY + 16;
+/// Longest admission token in bytes.
+pub const MAX_TOKEN_LEN: usize = 255;
+
+/// The first byte of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Nothing; downlink only (an uplink filler is a cover packet).
+    Filler = 0,
+    /// Uplink: a packet for the gateway's mix.
+    Packet = 1,
+    /// Downlink: a packet that came back, a reply or a loop.
+    Reply = 2,
+    /// Uplink: a client asks to be admitted.
+    Hello = 3,
+    /// Downlink: it is.
+    Welcome = 4,
+    /// Downlink: it is not.
+    Refused = 5,
+}
+
+/// Why a gateway doesn't admit a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[repr(u8)]
+pub enum Refusal {
+    /// Its capacity is taken.
+    #[error("the gateway is full; choose another or try later")]
+    Full = 1,
+    /// The client isn't on its list, or its token isn't good.
+    #[error("the gateway does not admit this client; ask its operator for an invitation")]
+    NotAdmitted = 2,
+    /// The client speaks for another network or version.
+    #[error("the gateway belongs to another network; get that gateway's network document")]
+    WrongNetwork = 3,
+}
+
+/// What a frame says.
+pub enum Content {
+    /// See [`Kind::Filler`].
+    Filler,
+    /// See [`Kind::Packet`].
+    Packet(Packet),
+    /// See [`Kind::Reply`].
+    Reply {
+        /// Client tag and random half.
+        id: [u8; 16],
+        /// delta as the last hop left it.
+        payload: Box<[u8; PAYLOAD_LEN]>,
+    },
+    /// See [`Kind::Hello`].
+    Hello {
+        /// The network that the client believes to talk to.
+        network: NetworkId,
+        /// What an invitation says; empty where none is needed.
+        token: vec::Vec<u8>,
+    },
+    /// See [`Kind::Welcome`].
+    Welcome {
+        /// Starts the id of each reply for this client.
+        tag: ClientTag,
+        /// Where messages for this client are kept.
+        mailbox: MailboxId,
+    },
+    /// See [`Kind::Refused`].
+    Refused(Refusal),
+}
+
+/// One parsed frame.
+pub struct Frame {
+    /// Uplink: the next downlink `seq` that the client expects.
+    pub ack: u64,
+    /// Downlink: number of this frame among the real ones; zero for others.
+    pub seq: u64,
+    /// The rest.
+    pub content: Content,
+}
+
+/// Writes a frame of [`FRAME_LEN`] bytes.
+#[must_use]
+pub fn encode(frame: &Frame) -> Box<[u8]> {
+    let mut out = vec![0; FRAME_LEN].into_boxed_slice();
+    out[8..16].copy_from_slice(&frame.ack.to_be_bytes());
+    out[16..24].copy_from_slice(&frame.seq.to_be_bytes());
+    let body = &mut out[BODY..];
+    let kind = match &frame.content {
+        Content::Filler => Kind::Filler,
+        Content::Packet(packet) => {
+            body.copy_from_slice(packet.as_bytes());
+            Kind::Packet
+        }
+        Content::Reply { id, payload } => {
+            body[..16].copy_from_slice(id);
+            body[16..16 + PAYLOAD_LEN].copy_from_slice(&payload[..]);
+            Kind::Reply
+        }
+        Content::Hello { network, token } => {
+            // A longer token is cut; the gateway then refuses it like any wrong one.
+            let token = &token[..token.len().min(MAX_TOKEN_LEN)];
+            body[..32].copy_from_slice(network.as_bytes());
+            body[32] = token.len() as u8;
+            body[33..33 + token.len()].copy_from_slice(token);
+            Kind::Hello
+        }
+        Content::Welcome { tag, mailbox } => {
+            body[..8].copy_from_slice(&tag.0);
+            body[8..24].copy_from_slice(mailbox.as_bytes());
+            Kind::Welcome
+        }
+        Content::Refused(why) => {
+            body[0] = *why as u8;
+            Kind::Refused
+        }
+    };
+    out[0] = kind as u8;
+    out
+}
+
+/// Puts the acknowledgement into an encoded frame: it is known only when the frame leaves, long after the rest.
+pub fn set_ack(frame: &mut [u8], ack: u64) {
+    if let Some(field) = frame.get_mut(8..16) {
+        field.copy_from_slice(&ack.to_be_bytes());
+    }
+}
+
+/// Parses a frame; `None` when it is not one. Bytes after a body are not looked at.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Option<Frame> {
+    if bytes.len() != FRAME_LEN || bytes[1..8] != [0; 7] {
+        return None;
+    }
+    let word = |at: usize| bytes[at..at + 8].try_into().ok().map(u64::from_be_bytes);
+    let body = &bytes[BODY..];
+    let content = match bytes[0] {
+        0 => Content::Filler,
+        1 => Content::Packet(Packet::try_from_slice(body).ok()?),
+        2 => Content::Reply {
+            id: body[..16].try_into().ok()?,
+            payload: bytes[PAYLOAD..PAYLOAD + PAYLOAD_LEN].to_vec().into_boxed_slice().try_into().ok()?,
+        },
+        3 => {
+            let len = usize::from(body[32]);
+            Content::Hello {
+                network: NetworkId::new(body[..32].try_into().ok()?),
+                token: body[33..33 + len].to_vec(),
+            }
+        }
+        4 => Content::Welcome {
+            tag: ClientTag(body[..8].try_into().ok()?),
+            mailbox: MailboxId::new(body[8..24].try_into().ok()?),
+        },
+        5 => Content::Refused(match body[0] {
+            1 => Refusal::Full,
+            2 => Refusal::NotAdmitted,
+            3 => Refusal::WrongNetwork,
+            _ => return None,
+        }),
+        _ => return None,
+    };
+    Some(Frame { ack: word(8)?, seq: word(16)?, content })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_round_trips_at_one_length() {
+        let contents = [
+            Content::Filler,
+            Content::Packet(Packet::zeroed()),
+            Content::Reply { id: [3; 16], payload: Box::new([4; PAYLOAD_LEN]) },
+            Content::Hello { network: NetworkId::new([5; 32]), token: vec![6; 255] },
+            Content::Welcome { tag: ClientTag([7; 8]), mailbox: MailboxId::new([8; 16]) },
+            Content::Refused(Refusal::Full),
+        ];
+        for content in contents {
+            let bytes = encode(&Frame { ack: 1, seq: 2, content });
+            assert_eq!(bytes.len(), FRAME_LEN);
+            let back = decode(&bytes).unwrap();
+            assert_eq!((back.ack, back.seq), (1, 2));
+            assert_eq!(encode(&back), bytes);
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_no_frame() {
+        assert!(decode(&[]).is_none());
+        let mut bytes = encode(&Frame { ack: 0, seq: 0, content: Content::Filler });
+        assert!(decode(&bytes[1..]).is_none());
+        bytes[0] = 6;
+        assert!(decode(&bytes).is_none());
+        bytes[0] = 0;
+        bytes[7] = 1;
+        assert!(decode(&bytes).is_none());
+    }
+}
