@@ -1,0 +1,127 @@
+//! Where X25519 happens: one interface, taken by the batch, and the implementations this CPU can run.
+//!
+//! A hop costs two multiplications, and they are most of its time. They are asked for in batches because a vector
+//! engine computes many lanes at the price of one. All engines give the same bytes for all inputs (RFC 7748): they
+//! clamp the scalar, ignore the top bit of the point, and give zeros for a point of small order.
+
+use core::iter::zip;
+
+use curve25519_dalek::montgomery::MontgomeryPoint;
+
+/// The base point. Engines know it, and take a shorter way for it.
+pub(crate) const BASE_POINT: [u8; 32] = {
+    let mut u = [0; 32];
+    u[0] = 9;
+    u
+};
+
+/// An implementation of X25519.
+pub trait Engine: Send + Sync {
+    /// A short name, for logs and figures.
+    fn name(&self) -> &'static str;
+
+    /// `out[i] = X25519(scalars[i], points[i])`, zeros for a point of small order.
+    ///
+    /// The slices should have one length; what one of them has beyond another is not touched.
+    fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]);
+}
+
+/// The best engine for this CPU.
+#[must_use]
+pub fn engine() -> &'static dyn Engine {
+    #[cfg(all(feature = "graviola", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    if fast::is_supported() {
+        return &fast::Graviola;
+    }
+    &Dalek
+}
+
+/// Every engine that this CPU can run, the best one first.
+pub fn engines() -> impl Iterator<Item = &'static dyn Engine> {
+    let best = engine();
+    let last: &'static dyn Engine = &Dalek;
+    [best, last]
+        .into_iter()
+        .take(if best.name() == last.name() { 1 } else { 2 })
+}
+
+/// Portable, and what the others are tested against.
+struct Dalek;
+
+impl Engine for Dalek {
+    fn name(&self) -> &'static str {
+        "dalek"
+    }
+
+    fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]) {
+        for ((scalar, point), out) in zip(zip(scalars, points), out) {
+            // Points are public, so it may show which way was taken.
+            let product = if *point == BASE_POINT {
+                MontgomeryPoint::mul_base_clamped(*scalar)
+            } else {
+                // The Edwards form of a point is a quarter faster to multiply; points of the twist have none.
+                match MontgomeryPoint(*point).to_edwards(0) {
+                    Some(point) => point.mul_clamped(*scalar).to_montgomery(),
+                    None => MontgomeryPoint(*point).mul_clamped(*scalar),
+                }
+            };
+            *out = product.to_bytes();
+        }
+    }
+}
+
+#[cfg(all(feature = "graviola", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod fast {
+    use core::iter::zip;
+
+    use graviola::key_agreement::x25519::{PublicKey, StaticPrivateKey};
+
+    use super::{BASE_POINT, Engine};
+
+    /// Amazon's machine-checked assembly (s2n-bignum), for x86-64 and 64-bit Arm.
+    pub(super) struct Graviola;
+
+    impl Engine for Graviola {
+        fn name(&self) -> &'static str {
+            "graviola"
+        }
+
+        fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]) {
+            for ((scalar, point), out) in zip(zip(scalars, points), out) {
+                let secret = StaticPrivateKey::from_array(scalar);
+                if *point == BASE_POINT {
+                    *out = secret.public_key().as_bytes();
+                    continue;
+                }
+                // The error says that the result is zero; the others give the zeros themselves.
+                *out = match secret.diffie_hellman(&PublicKey::from_array(point)) {
+                    Ok(shared) => shared.0,
+                    Err(_) => [0; 32],
+                };
+            }
+        }
+    }
+
+    /// Whether graviola's functions may be called: they panic on a CPU that lacks one of the features they assert.
+    ///
+    /// The list is that of `verify_cpu_features` in graviola 0.4 and what its X25519 needs beyond it (`mulx`).
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn is_supported() -> bool {
+        use std::is_x86_feature_detected as has;
+        has!("aes")
+            && has!("pclmulqdq")
+            && has!("ssse3")
+            && has!("bmi1")
+            && has!("bmi2")
+            && has!("adx")
+            && has!("avx")
+            && has!("avx2")
+    }
+
+    /// Whether graviola's functions may be called: they panic on a CPU that lacks one of the features they assert.
+    #[cfg(target_arch = "aarch64")]
+    pub(super) fn is_supported() -> bool {
+        use std::arch::is_aarch64_feature_detected as has;
+        has!("neon") && has!("aes") && has!("pmull") && has!("sha2")
+    }
+}

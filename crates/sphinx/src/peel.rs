@@ -1,0 +1,332 @@
+//! Peeling: what a node does with a packet that reached it, one at a time or by the batch.
+//!
+//! Section 8.6 of LIP-99, with the role rule below, and the checks of `alpha` of LIP-183. Remembering the tags, holding
+//! a packet for its delay and sending it are left to others.
+//!
+//! **Role rule.** LIP-99 (8.6.2) calls a hop with a zero delay an exit, yet zero delays are legal on the way (and common with
+//! senders that draw 0, 1 or 2 ms). The Nim code looks for the 240 zero bytes that a last hop of three finds. Here a hop
+//! is the last one if its delay is zero and so are the sixteen bytes behind its block: the zeros of the longest route,
+//! five hops, and the beginning of those of shorter ones. For any other hop these bytes are cipher text, zero with a
+//! probability of 2^-128.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use ctr::cipher::StreamCipher;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::engine::{Engine, engine};
+use crate::kdf::{Secret, blinding, header_cipher, mac, tag};
+use crate::keys::{PublicKey, SecretKey, is_canonical};
+use crate::layout::{
+    ADDRESS_LEN, ALPHA_LEN, BETA_LEN, BLOCK_LEN, DELAY_AT, GAMMA_AT, GAMMA_LEN, HEADER_LEN, ID_LEN, K,
+    TAG_LEN,
+};
+use crate::packet::{Packet, split, split_mut};
+use crate::payload::{self, Dialect};
+
+/// How many packets [`Peeler::peel_batch`] hands to its engine at once.
+pub const BATCH: usize = 32;
+
+/// Peels packets with one secret key.
+pub struct Peeler {
+    secret: SecretKey,
+    dialect: Dialect,
+    engine: &'static dyn Engine,
+}
+
+/// What was under the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peeled {
+    /// The packet has been turned into the one for the next hop.
+    Forward {
+        /// The address block of the next hop.
+        next: [u8; ADDRESS_LEN],
+        /// How long to hold the packet (`loopix`) or the mean of that time (`libp2p`), in milliseconds.
+        delay_ms: u16,
+    },
+    /// This node is the last hop: [`Packet::message`] is the message.
+    Exit {
+        /// For whom the message is; all zero for this node itself.
+        destination: [u8; ADDRESS_LEN],
+    },
+    /// A reply has arrived: [`recover`](crate::recover) makes a message of [`Packet::payload_mut`].
+    Reply {
+        /// The id of the SURB it came by.
+        id: [u8; ID_LEN],
+    },
+}
+
+/// Why a packet was refused. For the node's own counters: a peer must never see a difference between them, nor
+/// between any of them and a packet that went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum Rejected {
+    /// `alpha` is zero, not canonical, or of small order.
+    #[error("alpha is not a valid group element")]
+    Alpha,
+    /// The packet was here before.
+    #[error("the packet was here before")]
+    Replay,
+    /// `beta` or `gamma` was changed, or the packet is for another key.
+    #[error("the MAC of the header is wrong")]
+    Mac,
+    /// The header is right, but its sender made neither an exit nor a reply of this last hop.
+    #[error("the header gives this hop no role")]
+    Role,
+    /// The payload was changed on its way.
+    #[error("the payload was changed")]
+    Payload,
+}
+
+impl Rejected {
+    /// Every reason, once.
+    pub const ALL: [Self; 5] = [Self::Alpha, Self::Replay, Self::Mac, Self::Role, Self::Payload];
+
+    /// One word for a counter's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alpha => "alpha",
+            Self::Replay => "replay",
+            Self::Mac => "mac",
+            Self::Role => "role",
+            Self::Payload => "payload",
+        }
+    }
+}
+
+impl Peeler {
+    /// A peeler with the best engine for this CPU.
+    #[must_use]
+    pub fn new(secret: SecretKey, dialect: Dialect) -> Self {
+        Self::with_engine(secret, dialect, engine())
+    }
+
+    /// A peeler with a given engine.
+    #[must_use]
+    pub fn with_engine(secret: SecretKey, dialect: Dialect, engine: &'static dyn Engine) -> Self {
+        Self {
+            secret,
+            dialect,
+            engine,
+        }
+    }
+
+    /// The key under which senders know this node.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        self.secret.public()
+    }
+
+    /// Takes one layer off, in place.
+    ///
+    /// `seen` is told the packet's replay tag, at most once, and answers whether it knew it already; it remembers it
+    /// from then on. In [`Dialect::Lioness`] it is asked only about a packet whose MAC is right, so that a forgery
+    /// leaves nothing behind; in [`Dialect::LegacyCtr`], as in the older nodes, before that is known.
+    ///
+    /// What the buffer holds afterwards:
+    /// - [`Forward`](Peeled::Forward): the packet to send;
+    /// - [`Exit`](Peeled::Exit) and [`Reply`](Peeled::Reply): a header of zeros, and the payload;
+    /// - [`Alpha`](Rejected::Alpha), [`Mac`](Rejected::Mac) and [`Replay`](Rejected::Replay): the packet as it came;
+    /// - [`Role`](Rejected::Role) and [`Payload`](Rejected::Payload): zeros.
+    ///
+    /// # Errors
+    /// [`Rejected`], of which no peer may learn.
+    pub fn peel(
+        &self,
+        packet: &mut Packet,
+        seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+    ) -> Result<Peeled, Rejected> {
+        let [result] = self.peel_lanes(core::slice::from_mut(packet), seen);
+        result
+    }
+
+    /// Takes one layer off each packet, appending the results to `out` in their order. All is as if [`peel`](Self::peel)
+    /// had been called for one after the other, only faster with an engine that computes many at once; a packet that is
+    /// in the batch twice is a replay the second time.
+    pub fn peel_batch(
+        &self,
+        packets: &mut [Packet],
+        seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+        out: &mut Vec<Result<Peeled, Rejected>>,
+    ) {
+        out.reserve(packets.len());
+        for packets in packets.chunks_mut(BATCH) {
+            let results = self.peel_lanes::<BATCH>(packets, seen);
+            out.extend_from_slice(&results[..packets.len()]);
+        }
+    }
+
+    /// Peels up to `N` packets: all shared secrets at once, then each packet, then all next `alpha`s at once.
+    fn peel_lanes<const N: usize>(
+        &self,
+        packets: &mut [Packet],
+        seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+    ) -> [Result<Peeled, Rejected>; N] {
+        let mut results = [Err(Rejected::Alpha); N];
+        let mut lanes = Lanes::<N>::new();
+        for (at, packet) in packets.iter().enumerate().take(N) {
+            let alpha = alpha(packet);
+            if *alpha != [0; ALPHA_LEN] && is_canonical(alpha) {
+                lanes.push(at, self.secret.expose_bytes(), alpha);
+            }
+        }
+        lanes.run(self.engine);
+
+        let mut next = Lanes::<N>::new();
+        for (at, s) in lanes.results() {
+            // Zero is what X25519 makes of a point of small order.
+            if s.ct_eq(&[0; 32]).into() {
+                continue;
+            }
+            results[at] = open(self.dialect, s, &mut packets[at], seen).map(|opened| match opened {
+                Opened::Last(peeled) => peeled,
+                Opened::Relay {
+                    next: address,
+                    delay_ms,
+                    b,
+                } => {
+                    next.push(at, &b, alpha(&packets[at]));
+                    Peeled::Forward {
+                        next: address,
+                        delay_ms,
+                    }
+                }
+            });
+        }
+        next.run(self.engine);
+        for (at, next_alpha) in next.results() {
+            packets[at].as_bytes_mut()[..ALPHA_LEN].copy_from_slice(next_alpha);
+        }
+        results
+    }
+}
+
+impl fmt::Debug for Peeler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peeler")
+            .field("dialect", &self.dialect)
+            .field("engine", &self.engine.name())
+            .finish()
+    }
+}
+
+/// Multiplications for up to `N` packets, in the order of the packets but with none for those that dropped out.
+struct Lanes<const N: usize> {
+    len: usize,
+    packets: [usize; N],
+    scalars: Zeroizing<[[u8; 32]; N]>,
+    points: [[u8; 32]; N],
+    out: Zeroizing<[[u8; 32]; N]>,
+}
+
+impl<const N: usize> Lanes<N> {
+    fn new() -> Self {
+        Self {
+            len: 0,
+            packets: [0; N],
+            scalars: Zeroizing::new([[0; 32]; N]),
+            points: [[0; 32]; N],
+            out: Zeroizing::new([[0; 32]; N]),
+        }
+    }
+
+    fn push(&mut self, packet: usize, scalar: &[u8; 32], point: &[u8; 32]) {
+        self.packets[self.len] = packet;
+        self.scalars[self.len] = *scalar;
+        self.points[self.len] = *point;
+        self.len += 1;
+    }
+
+    fn run(&mut self, engine: &dyn Engine) {
+        if self.len > 0 {
+            let used = ..self.len;
+            engine.x25519_batch(&self.scalars[used], &self.points[used], &mut self.out[used]);
+        }
+    }
+
+    fn results(&self) -> impl Iterator<Item = (usize, &[u8; 32])> {
+        self.packets[..self.len]
+            .iter()
+            .copied()
+            .zip(&self.out[..self.len])
+    }
+}
+
+enum Opened {
+    /// All is done but `alpha`, which is to be multiplied by `b`.
+    Relay {
+        next: [u8; ADDRESS_LEN],
+        delay_ms: u16,
+        b: Secret,
+    },
+    Last(Peeled),
+}
+
+/// Checks and decrypts a packet with the secret shared with its sender; leaves `alpha` alone if it goes on.
+fn open(
+    dialect: Dialect,
+    s: &[u8; 32],
+    packet: &mut Packet,
+    seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+) -> Result<Opened, Rejected> {
+    let (header, payload) = packet.parts_mut();
+    let (alpha, rest) = split_mut::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(header);
+    let (beta, gamma) = split_mut::<BETA_LEN, GAMMA_LEN, { HEADER_LEN - ALPHA_LEN }>(rest);
+
+    let is_mac_right: bool = mac(s, beta).ct_eq(&*gamma).into();
+    match dialect {
+        Dialect::Lioness if !is_mac_right => return Err(Rejected::Mac),
+        Dialect::Lioness if seen(&tag(s)) => return Err(Rejected::Replay),
+        Dialect::LegacyCtr if seen(&blinding(alpha, s)) => return Err(Rejected::Replay),
+        Dialect::LegacyCtr if !is_mac_right => return Err(Rejected::Mac),
+        Dialect::Lioness | Dialect::LegacyCtr => {}
+    }
+
+    let mut cipher = header_cipher(s);
+    cipher.apply_keystream(beta);
+    let seed = payload::seed(dialect, s);
+    let is_last = beta[DELAY_AT..GAMMA_AT].ct_eq(&[0; GAMMA_AT - DELAY_AT])
+        & beta[BLOCK_LEN..BLOCK_LEN + K].ct_eq(&[0; K]);
+    let mut address = [0; ADDRESS_LEN];
+    address.copy_from_slice(&beta[..ADDRESS_LEN]);
+
+    if !bool::from(is_last) {
+        let delay_ms = u16::from_be_bytes([beta[DELAY_AT], beta[DELAY_AT + 1]]);
+        gamma.copy_from_slice(&beta[GAMMA_AT..BLOCK_LEN]);
+        beta.copy_within(BLOCK_LEN.., 0);
+        // Behind it comes what a block of zeros is under the rest of the key stream.
+        beta[BETA_LEN - BLOCK_LEN..].fill(0);
+        cipher.apply_keystream(&mut beta[BETA_LEN - BLOCK_LEN..]);
+        payload::decrypt(dialect, &seed, payload);
+        return Ok(Opened::Relay {
+            next: address,
+            delay_ms,
+            b: blinding(alpha, s),
+        });
+    }
+
+    let mut id = [0; ID_LEN];
+    id.copy_from_slice(&beta[GAMMA_AT..BLOCK_LEN]);
+    header.zeroize();
+    payload::decrypt(dialect, &seed, payload);
+    let is_exit: bool = id.ct_eq(&[0; ID_LEN]).into();
+    let is_reply: bool = address.ct_eq(&[0; ADDRESS_LEN]).into();
+    if is_exit && payload::is_intact(payload) {
+        Ok(Opened::Last(Peeled::Exit { destination: address }))
+    } else if !is_exit && is_reply {
+        Ok(Opened::Last(Peeled::Reply { id }))
+    } else {
+        packet.wipe();
+        Err(if is_exit {
+            Rejected::Payload
+        } else {
+            Rejected::Role
+        })
+    }
+}
+
+fn alpha(packet: &Packet) -> &[u8; ALPHA_LEN] {
+    split::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(packet.header()).0
+}

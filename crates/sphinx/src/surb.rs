@@ -1,0 +1,202 @@
+//! Single-use reply blocks: a header made in advance by whom the reply is for, and what he keeps to read the reply.
+//!
+//! Section 8.7 of LIP-99, with the payload of LIP-183. How a SURB travels inside a message, how long one lives and who
+//! remembers which id is left to others.
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use rand_core::CryptoRng;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::build::Hop;
+use crate::header::{self, BuildError};
+use crate::kdf::Secret;
+use crate::layout::{
+    ADDRESS_LEN, BLOCK_LEN, GAMMA_AT, HEADER_LEN, ID_LEN, MAX_HOPS, MESSAGE_LEN, PAYLOAD_LEN, REPLY_KEY_LEN,
+    SURB_LEN, SURB_WITH_ADDRESS_LEN,
+};
+use crate::packet::{Packet, split, split_mut, split_payload_mut};
+use crate::payload::{self, Dialect};
+
+/// A single-use reply block: whoever has it can send one packet to its maker without knowing who or where he is.
+///
+/// It is consumed by its use, and overwritten with zeros when dropped. The address of the first hop is not part of
+/// it: whoever hands it out says where it starts.
+pub struct Surb(Box<Zeroizing<[u8; SURB_LEN]>>);
+
+/// What the maker of a [`Surb`] keeps to read the reply; consumed by its use, overwritten with zeros when dropped.
+///
+/// On the heap, 177 bytes.
+pub struct SurbKeys(Box<Kept>);
+
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct Kept {
+    /// The seed of each hop's payload layer, not its shared secret: that would open headers as well.
+    seeds: [[u8; 32]; MAX_HOPS],
+    hops: u8,
+    reply_key: [u8; REPLY_KEY_LEN],
+}
+
+/// A reply was changed on its way, or is no reply to this SURB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("the reply was changed or is not for this SURB")]
+pub struct RecoverError;
+
+/// Makes a SURB for a route whose last hop is its maker, who will see `id` when the reply arrives.
+///
+/// # Errors
+/// [`BuildError`] if the route does not have 3 to 5 hops, its last hop has a delay, or the id is all zero.
+pub fn build_surb(
+    dialect: Dialect,
+    rng: &mut (impl CryptoRng + ?Sized),
+    route: &[Hop<'_>],
+    id: &[u8; ID_LEN],
+) -> Result<(Surb, SurbKeys), BuildError> {
+    let mut ephemeral = Secret::default();
+    rng.fill_bytes(&mut *ephemeral);
+    let mut reply_key = Zeroizing::new([0; REPLY_KEY_LEN]);
+    rng.fill_bytes(&mut *reply_key);
+    make(dialect, &ephemeral, &reply_key, route, id)
+}
+
+/// [`build_surb`] with a given ephemeral secret and reply key, for test vectors.
+///
+/// # Errors
+/// As [`build_surb`].
+pub fn build_surb_with_secret(
+    dialect: Dialect,
+    ephemeral: [u8; 32],
+    reply_key: [u8; REPLY_KEY_LEN],
+    route: &[Hop<'_>],
+    id: &[u8; ID_LEN],
+) -> Result<(Surb, SurbKeys), BuildError> {
+    make(
+        dialect,
+        &Zeroizing::new(ephemeral),
+        &Zeroizing::new(reply_key),
+        route,
+        id,
+    )
+}
+
+/// Sends `message` with a SURB: `out` becomes the packet for the SURB's first hop.
+pub fn use_surb(dialect: Dialect, surb: Surb, message: &[u8; MESSAGE_LEN], out: &mut Packet) {
+    *out.message_mut() = *message;
+    use_surb_in_place(dialect, surb, out);
+}
+
+/// [`use_surb`] for a message that is in [`Packet::message_mut`] already, so that it is copied nowhere.
+// The SURB is taken by value because using it twice would show both packets to be for the same person.
+#[expect(clippy::needless_pass_by_value)]
+pub fn use_surb_in_place(dialect: Dialect, surb: Surb, packet: &mut Packet) {
+    let (surb_header, reply_key) = split::<HEADER_LEN, REPLY_KEY_LEN, SURB_LEN>(&surb.0);
+    let (header, payload) = packet.parts_mut();
+    *header = *surb_header;
+    split_payload_mut(payload).0.fill(0);
+    payload::encrypt_reply(dialect, reply_key, payload);
+}
+
+/// Decrypts the payload of a packet that was peeled as a [`Reply`](crate::Peeled::Reply). Afterwards `payload[16..]`
+/// (or [`Packet::message`]) is the message.
+///
+/// # Errors
+/// [`RecoverError`] if the payload was changed or the keys are another SURB's; the payload is then all zero. In
+/// [`Dialect::LegacyCtr`] only a change of the first sixteen bytes is noticed.
+// The keys are taken by value because a second reply to one SURB is never looked at.
+#[expect(clippy::needless_pass_by_value)]
+pub fn recover(
+    dialect: Dialect,
+    keys: SurbKeys,
+    payload: &mut [u8; PAYLOAD_LEN],
+) -> Result<(), RecoverError> {
+    // Every hop took a layer off that nobody had put on, the maker as the last of them included.
+    for seed in keys.0.seeds.iter().take(keys.0.hops.into()).rev() {
+        payload::encrypt(dialect, seed, payload);
+    }
+    payload::decrypt_reply(dialect, &keys.0.reply_key, payload);
+    if payload::is_intact(payload) {
+        Ok(())
+    } else {
+        payload.zeroize();
+        Err(RecoverError)
+    }
+}
+
+impl Surb {
+    /// Writes the SURB: header, then reply key.
+    pub fn to_bytes(&self, out: &mut [u8; SURB_LEN]) {
+        *out = **self.0;
+    }
+
+    /// Reads a SURB. Any bytes are taken for one: a false one goes nowhere.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; SURB_LEN]) -> Self {
+        let mut surb = Self(Box::new(Zeroizing::new([0; SURB_LEN])));
+        **surb.0 = *bytes;
+        surb
+    }
+
+    /// Writes the SURB behind the address of its first hop, as the `libp2p` profile sends it.
+    pub fn to_bytes_with_address(
+        &self,
+        first_hop: &[u8; ADDRESS_LEN],
+        out: &mut [u8; SURB_WITH_ADDRESS_LEN],
+    ) {
+        let (address, surb) = split_mut::<ADDRESS_LEN, SURB_LEN, SURB_WITH_ADDRESS_LEN>(out);
+        *address = *first_hop;
+        *surb = **self.0;
+    }
+
+    /// Reads the address of a first hop and a SURB, as the `libp2p` profile sends them.
+    #[must_use]
+    pub fn from_bytes_with_address(bytes: &[u8; SURB_WITH_ADDRESS_LEN]) -> ([u8; ADDRESS_LEN], Self) {
+        let (address, surb) = split::<ADDRESS_LEN, SURB_LEN, SURB_WITH_ADDRESS_LEN>(bytes);
+        (*address, Self::from_bytes(surb))
+    }
+}
+
+impl fmt::Debug for Surb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Surb(..)")
+    }
+}
+
+impl fmt::Debug for SurbKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SurbKeys(..)")
+    }
+}
+
+fn make(
+    dialect: Dialect,
+    ephemeral: &Secret,
+    reply_key: &[u8; REPLY_KEY_LEN],
+    route: &[Hop<'_>],
+    id: &[u8; ID_LEN],
+) -> Result<(Surb, SurbKeys), BuildError> {
+    header::check(route)?;
+    if id.ct_eq(&[0; ID_LEN]).into() {
+        return Err(BuildError::ZeroId);
+    }
+    let secrets = header::agree(ephemeral, route);
+    let mut last_block = [0; BLOCK_LEN];
+    last_block[GAMMA_AT..].copy_from_slice(id);
+    let mut surb = Surb(Box::new(Zeroizing::new([0; SURB_LEN])));
+    let (header, key) = split_mut::<HEADER_LEN, REPLY_KEY_LEN, SURB_LEN>(&mut surb.0);
+    header::write(&secrets, route, &last_block, header);
+    *key = *reply_key;
+
+    let mut kept = Box::new(Kept {
+        seeds: [[0; 32]; MAX_HOPS],
+        hops: 0,
+        reply_key: *reply_key,
+    });
+    for (seed, s) in kept.seeds.iter_mut().zip(secrets.shared()) {
+        *seed = *payload::seed(dialect, s);
+    }
+    // At most MAX_HOPS.
+    kept.hops = secrets.shared().len() as u8;
+    Ok((surb, SurbKeys(kept)))
+}
