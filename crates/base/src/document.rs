@@ -13,7 +13,6 @@ use alloc::vec::Vec;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use mizzle_sphinx::PublicKey;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::hex;
 use crate::id::{MailboxId, NetworkId, NodeId};
@@ -301,13 +300,9 @@ impl Document {
             return Err(wrong("each of the three layers needs a mix, and the network a gateway"));
         }
         let name = content.network;
-        let network = Sha256::new()
-            .chain_update(b"mizzle network\0")
-            .chain_update(authority.as_bytes())
-            .chain_update(name.as_bytes());
         Ok(Self {
             bytes,
-            network: NetworkId::new(network.finalize().into()),
+            network: NetworkId::of(authority.as_bytes(), &name),
             name,
             sequence: content.sequence,
             epoch: content.epoch,

@@ -7,6 +7,7 @@
 use core::fmt;
 
 use mizzle_sphinx::ADDRESS_LEN;
+use sha2::{Digest, Sha256};
 
 /// First byte of every address block of this version.
 const VERSION: u8 = 1;
@@ -77,17 +78,36 @@ macro_rules! id {
 }
 
 id! {
-    /// A node: SHA-256 of its libp2p identity public key (the protobuf form), so any key type fits and the node
-    /// may move to another address.
+    /// A node: a hash of its libp2p identity, so that it may move to another address.
     NodeId, 32
 }
 id! {
-    /// A network: SHA-256 over its authority's key and its name.
+    /// A network: a hash of its authority's key and its name.
     NetworkId, 32
 }
 id! {
     /// Where a message goes at its last gateway: a client's mailbox, or an exit. [`MailboxId::DROP`] is nobody.
     MailboxId, 16
+}
+
+impl NetworkId {
+    /// The id of the network `name` under an authority's Ed25519 key.
+    #[must_use]
+    pub fn of(authority: &[u8; 32], name: &str) -> Self {
+        let hash = Sha256::new()
+            .chain_update(b"mizzle network\0")
+            .chain_update(authority)
+            .chain_update(name.as_bytes());
+        Self(hash.finalize().into())
+    }
+}
+
+impl NodeId {
+    /// The id of the node with this identity: `public_key` in libp2p's protobuf form, so keys of any type fit.
+    #[must_use]
+    pub fn of(public_key: &[u8]) -> Self {
+        Self(Sha256::new().chain_update(b"mizzle node\0").chain_update(public_key).finalize().into())
+    }
 }
 
 impl MailboxId {

@@ -1,1 +1,435 @@
-//! The client core: routes, slots, sessions
+//! The client core: fills its slots with queued data or drops, sends loops, opens sessions to exits, reads what comes
+//! back.
+//!
+//! Sans-I/O: [`Client::handle`] is told what happened and when, [`Client::poll`] says what to do, [`Client::deadline`]
+//! when to call again. The design's Traffic and End to end sections. *When* packets leave is `mizzle-traffic`'s,
+//! what is inside the seal `mizzle-stream`'s; here the two meet, and only after a slot's time, gateway and kind are
+//! drawn. Each slot's packet is built ahead of its time.
+
+mod sessions;
+mod surbs;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mizzle_base::document::{Node, Role};
+use mizzle_base::frame::{self, Content, Frame, Refusal};
+use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
+use mizzle_base::{ClientTag, Counters, Document, MailboxId, NodeId, Rng, Time};
+use mizzle_sphinx::{
+    Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, build_in_place, build_surb, pad_in_place, recover,
+    unpad, use_surb,
+};
+use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
+use mizzle_traffic::draw;
+use mizzle_traffic::ledger::{Ledger, Tally};
+use mizzle_traffic::route::Route;
+use mizzle_traffic::slot::{Kind, Slot, Slots, What};
+use rand_core::{Rng as _, SeedableRng as _};
+
+pub use sessions::{StreamEvent, StreamKey};
+use sessions::{Sessions, Speaks};
+use surbs::{Owner, Surbs};
+
+/// How long before its slot a packet is built. Data that comes later waits for another slot.
+const LEAD: Duration = Duration::from_millis(5);
+/// A slot served later than this is left out: a burst after a pause would tell of the pause.
+const TOO_LATE: Duration = Duration::from_secs(1);
+/// A gateway that doesn't answer is asked again after so long.
+const HELLO_AGAIN: Duration = Duration::from_secs(5);
+
+/// Bounds of a client core.
+#[derive(Clone, Debug)]
+pub struct Config {
+    sessions: usize,
+    token: Vec<u8>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { sessions: 512, token: Vec::new() }
+    }
+}
+
+impl Config {
+    /// Most sessions at a time; opening one more is [`OpenError::Limit`]. A session holds up to some 9 MB while a
+    /// program reads slower than the network delivers, else some 20 KB.
+    #[must_use]
+    pub fn with_sessions(mut self, n: usize) -> Self {
+        self.sessions = n;
+        self
+    }
+
+    /// What the gateway's operator gave with an invitation.
+    #[must_use]
+    pub fn with_token(mut self, token: Vec<u8>) -> Self {
+        self.token = token;
+        self
+    }
+}
+
+/// What a client core is told.
+pub enum Input {
+    /// The connection to the gateway is there.
+    LinkUp,
+    /// It is gone.
+    LinkDown,
+    /// A frame from the gateway.
+    Frame(Box<[u8]>),
+    /// Time passed.
+    Tick,
+}
+
+/// What a client core wants done.
+pub enum Action {
+    /// Send this frame to the gateway, now.
+    Send(Box<[u8]>),
+    /// The gateway admitted the client: cover flows from here on.
+    Admitted,
+    /// The gateway doesn't admit the client.
+    Refused(Refusal),
+    /// Something happened to a stream.
+    Stream(StreamKey, StreamEvent),
+}
+
+/// The gateway isn't one of the document's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the network document doesn't list that gateway")]
+pub struct NoSuchGateway;
+
+enum Link {
+    Down,
+    /// Said hello; says it again at this time.
+    Waiting { again_at: Time },
+    Up { tag: ClientTag, slots: Box<Slots> },
+}
+
+struct Ready {
+    at: Time,
+    frame: Box<[u8]>,
+}
+
+/// A client core; see the [crate](self).
+pub struct Client {
+    config: Config,
+    document: Arc<Document>,
+    gateway: Node,
+    link: Link,
+    ready: VecDeque<Ready>,
+    sessions: Sessions,
+    surbs: Surbs,
+    loops: Ledger,
+    rng: Rng,
+    /// Next downlink number that is expected, of the mailbox with this tag.
+    expected: (Option<ClientTag>, u64),
+    actions: VecDeque<Action>,
+    counters: Counters,
+}
+
+impl Client {
+    /// A client of `gateway`.
+    ///
+    /// # Errors
+    /// When the document lists no such gateway.
+    pub fn new(config: Config, document: Arc<Document>, gateway: &NodeId, mut rng: Rng) -> Result<Self, NoSuchGateway> {
+        let gateway =
+            document.node(gateway).filter(|n| n.role == Role::Gateway).ok_or(NoSuchGateway)?.clone();
+        let profile = document.profile();
+        let life = profile.surb_life();
+        // All that can be out within that life, and half as much again.
+        let most_out = (profile.returning_per_s() * life.as_secs_f64() * 1.5) as usize + 1_000;
+        let patience = profile.path_q999(4) + Duration::from_secs(2);
+        let sessions = Sessions::new(config.sessions, &document, &gateway, Rng::from_seed(draw::bytes(&mut rng)));
+        Ok(Self {
+            config,
+            gateway,
+            link: Link::Down,
+            ready: VecDeque::new(),
+            sessions,
+            surbs: Surbs::new(life, most_out),
+            loops: Ledger::new(patience, 65_536),
+            rng,
+            expected: (None, 1),
+            actions: VecDeque::new(),
+            counters: Counters::default(),
+            document,
+        })
+    }
+
+    /// Tells the core what happened at `now`.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        match input {
+            Input::LinkUp => self.hello(now),
+            Input::LinkDown => {
+                self.link = Link::Down;
+                self.ready.clear();
+            }
+            Input::Frame(bytes) => self.frame(now, &bytes),
+            Input::Tick => {}
+        }
+        if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {
+            self.hello(now);
+        }
+        self.serve_slots(now);
+        self.counters.add("surb.lost", self.surbs.expire(now));
+        self.loops.expire(now);
+        self.sessions.handle_timeouts(now);
+        self.forward_events();
+    }
+
+    /// The next thing to do; drain until `None`.
+    #[must_use]
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Self::handle`] again at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let next_ready = self.ready.front().map(|r| r.at);
+        let next_slot = match &self.link {
+            Link::Up { slots, .. } => Some(slots.next_at() - LEAD),
+            Link::Waiting { again_at } => Some(*again_at),
+            Link::Down => None,
+        };
+        [next_ready, next_slot, self.sessions.deadline()].into_iter().flatten().min()
+    }
+
+    /// Opens a stream. Its outcome comes as [`StreamEvent::Opened`] or [`StreamEvent::Failed`].
+    ///
+    /// # Errors
+    /// When it can't even be tried: no exit outside one's own gateway, or too many sessions.
+    pub fn open(&mut self, now: Time, request: OpenRequest) -> Result<StreamKey, OpenError> {
+        let key = self.sessions.open(now, request)?;
+        self.forward_events();
+        Ok(key)
+    }
+
+    /// Queues bytes of a stream; returns how many were taken, less than all when its buffer is full.
+    pub fn write(&mut self, key: StreamKey, data: &[u8]) -> usize {
+        let n = self.sessions.write(key, data);
+        self.forward_events();
+        n
+    }
+
+    /// No more bytes will be written.
+    pub fn finish(&mut self, key: StreamKey) {
+        self.sessions.finish(key);
+        self.forward_events();
+    }
+
+    /// Ends a stream at once, both ways.
+    pub fn reset(&mut self, key: StreamKey) {
+        self.sessions.reset(key);
+        self.forward_events();
+    }
+
+    /// Up to `max` bytes that arrived in order.
+    pub fn read(&mut self, key: StreamKey, max: usize) -> Option<Bytes> {
+        let bytes = self.sessions.read(key, max);
+        self.forward_events();
+        bytes
+    }
+
+    /// What it did and dropped.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut all = self.counters.clone();
+        all.merge(self.sessions.counters());
+        all
+    }
+
+    /// What became of its loops.
+    #[must_use]
+    pub fn loops(&self) -> Tally {
+        self.loops.tally()
+    }
+
+    /// Whether the gateway admitted the client and cover flows.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    fn hello(&mut self, now: Time) {
+        self.link = Link::Waiting { again_at: now + HELLO_AGAIN };
+        let content = Content::Hello { network: self.document.network(), token: self.config.token.clone() };
+        self.send(frame::encode(&Frame { ack: self.expected.1, seq: 0, content }));
+    }
+
+    fn send(&mut self, frame: Box<[u8]>) {
+        self.actions.push_back(Action::Send(frame));
+    }
+
+    fn forward_events(&mut self) {
+        while let Some((key, event)) = self.sessions.poll_event() {
+            self.actions.push_back(Action::Stream(key, event));
+        }
+    }
+
+    fn frame(&mut self, now: Time, bytes: &[u8]) {
+        let Some(Frame { seq, content, .. }) = frame::decode(bytes) else {
+            return self.counters.count("drop.bad_frame");
+        };
+        match content {
+            Content::Filler => self.counters.count("downlink.filler"),
+            Content::Reply { id, payload } => {
+                if seq == self.expected.1 {
+                    self.expected.1 += 1;
+                    self.reply(now, id, payload);
+                } else {
+                    // Sent again after a reconnect, or after one that was lost with the old connection.
+                    self.counters.count("drop.downlink_out_of_order");
+                }
+            }
+            Content::Welcome { tag, .. } => {
+                if self.expected.0 != Some(tag) {
+                    self.expected = (Some(tag), 1);
+                }
+                let rng = Rng::from_seed(draw::bytes(&mut self.rng));
+                let slots = Box::new(Slots::new(&self.document, rng, now));
+                self.link = Link::Up { tag, slots };
+                self.actions.push_back(Action::Admitted);
+            }
+            Content::Refused(why) => {
+                self.link = Link::Down;
+                self.actions.push_back(Action::Refused(why));
+            }
+            Content::Packet(_) | Content::Hello { .. } => self.counters.count("drop.bad_frame"),
+        }
+    }
+
+    fn reply(&mut self, now: Time, id: [u8; 16], mut payload: Box<[u8; mizzle_sphinx::PAYLOAD_LEN]>) {
+        let (_, random) = ClientTag::split(&id);
+        if self.loops.returned(now, random) {
+            return self.counters.count("loop.returned");
+        }
+        let Some((keys, owner)) = self.surbs.take(&random) else {
+            return self.counters.count("drop.unknown_reply");
+        };
+        // Fillers are opened like any other: the time it takes is the same.
+        if recover(Dialect::Lioness, keys, &mut payload).is_err() {
+            return self.counters.count("drop.bad_reply");
+        }
+        match owner {
+            Owner::Drop => self.counters.count("reply.filler"),
+            Owner::Session(session) => {
+                let Some((_, message)) = payload.split_first_chunk::<{ mizzle_sphinx::PAYLOAD_LEN - MESSAGE_LEN }>() else {
+                    return;
+                };
+                let body = message.try_into().ok().and_then(|m| unpad(Dialect::Lioness, m).ok());
+                match body {
+                    None => self.counters.count("drop.bad_padding"),
+                    Some(body) => {
+                        self.counters.count("reply.session");
+                        self.sessions.receive(now, session, body);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Builds the packets of slots that come within [`LEAD`], and sends those whose time is now.
+    fn serve_slots(&mut self, now: Time) {
+        loop {
+            let Link::Up { tag, slots } = &mut self.link else { return };
+            let next_at = slots.next_at();
+            if next_at - LEAD > now {
+                break;
+            }
+            if now.since(next_at) > TOO_LATE {
+                self.counters.add("slot.skipped", slots.skip_to(now));
+                continue;
+            }
+            let (tag, slot) = (*tag, slots.draw());
+            self.prepare(now, tag, slot);
+            if slot.at <= now {
+                self.counters.count("slot.unready");
+            }
+        }
+        while let Some(mut next) = self.ready.pop_front_if(|r| r.at <= now) {
+            frame::set_ack(&mut next.frame, self.expected.1);
+            self.send(next.frame);
+        }
+    }
+
+    fn prepare(&mut self, now: Time, tag: ClientTag, slot: Slot) {
+        let mut packet = Packet::zeroed();
+        let built = match slot.what {
+            What::Loop => self.build_loop(slot.at, tag, &mut packet),
+            What::Drop(gateway) => self.build_message(now, tag, gateway, Kind::Data, false, &mut packet),
+            What::Payload(gateway, kind) => self.build_message(now, tag, gateway, kind, true, &mut packet),
+        };
+        if built.is_none() {
+            // Can't happen with a verified document; if it does, the slot stays empty and this says so.
+            return self.counters.count("slot.unbuilt");
+        }
+        let content = Content::Packet(packet);
+        self.ready.push_back(Ready { at: slot.at, frame: frame::encode(&Frame { ack: 0, seq: 0, content }) });
+    }
+
+    fn build_loop(&mut self, at: Time, tag: ClientTag, packet: &mut Packet) -> Option<()> {
+        let random = draw::bytes(&mut self.rng);
+        let route = Route::between(&mut self.rng, &self.document, &self.gateway, &self.gateway);
+        let id = tag.reply_id(random);
+        let (surb, _) = build_surb(Dialect::Lioness, &mut self.rng, &route.hops(), &id).ok()?;
+        let mut message = [0; MESSAGE_LEN];
+        self.rng.fill_bytes(&mut message);
+        use_surb(Dialect::Lioness, surb, &message, packet);
+        self.loops.sent(at, random, route.delay_ms());
+        self.counters.count("slot.loop");
+        Some(())
+    }
+
+    /// A packet to `gateway`: of a session that has something to say there, else a drop of the same kind.
+    fn build_message(
+        &mut self,
+        now: Time,
+        tag: ClientTag,
+        gateway: NodeId,
+        kind: Kind,
+        may_speak: bool,
+        packet: &mut Packet,
+    ) -> Option<()> {
+        let speaker = if may_speak { self.sessions.pick(now, gateway, kind) } else { None };
+        let document = Arc::clone(&self.document);
+        let last = document.node(&gateway)?;
+        let mut surbs = Vec::new();
+        if kind == Kind::Reply {
+            let owner = speaker.as_ref().map_or(Owner::Drop, |s| Owner::Session(s.session));
+            surbs = self.build_surbs(now, tag, last, owner)?;
+        }
+        let body = pad_in_place(MAX_BODY_LEN, packet.message_mut());
+        let destination = match speaker {
+            Some(Speaks { session, mailbox }) if self.sessions.fill(now, session, &surbs, &mut body[1..]) => {
+                body[0] = CODEC_STREAM;
+                self.counters.count(if kind == Kind::Data { "slot.data" } else { "slot.reply_data" });
+                mailbox
+            }
+            _ => {
+                self.rng.fill_bytes(body);
+                body[0] = if kind == Kind::Reply { SURBS_PER_REPLY_SLOT as u8 } else { 0 };
+                body[1..=surbs.len()].copy_from_slice(&surbs);
+                self.counters.count(if kind == Kind::Data { "slot.drop" } else { "slot.reply_drop" });
+                MailboxId::DROP
+            }
+        };
+        let route = Route::between(&mut self.rng, &document, &self.gateway, last);
+        build_in_place(Dialect::Lioness, &mut self.rng, &route.hops(), &destination.to_address(), packet).ok()
+    }
+
+    fn build_surbs(&mut self, now: Time, tag: ClientTag, holder: &Node, owner: Owner) -> Option<Vec<u8>> {
+        let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
+        for chunk in out.chunks_exact_mut(SURB_LEN) {
+            let random = draw::bytes(&mut self.rng);
+            let route = Route::between(&mut self.rng, &self.document, holder, &self.gateway);
+            let (surb, keys) =
+                build_surb(Dialect::Lioness, &mut self.rng, &route.hops(), &tag.reply_id(random)).ok()?;
+            surb.to_bytes(chunk.try_into().ok()?);
+            self.surbs.insert(now, random, keys, owner);
+        }
+        Some(out)
+    }
+}

@@ -1,3 +1,10 @@
-//! The exit core: sessions to the outside, and what it refuses
+//! The exit: what a gateway's clients reach the outside through.
+//!
+//! [`Exit`] is the core, sans-I/O like the others: sessions in, connections out. [`policy`] says which addresses it
+//! may connect to. Sockets and name look-ups are the shells'.
 
+mod core;
 pub mod policy;
+
+pub use crate::core::{Action, Config, ConnId, Exit, Input};
+pub use policy::{Allow, Policy};

@@ -40,6 +40,9 @@ pub enum Admission {
     Token(Zeroizing<Vec<u8>>),
 }
 
+/// A clock that goes back by more than this between two calls was set.
+const JUMP: Duration = Duration::from_secs(1);
+
 /// Bounds and policy of a gateway core.
 #[derive(Clone)]
 pub struct Config {
@@ -140,6 +143,21 @@ struct Account {
     mailbox: MailboxId,
     policer: Policer,
     link: Option<Downlink>,
+    /// Number of the last item that its mailbox took.
+    appended: u64,
+    /// Number below which the client acknowledged all.
+    acked: u64,
+    /// What an item's number in the mailbox is more than its number for the client.
+    base: u64,
+}
+
+impl Account {
+    /// Notes an acknowledgement and returns the mailbox's number for it. Nobody acknowledges what never came.
+    fn acknowledged(&mut self, ack: u64) -> u64 {
+        let next = ack.saturating_add(self.base).min(self.appended + 1);
+        self.acked = self.acked.max(next);
+        next
+    }
 }
 
 /// A gateway core; see the [crate](self).
@@ -153,6 +171,7 @@ pub struct Gateway<S = MemoryStore> {
     wakeups: BTreeSet<(Time, ClientId)>,
     drops: ReplySlots<()>,
     rng: Rng,
+    told: Time,
     actions: VecDeque<Action>,
     counters: Counters,
 }
@@ -173,6 +192,7 @@ impl<S: MailboxStore> Gateway<S> {
             wakeups: BTreeSet::new(),
             drops,
             rng,
+            told: Time::ZERO,
             actions: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -180,13 +200,19 @@ impl<S: MailboxStore> Gateway<S> {
 
     /// Tells the core what happened at `now`.
     pub fn handle(&mut self, now: Time, input: Input) {
+        if self.told.since(now) > JUMP {
+            self.set_back(now);
+        }
+        self.told = now;
         match input {
             Input::Frame { client, bytes } => self.frame(now, client, &bytes),
             Input::Gone { client } => self.gone(client),
             Input::NotWritten { client } => {
                 self.counters.count("downlink.not_written");
                 if let Some(link) = self.accounts.get_mut(&client).and_then(|a| a.link.as_mut()) {
+                    self.wakeups.remove(&(link.scheduled(), client));
                     link.not_written();
+                    self.wakeups.insert((link.schedule(), client));
                 }
             }
             Input::Message { mailbox, packet } => self.message(now, mailbox, packet),
@@ -250,9 +276,10 @@ impl<S: MailboxStore> Gateway<S> {
                 let Some(account) = self.accounts.get_mut(&client).filter(|a| a.link.is_some()) else {
                     return self.counters.count("drop.not_admitted");
                 };
-                self.store.acknowledge(client, ack);
+                let next = account.acknowledged(ack);
+                self.store.acknowledge(client, next);
                 if let Some(link) = &mut account.link {
-                    link.acknowledged(now, ack);
+                    link.acknowledged(now, next);
                 }
                 if account.policer.allows(now) {
                     self.counters.count("uplink.packet");
@@ -292,19 +319,26 @@ impl<S: MailboxStore> Gateway<S> {
         let profile = self.document.profile();
         let (uplink_per_s, downlink_per_s) = (profile.uplink_per_s(), profile.downlink_per_s);
         let rng = &mut self.rng;
-        // The numbers of a mailbox that this gateway doesn't know (any more) begin anew, whatever the client expects.
-        let next = if self.accounts.contains_key(&client) { ack.max(1) } else { 1 };
         let account = self.accounts.entry(client).or_insert_with(|| Account {
             tag: ClientTag(draw::bytes(rng)),
             mailbox: MailboxId::new(draw::bytes(rng)),
             policer: Policer::new(uplink_per_s, now),
             link: None,
+            appended: 0,
+            acked: 1,
+            base: 0,
         });
         let (tag, mailbox) = (account.tag, account.mailbox);
-        self.store.acknowledge(client, ack);
+        // A client that started anew expects the first number again, when those before it are deleted: what is kept
+        // gets the numbers that it expects.
+        if ack.saturating_add(account.base) < account.acked {
+            account.base = account.acked - ack.max(1);
+        }
+        let next = account.acknowledged(ack.max(1));
+        self.store.acknowledge(client, next);
         // A random phase, so that the ticks of clients that come together don't fall together.
         let interval = Duration::from_secs_f64(1.0 / downlink_per_s);
-        let mut link = Downlink::new(interval, now + interval.mul_f64(draw::unit(rng)), next, now);
+        let mut link = Downlink::new(interval, draw::unit(rng), next, now);
         self.wakeups.insert((link.schedule(), client));
         account.link = Some(link);
         self.by_tag.insert(tag, client);
@@ -342,31 +376,49 @@ impl<S: MailboxStore> Gateway<S> {
 
     fn reply(&mut self, id: [u8; 16], packet: &Packet) {
         let (tag, _) = ClientTag::split(&id);
-        let Some(&client) = self.by_tag.get(&tag) else {
+        let client = self.by_tag.get(&tag).copied();
+        let Some((client, account)) = client.and_then(|c| Some((c, self.accounts.get_mut(&c)?))) else {
             return self.counters.count("drop.no_such_client");
         };
         let item = Item { id, payload: Box::new(*packet.payload()) };
         match self.store.append(client, item) {
-            Ok(_) => self.counters.count("reply.kept"),
+            Ok(number) => {
+                account.appended = number;
+                self.counters.count("reply.kept");
+            }
             Err(MailboxFull) => self.counters.count("drop.mailbox_full"),
+        }
+    }
+
+    /// The clock was set back by more than jitter. No frame until it is where it was would be a silence.
+    fn set_back(&mut self, now: Time) {
+        self.wakeups.clear();
+        for (&client, account) in &mut self.accounts {
+            account.policer.set_back(now);
+            if let Some(link) = &mut account.link {
+                link.set_back(now, draw::unit(&mut self.rng));
+                self.wakeups.insert((link.schedule(), client));
+            }
         }
     }
 
     fn run_downlinks(&mut self, now: Time) {
         while let Some(&(at, client)) = self.wakeups.first() {
-            if at > now {
+            // Nothing is later than `FAR_FUTURE`, so the tick after it would be at it again, for ever.
+            if at > now || at == Time::FAR_FUTURE {
                 break;
             }
             self.wakeups.pop_first();
-            let Some(link) = self.accounts.get_mut(&client).and_then(|a| a.link.as_mut()) else { continue };
+            let Some(account) = self.accounts.get_mut(&client) else { continue };
+            let Some(link) = &mut account.link else { continue };
             match link.due(now) {
-                Due::Prepare(seq) => {
-                    let item = self.store.get(client, seq).cloned();
-                    let (seq, content) = match item {
-                        Some(Item { id, payload }) => (seq, Content::Reply { id, payload }),
-                        None => (0, Content::Filler),
+                Due::Prepare(number) => {
+                    let item = self.store.get(client, number).cloned();
+                    let (number, seq, content) = match item {
+                        Some(Item { id, payload }) => (number, number - account.base, Content::Reply { id, payload }),
+                        None => (0, 0, Content::Filler),
                     };
-                    link.prepared(seq, frame::encode(&Frame { ack: 0, seq, content }));
+                    link.prepared(number, frame::encode(&Frame { ack: 0, seq, content }));
                     if link.tick() <= now {
                         self.counters.count("downlink.unready");
                     }

@@ -24,6 +24,9 @@ use rand_core::Rng as _;
 use delay::DelayQueue;
 use replay::ReplayTags;
 
+/// A clock that moves by more than this between two calls, either way, has jumped.
+const JUMP: Duration = Duration::from_secs(1);
+
 /// Bounds of a mix core.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -123,6 +126,7 @@ pub struct Mix {
     replay: ReplayTags,
     delays: DelayQueue,
     rng: Rng,
+    told: Time,
     loops: Poisson,
     own_tag: ClientTag,
     prepared: Option<PreparedLoop>,
@@ -157,6 +161,7 @@ impl Mix {
             peeler: Peeler::new(secret, Dialect::Lioness),
             replay: ReplayTags::new(draw::bytes(&mut rng), config.replay_tags),
             delays: DelayQueue::new(config.held_packets),
+            told: now,
             loops: Poisson { per_s: profile.node_loop_per_s },
             own_tag: ClientTag(draw::bytes(&mut rng)),
             prepared: None,
@@ -174,6 +179,12 @@ impl Mix {
 
     /// Tells the core what happened at `now`. A bad packet is dropped and counted, nothing else.
     pub fn handle(&mut self, now: Time, input: Input) {
+        if self.told.since(now) > JUMP {
+            // The clock was set back. No loop until it is where it was would be a silence that tells of it; the
+            // process has no memory, so the next one may as well be drawn again.
+            self.prepare_loop(now);
+        }
+        self.told = now;
         match input {
             Input::Packets(packets) => self.peel(now, packets),
             Input::Tick => {}
@@ -270,13 +281,15 @@ impl Mix {
             self.counters.count("forwarded");
             self.actions.push_back(Action::Forward { to, packet });
         }
-        while let Some(next) = self.prepared.take_if(|l| l.at <= now) {
-            self.ledger.sent(next.at, next.id, next.delay_ms);
+        // Nothing is later than `FAR_FUTURE`, so a loop after it would be at it again, for ever.
+        while let Some(next) = self.prepared.take_if(|l| l.at <= now && l.at < Time::FAR_FUTURE) {
+            // After a pause (a suspended machine) loops go on from now; a burst of them would tell of the pause. The
+            // one that was ready leaves now, and isn't overdue for that.
+            let at = if now.since(next.at) > JUMP { now } else { next.at };
+            self.ledger.sent(at, next.id, next.delay_ms);
             self.counters.count("loop.sent");
             self.actions.push_back(Action::Forward { to: next.to, packet: next.packet });
-            // After a pause (a suspended machine) loops go on from now; a burst of them would tell of the pause.
-            let late = now.since(next.at) > Duration::from_secs(1);
-            self.prepare_loop(if late { now } else { next.at });
+            self.prepare_loop(at);
         }
         self.ledger.expire(now);
     }

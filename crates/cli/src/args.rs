@@ -1,0 +1,258 @@
+//! The command line: what can be asked for, and the help that teaches it.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mizzle_base::Profile;
+use mizzle_base::profile::MAX_MEAN_DELAY_MS;
+
+/// Hides who talks to whom, even from someone who watches every link.
+///
+/// mizzle is a mixnet: programs send through it as through a SOCKS proxy, and their packets travel over five
+/// hops, mixed with cover traffic that flows whether or not anyone speaks.
+///
+/// Try it: `mizzle up` starts a whole network in this process and prints a curl line to paste.
+#[derive(Debug, Parser)]
+#[command(name = "mizzle", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole network in this process, for trying and developing
+    ///
+    /// Three layers of mixes, gateways, an exit and a client, each node with a port of its own, and a SOCKS5 proxy
+    /// through them. This network hides nothing: it has one user. Ctrl-C ends it.
+    Up(Up),
+    /// Measure this machine and print the figures of the documentation again
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Show what each traffic profile costs and carries
+    Plan {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at network documents
+    #[command(subcommand)]
+    Network(NetworkCommand),
+}
+
+/// How nodes talk to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TransportName {
+    /// QUIC over UDP
+    Quic,
+    /// TCP with Noise and yamux
+    Tcp,
+}
+
+/// Which traffic the network's users share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileName {
+    /// For messages: a second a hop, 0.4 GB a day
+    Chat,
+    /// For pages and wallets: 20 ms a hop, up to 0.2 MB/s, 52 GB a day
+    Browse,
+    /// For files: 20 ms a hop, up to 1.2 MB/s, 300 GB a day
+    Bulk,
+}
+
+impl ProfileName {
+    /// The numbers behind the name.
+    #[must_use]
+    pub fn profile(self) -> Profile {
+        match self {
+            Self::Chat => Profile::chat(),
+            Self::Browse => Profile::browse(),
+            Self::Bulk => Profile::bulk(),
+        }
+    }
+}
+
+/// The network of `mizzle up` and of the measurements.
+#[derive(Clone, Debug, Args)]
+pub struct NetworkArgs {
+    /// How nodes talk to each other
+    #[arg(long, value_enum, default_value = "quic")]
+    pub transport: TransportName,
+
+    /// Mixes in each of the three layers
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=32), value_name = "N")]
+    pub mixes_per_layer: u16,
+
+    /// Gateways; the last of them has the exit
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=32), value_name = "N")]
+    pub gateways: u16,
+
+    /// Mean delay at each hop in milliseconds; the profile's if not given
+    #[arg(long, value_parser = mean_delay, value_name = "MS")]
+    pub mean_delay_ms: Option<f64>,
+
+    /// Lose this share of the packets on every link, to try and to test
+    #[arg(long, default_value_t = 0.0, value_parser = percent, value_name = "PERCENT")]
+    pub drop_percent: f64,
+}
+
+/// `mizzle up`.
+#[derive(Clone, Debug, Args)]
+pub struct Up {
+    /// Which traffic the network's users share
+    #[arg(long, value_enum, default_value = "browse")]
+    pub profile: ProfileName,
+
+    /// The network
+    #[command(flatten)]
+    pub network: NetworkArgs,
+
+    /// Where the SOCKS5 proxy listens
+    #[arg(long, default_value = "127.0.0.1:1080", value_name = "ADDRESS")]
+    pub socks: SocketAddr,
+
+    /// Let the proxy listen on an address that other machines reach. Danger: there is no password, and whoever
+    /// reaches the port sends as this machine's user, unencrypted up to here
+    #[arg(long)]
+    pub danger_socks_for_others: bool,
+
+    /// Write the signed network document to this file
+    #[arg(long, value_name = "FILE")]
+    pub write_document: Option<std::path::PathBuf>,
+
+    /// Print one JSON object when ready instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Measurements; each starts its own network in this process, with a web server beside it.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Bench {
+    /// Download a file: goodput beside the ceiling formula, CPU for each megabyte
+    Transfer {
+        /// The run
+        #[command(flatten)]
+        run: Run,
+        /// Bytes to download
+        #[arg(long, default_value_t = 10_000_000, value_name = "N")]
+        bytes: u64,
+        /// Do it again over links that lose this share of the packets, and print the ratio
+        #[arg(long, value_parser = percent, value_name = "PERCENT")]
+        against_drop_percent: Option<f64>,
+    },
+    /// Download a small file again and again: time to first byte and to the last
+    Small {
+        /// The run
+        #[command(flatten)]
+        run: Run,
+        /// Bytes of the file
+        #[arg(long, default_value_t = 1_000, value_name = "N")]
+        bytes: u64,
+        /// How often
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
+        times: u32,
+    },
+    /// Download over many connections at once
+    Parallel {
+        /// The run
+        #[command(flatten)]
+        run: Run,
+        /// Connections
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500), value_name = "N")]
+        connections: u32,
+        /// Bytes in all
+        #[arg(long, default_value_t = 100_000_000, value_name = "N")]
+        bytes: u64,
+    },
+    /// Leave the network alone: CPU and memory of cover traffic
+    Idle {
+        /// The run
+        #[command(flatten)]
+        run: Run,
+        /// For how long
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "SECONDS")]
+        seconds: u32,
+    },
+    /// Show where the 4608 bytes of a data slot's packet go
+    Packet {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What measurements share.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Which traffic the network's users share
+    #[arg(long, value_enum, default_value = "bulk")]
+    pub profile: ProfileName,
+    /// The network
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Network documents.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Verify a document and show what it says
+    Show {
+        /// The document
+        file: std::path::PathBuf,
+        /// The authority's key, 64 hexadecimal digits, from a source that you trust
+        #[arg(long, value_name = "KEY")]
+        authority: String,
+        /// Print JSON: the signed content as it is
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let value: f64 = text.trim_end_matches('%').parse().map_err(|_| "not a number".to_string())?;
+    // Above that nothing useful arrives over ten links, there and back.
+    if (0.0..=50.0).contains(&value) { Ok(value) } else { Err("must be between 0 and 50".into()) }
+}
+
+fn mean_delay(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number of milliseconds".to_string())?;
+    if (1.0..=MAX_MEAN_DELAY_MS).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("must be between 1 and {MAX_MEAN_DELAY_MS}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_with_the_range() {
+        for args in [
+            ["--drop-percent", "51"],
+            ["--drop-percent", "x"],
+            ["--mean-delay-ms", "0"],
+            ["--mean-delay-ms", "NaN"],
+            ["--gateways", "1"],
+            ["--mixes-per-layer", "0"],
+            ["--socks", "nowhere"],
+            ["--profile", "fast"],
+        ] {
+            let all = ["mizzle", "up", args[0], args[1]];
+            let error = Cli::try_parse_from(all).expect_err("refused").to_string();
+            assert!(error.contains(args[1]) && error.contains(args[0]), "{error}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The wiring of the `mizzle` binary: command line, a network in one process, measurements.
+//!
+//! The highest layer: it composes the others and decides nothing about packets. A library only so that its tests can
+//! drive a whole network on real sockets.
+
+pub mod args;
+pub mod bench;
+pub mod http;
+pub mod local;
+pub mod plan;
+pub mod process;
+pub mod show;
+pub mod up;

@@ -1,0 +1,510 @@
+//! The exit core: sessions from clients on one side, connections to the outside on the other.
+//!
+//! Takes the messages that its gateway's mix core delivered for its mailbox; answers on the SURBs of each session at
+//! their due times, with the session's next packet. The design's "The main flow" and "Reply slots". Sealing and
+//! retransmission are `mizzle-stream`'s; sockets and names are the shell's; which addresses are allowed is
+//! [`crate::policy`]'s, asked here for the very address that is connected to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
+use mizzle_base::{Counters, Document, NodeId, Rng, Time};
+use mizzle_sphinx::{Dialect, MAX_BODY_LEN, Packet, pad_in_place, unpad, use_surb_in_place};
+use mizzle_stream::{
+    Acceptor, Arrival, CODEC_STREAM, DropReason, Event, Host, OpenError, Params, Received, Session, StreamId, Target,
+};
+use mizzle_traffic::draw;
+use mizzle_traffic::reply::{ReplySlots, decode_surbs};
+use rand_core::{Rng as _, SeedableRng as _};
+
+use crate::policy::Policy;
+
+/// A connection to the outside.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct ConnId(pub u64);
+
+/// Bytes written to a connection and not yet taken by the socket, before the core holds back more.
+const UNWRITTEN: usize = 256 * 1024;
+/// Addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 8;
+/// Most bytes asked of a connection at once.
+const READ: usize = 64 * 1024;
+
+/// Bounds of an exit core.
+#[derive(Clone, Debug)]
+pub struct Config {
+    sessions: usize,
+    connections_per_session: usize,
+    bytes_per_session: u64,
+    surbs: usize,
+    connect_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            sessions: 4_096,
+            connections_per_session: 64,
+            bytes_per_session: 64 << 30,
+            surbs: 65_536,
+            connect_timeout: Duration::from_secs(8),
+        }
+    }
+}
+
+impl Config {
+    /// Most sessions at a time; a new one beyond it is dropped and counted, and its client tries elsewhere. A session
+    /// holds up to some 9 MB while its client reads slower than its targets send, else some 40 KB.
+    #[must_use]
+    pub fn with_sessions(mut self, n: usize) -> Self {
+        self.sessions = n;
+        self
+    }
+
+    /// Most connections of one session; opening one more fails with [`OpenError::Limit`].
+    #[must_use]
+    pub fn with_connections_per_session(mut self, n: usize) -> Self {
+        self.connections_per_session = n;
+        self
+    }
+
+    /// Most bytes, both ways together, that one session may carry; its connections are reset then.
+    #[must_use]
+    pub fn with_bytes_per_session(mut self, n: u64) -> Self {
+        self.bytes_per_session = n;
+        self
+    }
+
+    /// Most SURBs that wait for their due times, 0.7 KB each; more are dropped and counted.
+    #[must_use]
+    pub fn with_surbs(mut self, n: usize) -> Self {
+        self.surbs = n;
+        self
+    }
+
+    /// Name look-up and connecting together take at most this; then the client is told of a time-out.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, t: Duration) -> Self {
+        self.connect_timeout = t;
+        self
+    }
+}
+
+/// What an exit core is told.
+pub enum Input {
+    /// A message for the exit's mailbox.
+    Message(Packet),
+    /// The answer to [`Action::Resolve`].
+    Resolved(ConnId, Result<Vec<IpAddr>, OpenError>),
+    /// The answer to [`Action::Connect`].
+    Connected(ConnId, Result<(), OpenError>),
+    /// The answer to [`Action::Read`]: some bytes; none at the end of the stream.
+    Read(ConnId, Bytes),
+    /// So many bytes of [`Action::Write`] were taken by the socket.
+    Wrote(ConnId, usize),
+    /// The connection broke.
+    Broken(ConnId),
+    /// Time passed.
+    Tick,
+}
+
+/// What an exit core wants done.
+pub enum Action {
+    /// Look a name up.
+    Resolve(ConnId, String),
+    /// Connect to the first of these that answers, in this order. Each was allowed by the policy.
+    Connect(ConnId, Vec<SocketAddr>),
+    /// Read once, up to so many bytes.
+    Read(ConnId, usize),
+    /// Write all of this, after what was to be written before.
+    Write(ConnId, Bytes),
+    /// Nothing more will be written.
+    Finish(ConnId),
+    /// Close at once, with a reset where there is such a thing.
+    Abort(ConnId),
+    /// Both directions ended in order: let the connection end by itself.
+    Forget(ConnId),
+    /// Hand this packet to the mix core beside.
+    Mix(Packet),
+}
+
+enum State {
+    Resolving { port: u16 },
+    Connecting,
+    Open,
+}
+
+struct Conn {
+    session: u64,
+    stream: StreamId,
+    state: State,
+    give_up_at: Time,
+    reading: bool,
+    read_ended: bool,
+    unwritten: usize,
+    /// Everything that the client sent was read from its session.
+    client_finished: bool,
+    write_finished: bool,
+}
+
+struct Live {
+    session: Session,
+    conns: BTreeMap<StreamId, ConnId>,
+    bytes: u64,
+    over_its_bytes: bool,
+}
+
+/// An exit core; see the [module](self).
+pub struct Exit {
+    config: Config,
+    policy: Policy,
+    sessions: BTreeMap<u64, Live>,
+    conns: BTreeMap<ConnId, Conn>,
+    acceptor: Acceptor<u64>,
+    surbs: ReplySlots<u64>,
+    next_id: u64,
+    rng: Rng,
+    actions: VecDeque<Action>,
+    counters: Counters,
+}
+
+impl Exit {
+    /// The exit inside node `me` of the document, with the secret of its stream key.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        document: &Document,
+        me: &NodeId,
+        stream_secret: [u8; 32],
+        policy: Policy,
+        mut rng: Rng,
+    ) -> Self {
+        let params = Params::for_network(document, me);
+        let acceptor_rng = Rng::from_seed(draw::bytes(&mut rng));
+        Self {
+            surbs: ReplySlots::new(document.profile().reply_due_mean_ms, config.surbs),
+            acceptor: Acceptor::new(params, stream_secret, config.sessions, acceptor_rng),
+            config,
+            policy,
+            sessions: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            next_id: 0,
+            rng,
+            actions: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Tells the core what happened at `now`.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Message(packet) => self.message(now, packet),
+            Input::Resolved(id, result) => self.resolved(now, id, result),
+            Input::Connected(id, result) => self.connected(now, id, result),
+            Input::Read(id, bytes) => self.read(now, id, &bytes),
+            Input::Wrote(id, n) => {
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.unwritten = conn.unwritten.saturating_sub(n);
+                    let session = conn.session;
+                    self.pump(now, session);
+                }
+            }
+            Input::Broken(id) => {
+                self.counters.count("connection.broken");
+                self.fail(now, id, OpenError::General);
+            }
+            Input::Tick => {}
+        }
+        self.time_out(now);
+        self.use_surbs(now);
+    }
+
+    /// The next thing to do; drain until `None`.
+    #[must_use]
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Self::handle`] again at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let sessions = self.sessions.values().filter_map(|live| live.session.deadline()).min();
+        let connecting =
+            self.conns.values().filter(|c| !matches!(c.state, State::Open)).map(|c| c.give_up_at).min();
+        [sessions, connecting, self.surbs.deadline()].into_iter().flatten().min()
+    }
+
+    /// What it did and dropped.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Sessions at this moment.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn message(&mut self, now: Time, packet: Packet) {
+        let Ok(body) = unpad(Dialect::Lioness, packet.message()) else {
+            return self.counters.count("drop.bad_padding");
+        };
+        let Some((&CODEC_STREAM, sealed)) = body.split_first() else {
+            return self.counters.count("drop.unknown_codec");
+        };
+        match self.sessions_receive(now, sealed) {
+            Err(why) => self.counters.count(why.name()),
+            Ok((id, received)) => {
+                for surb in decode_surbs(&received.surbs).take(SURBS_PER_REPLY_SLOT) {
+                    if self.surbs.push(&mut self.rng, now, surb, id).is_err() {
+                        self.counters.count("drop.surbs_full");
+                    }
+                }
+                self.pump(now, id);
+            }
+        }
+    }
+
+    fn sessions_receive(&mut self, now: Time, sealed: &[u8]) -> Result<(u64, Received), DropReason> {
+        match self.acceptor.sort(sealed)? {
+            Arrival::Packet { session, counter } => {
+                let live = self.sessions.get_mut(&session).ok_or(DropReason::Closed)?;
+                Ok((session, live.session.receive_tagged(now, counter, sealed)?))
+            }
+            Arrival::Retry { session, initial } => {
+                let live = self.sessions.get_mut(&session).ok_or(DropReason::Closed)?;
+                Ok((session, live.session.retry(now, initial)?))
+            }
+            Arrival::New(initial) => {
+                self.next_id += 1;
+                let id = self.next_id;
+                let (session, received) = self.acceptor.accept(now, id, initial)?;
+                self.sessions.insert(id, Live { session, conns: BTreeMap::new(), bytes: 0, over_its_bytes: false });
+                self.counters.count("session.begun");
+                Ok((id, received))
+            }
+        }
+    }
+
+    /// Moves everything that can move between a session and its connections.
+    fn pump(&mut self, now: Time, id: u64) {
+        loop {
+            let Some(live) = self.sessions.get_mut(&id) else { return };
+            if let Some(event) = live.session.poll_event() {
+                self.event(now, id, event);
+                continue;
+            }
+            self.move_bytes(id);
+            let Some(live) = self.sessions.get_mut(&id) else { return };
+            if live.bytes > self.config.bytes_per_session && !live.over_its_bytes {
+                live.over_its_bytes = true;
+                self.counters.count("session.over_its_bytes");
+                live.session.close(now);
+            } else if !live.session.has_events() {
+                return;
+            }
+        }
+    }
+
+    fn event(&mut self, now: Time, id: u64, event: Event) {
+        let Some(live) = self.sessions.get_mut(&id) else { return };
+        match event {
+            Event::Incoming(stream, target) => self.incoming(now, id, stream, target),
+            Event::Finished(stream) => {
+                if let Some(conn) = live.conns.get(&stream).and_then(|conn| self.conns.get_mut(conn)) {
+                    conn.client_finished = true;
+                }
+            }
+            Event::Reset(stream, _) => {
+                if let Some(conn) = live.conns.remove(&stream) {
+                    self.conns.remove(&conn);
+                    self.actions.push_back(Action::Abort(conn));
+                }
+            }
+            Event::Closed(_) => self.end_session(id),
+            Event::Readable(_) | Event::Writable(_) | Event::Delivered(_) => {}
+            Event::Opened(_) | Event::OpenFailed(..) => {}
+        }
+    }
+
+    fn move_bytes(&mut self, id: u64) {
+        let Some(live) = self.sessions.get_mut(&id) else { return };
+        let mut over = Vec::new();
+        for (&stream, &conn_id) in &live.conns {
+            let Some(conn) = self.conns.get_mut(&conn_id).filter(|c| matches!(c.state, State::Open)) else {
+                continue;
+            };
+            while conn.unwritten < UNWRITTEN {
+                let Some(bytes) = live.session.read(stream, UNWRITTEN - conn.unwritten) else { break };
+                conn.unwritten += bytes.len();
+                live.bytes += bytes.len() as u64;
+                self.actions.push_back(Action::Write(conn_id, bytes));
+            }
+            if conn.client_finished && !conn.write_finished {
+                conn.write_finished = true;
+                self.actions.push_back(Action::Finish(conn_id));
+            }
+            let room = live.session.writable(stream).min(READ);
+            if !conn.reading && !conn.read_ended && room > 0 {
+                conn.reading = true;
+                self.actions.push_back(Action::Read(conn_id, room));
+            }
+            if conn.read_ended && conn.write_finished && conn.unwritten == 0 {
+                over.push((stream, conn_id));
+            }
+        }
+        for (stream, conn) in over {
+            live.conns.remove(&stream);
+            self.conns.remove(&conn);
+            self.actions.push_back(Action::Forget(conn));
+        }
+    }
+
+    fn incoming(&mut self, now: Time, id: u64, stream: StreamId, target: Target) {
+        let Some(live) = self.sessions.get_mut(&id) else { return };
+        if live.conns.len() >= self.config.connections_per_session {
+            self.counters.count("connection.limit");
+            return live.session.open_failed(stream, OpenError::Limit);
+        }
+        self.next_id += 1;
+        let conn_id = ConnId(self.next_id);
+        live.conns.insert(stream, conn_id);
+        self.counters.count("connection.asked_for");
+        let conn = Conn {
+            session: id,
+            stream,
+            state: State::Resolving { port: target.port },
+            give_up_at: now + self.config.connect_timeout,
+            reading: false,
+            read_ended: false,
+            unwritten: 0,
+            client_finished: false,
+            write_finished: false,
+        };
+        self.conns.insert(conn_id, conn);
+        match target.host {
+            Host::Name(name) => self.actions.push_back(Action::Resolve(conn_id, name.as_str().into())),
+            Host::Ip(ip) => self.resolved(now, conn_id, Ok(vec![ip])),
+        }
+    }
+
+    fn resolved(&mut self, now: Time, id: ConnId, result: Result<Vec<IpAddr>, OpenError>) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let State::Resolving { port } = conn.state else { return };
+        let found = match result {
+            Ok(found) if found.is_empty() => return self.fail(now, id, OpenError::NameNotFound),
+            Ok(found) => found,
+            Err(why) => return self.fail(now, id, why),
+        };
+        // What the policy gives back is what is connected to: no second look-up can change it.
+        let allowed: Vec<SocketAddr> = found
+            .into_iter()
+            .take(MAX_ADDRESSES)
+            .filter_map(|ip| self.policy.check(SocketAddr::new(ip, port)).ok())
+            .collect();
+        if allowed.is_empty() {
+            self.counters.count("connection.refused_by_policy");
+            return self.fail(now, id, OpenError::Refused);
+        }
+        conn.state = State::Connecting;
+        self.actions.push_back(Action::Connect(id, allowed));
+    }
+
+    fn connected(&mut self, now: Time, id: ConnId, result: Result<(), OpenError>) {
+        let Some(conn) = self.conns.get_mut(&id).filter(|c| matches!(c.state, State::Connecting)) else { return };
+        if let Err(why) = result {
+            return self.fail(now, id, why);
+        }
+        conn.state = State::Open;
+        self.counters.count("connection.opened");
+        let (session, stream) = (conn.session, conn.stream);
+        if let Some(live) = self.sessions.get_mut(&session) {
+            live.session.opened(stream);
+        }
+        self.pump(now, session);
+    }
+
+    fn read(&mut self, now: Time, id: ConnId, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.reading = false;
+        let (session, stream) = (conn.session, conn.stream);
+        let Some(live) = self.sessions.get_mut(&session) else { return };
+        if bytes.is_empty() {
+            conn.read_ended = true;
+            live.session.finish(stream);
+        } else {
+            live.bytes += bytes.len() as u64;
+            // It was asked for no more than there was room for, and room only grows.
+            if live.session.write(stream, bytes) < bytes.len() {
+                self.counters.count("connection.overrun");
+                return self.fail(now, id, OpenError::General);
+            }
+        }
+        self.pump(now, session);
+    }
+
+    /// Ends a connection that couldn't be made or broke, and tells the client.
+    fn fail(&mut self, now: Time, id: ConnId, why: OpenError) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        self.actions.push_back(Action::Abort(id));
+        let Some(live) = self.sessions.get_mut(&conn.session) else { return };
+        live.conns.remove(&conn.stream);
+        if matches!(conn.state, State::Open) {
+            live.session.reset(conn.stream, why.code());
+        } else {
+            self.counters.count("connection.failed");
+            live.session.open_failed(conn.stream, why);
+        }
+        self.pump(now, conn.session);
+    }
+
+    fn end_session(&mut self, id: u64) {
+        self.acceptor.forget(&id);
+        self.counters.count("session.ended");
+        if let Some(live) = self.sessions.remove(&id) {
+            for conn in live.conns.into_values() {
+                self.conns.remove(&conn);
+                self.actions.push_back(Action::Abort(conn));
+            }
+        }
+    }
+
+    fn time_out(&mut self, now: Time) {
+        let late = |c: &Conn| !matches!(c.state, State::Open) && c.give_up_at <= now;
+        let late: Vec<ConnId> = self.conns.iter().filter(|(_, c)| late(c)).map(|(&id, _)| id).collect();
+        for id in late {
+            self.fail(now, id, OpenError::Timeout);
+        }
+        let due = |live: &Live| live.session.deadline().is_some_and(|at| at <= now);
+        let due: Vec<u64> = self.sessions.iter().filter(|(_, live)| due(live)).map(|(&id, _)| id).collect();
+        for id in due {
+            if let Some(live) = self.sessions.get_mut(&id) {
+                live.session.handle_timeout(now);
+            }
+            self.pump(now, id);
+        }
+    }
+
+    /// Sends on every SURB that is due: the session's next packet, or a filler where the session is over.
+    fn use_surbs(&mut self, now: Time) {
+        while let Some((surb, id)) = self.surbs.pop_due(now) {
+            let mut packet = Packet::zeroed();
+            let body = pad_in_place(MAX_BODY_LEN, packet.message_mut());
+            let live = self.sessions.get_mut(&id);
+            if live.is_some_and(|live| live.session.fill(now, &[], body).is_some()) {
+                self.counters.count("reply.sent");
+                // What was sent may have made room for more.
+                self.pump(now, id);
+            } else {
+                self.rng.fill_bytes(body);
+                self.counters.count("reply.filler_sent");
+            }
+            use_surb_in_place(Dialect::Lioness, surb, &mut packet);
+            self.actions.push_back(Action::Mix(packet));
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! The streams of one connection: at most one that we write, some that we read. Runs in the connection's task.
+//!
+//! Which connection of a peer writes, and what happens to a queue that nobody can write, is the
+//! [`Behaviour`](super::Behaviour)'s decision.
+
+use super::{
+    Event,
+    codec::{FrameReader, ReadError},
+    control::{Counters, Peer, Shared},
+    inbox::InboxSender,
+    outbound::{WriteEnd, Writing},
+};
+use futures::{AsyncWrite, ready};
+use libp2p::{
+    PeerId, Stream, StreamProtocol,
+    core::upgrade::ReadyUpgrade,
+    swarm::{
+        ConnectionHandler, ConnectionHandlerEvent, ConnectionId, StreamUpgradeError, SubstreamProtocol,
+        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+    },
+};
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::{Sleep, sleep};
+
+/// A stream that broke later than this after its opening does not count as a second failure in a row.
+const STABLE: Duration = Duration::from_secs(5);
+
+/// Batches written and frames read in one go before the other streams of the connection get their turn.
+pub(super) const BUDGET: usize = 32;
+
+/// What the behaviour asks of a handler.
+#[derive(Debug)]
+pub enum Command {
+    /// Write the peer's queue.
+    Write(Outgoing),
+    /// Another connection writes.
+    StopWriting,
+    /// The peer was removed: close all streams of the link.
+    Shut,
+}
+
+/// A peer's queue, on its way to the connection that is to write it.
+#[derive(Debug)]
+pub struct Outgoing(pub(super) Arc<Peer>);
+
+/// What a handler tells the behaviour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The first acceptable stream of the peer on this connection.
+    Inbound,
+    /// The queue cannot be written on this connection.
+    Failed(Failure),
+}
+
+/// Why a queue could not be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The peer does not speak the protocol.
+    Unsupported,
+    /// A stream could not be opened, or broke, twice.
+    Broken,
+    /// A stream took no bytes or was not answered in time, twice. The behaviour closes the connection.
+    Stalled,
+}
+
+/// The [`ConnectionHandler`] of a link.
+#[derive(Debug)]
+pub struct Handler {
+    shared: Arc<Shared>,
+    peer: PeerId,
+    connection: ConnectionId,
+    inbox: InboxSender,
+    /// Inbound streams of the peer, all connections together.
+    streams: Arc<AtomicUsize>,
+    inbound: Vec<Inbound>,
+    told_inbound: bool,
+    /// The queue that this connection writes.
+    entry: Option<Arc<Peer>>,
+    outbound: Outbound,
+    failures_in_row: u32,
+    closing: Option<(Stream, Pin<Box<Sleep>>)>,
+    /// At most one report of each kind a stream: bounded by the streams.
+    reports: VecDeque<Report>,
+}
+
+#[derive(Debug)]
+enum Outbound {
+    /// No stream; one is opened with the first frame.
+    Idle,
+    Requested,
+    Opening,
+    Open(Box<Writing>),
+    /// Too many failures: a pause.
+    Cooling(Pin<Box<Sleep>>),
+}
+
+#[derive(Debug)]
+struct Inbound {
+    stream: Stream,
+    reader: FrameReader,
+    /// The deadline of the header; `None` once it was right.
+    header: Option<Pin<Box<Sleep>>>,
+    /// A frame that found the inbox full.
+    held: Option<Event>,
+}
+
+impl Handler {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        peer: PeerId,
+        connection: ConnectionId,
+        streams: Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            inbox: shared.inbox.sender(),
+            shared,
+            peer,
+            connection,
+            streams,
+            inbound: Vec::new(),
+            told_inbound: false,
+            entry: None,
+            outbound: Outbound::Idle,
+            failures_in_row: 0,
+            closing: None,
+            reports: VecDeque::new(),
+        }
+    }
+
+    fn protocol(&self) -> SubstreamProtocol<ReadyUpgrade<StreamProtocol>> {
+        let config = &self.shared.config;
+        SubstreamProtocol::new(ReadyUpgrade::new(config.protocol.clone()), ())
+            .with_timeout(config.connect_timeout)
+    }
+
+    // ---- writing
+
+    /// Goes from the stream we write, if any, to `next`. What was not sent goes back to the queue, for the next stream or connection.
+    fn end_stream(&mut self, next: Outbound, gently: bool) {
+        let Outbound::Open(writing) = std::mem::replace(&mut self.outbound, next) else {
+            return;
+        };
+        let Writing { stream, writer, .. } = *writing;
+        let (sent, unsent) = writer.into_unsent();
+        Counters::add(&self.shared.counters.sent, sent);
+        if let Some(entry) = &self.entry {
+            let lost = entry.queue.give_back(unsent);
+            Counters::add(&self.shared.counters.dropped_disconnected, lost);
+        }
+        if gently {
+            // A stream dropped without closing may take what is on its way with it.
+            self.closing = Some((stream, Box::pin(sleep(self.shared.config.stall_timeout))));
+        }
+    }
+
+    fn stop_writing(&mut self) {
+        self.end_stream(Outbound::Idle, true);
+        self.entry = None;
+    }
+
+    fn outbound_failed(&mut self, failure: Failure) {
+        let stable = matches!(&self.outbound, Outbound::Open(w) if w.opened.elapsed() >= STABLE);
+        self.failures_in_row = if stable {
+            1
+        } else {
+            self.failures_in_row.saturating_add(1)
+        };
+        if self.failures_in_row == 1 && failure != Failure::Unsupported {
+            Counters::add(&self.shared.counters.streams_reopened, 1);
+            self.end_stream(Outbound::Requested, false);
+            return;
+        }
+        let config = &self.shared.config;
+        let doublings = self.failures_in_row.saturating_sub(2).min(16);
+        let pause = config
+            .redial_min
+            .saturating_mul(1 << doublings)
+            .min(config.redial_max);
+        self.end_stream(Outbound::Cooling(Box::pin(sleep(pause))), false);
+        self.reports.push_back(Report::Failed(failure));
+    }
+
+    /// Ready when a stream is to be opened.
+    fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(entry) = self.entry.clone() else {
+            return Poll::Pending;
+        };
+        loop {
+            match &mut self.outbound {
+                Outbound::Idle => {
+                    if !entry.keep.load(Ordering::Relaxed) {
+                        ready!(entry.queue.poll_any(self.connection, cx));
+                    }
+                    if !entry.queue.is_writer(self.connection) {
+                        self.stop_writing();
+                        return Poll::Pending;
+                    }
+                    self.outbound = Outbound::Requested;
+                }
+                Outbound::Requested => {
+                    self.outbound = Outbound::Opening;
+                    return Poll::Ready(());
+                }
+                Outbound::Opening => return Poll::Pending,
+                Outbound::Open(writing) => {
+                    match ready!(writing.poll(&self.shared, &entry, self.connection, cx)) {
+                        WriteEnd::Revoked => {
+                            self.stop_writing();
+                            return Poll::Pending;
+                        }
+                        WriteEnd::Broken => self.outbound_failed(Failure::Broken),
+                        WriteEnd::Stalled => {
+                            Counters::add(&self.shared.counters.stalls, 1);
+                            self.outbound_failed(Failure::Stalled);
+                        }
+                    }
+                }
+                Outbound::Cooling(pause) => {
+                    ready!(pause.as_mut().poll(cx));
+                    self.outbound = Outbound::Idle;
+                }
+            }
+        }
+    }
+
+    fn poll_closing(&mut self, cx: &mut Context<'_>) {
+        if let Some((stream, deadline)) = &mut self.closing
+            && (Pin::new(stream).poll_close(cx).is_ready() || deadline.as_mut().poll(cx).is_ready())
+        {
+            self.closing = None;
+        }
+    }
+
+    // ---- reading
+
+    fn accept(&mut self, stream: Stream) {
+        let counters = &self.shared.counters;
+        if self.shared.inbox.is_closed() {
+            return;
+        }
+        let limit = self.shared.config.max_inbound_streams_per_peer;
+        let taken = self
+            .streams
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < limit).then_some(n + 1)
+            });
+        if taken.is_err() {
+            Counters::add(&counters.inbound_too_many, 1);
+            return;
+        }
+        Counters::add(&counters.inbound_streams, 1);
+        self.inbound.push(Inbound {
+            stream,
+            reader: FrameReader::default(),
+            header: Some(Box::pin(sleep(self.shared.config.connect_timeout))),
+            held: None,
+        });
+    }
+
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) {
+        let mut i = 0;
+        while i < self.inbound.len() {
+            if self.poll_stream(i, cx).is_ready() {
+                self.inbound.swap_remove(i);
+                self.streams.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                i += 1;
+            }
+        }
+    }
+
+    /// Ready when the stream is to be read no further.
+    fn poll_stream(&mut self, i: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = &self.shared;
+        let Inbound {
+            stream,
+            reader,
+            header,
+            held,
+        } = &mut self.inbound[i];
+        if let Some(deadline) = header {
+            match reader.poll_header(&shared.format, stream, cx) {
+                Poll::Pending => {
+                    ready!(deadline.as_mut().poll(cx));
+                    Counters::add(&shared.counters.header_timeout, 1);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Err(error)) => {
+                    count(&shared.counters, &error);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Ok(())) => *header = None,
+            }
+            if shared.admit(self.peer).is_none() {
+                Counters::add(&shared.counters.inbound_unknown_peer, 1);
+                return Poll::Ready(());
+            }
+            if !self.told_inbound {
+                self.told_inbound = true;
+                self.reports.push_back(Report::Inbound);
+            }
+        }
+        for _ in 0..BUDGET {
+            // Back-pressure: as long as a frame finds no room, nothing more is read.
+            ready!(self.inbox.poll_push(held, cx));
+            match ready!(reader.poll_frame(&shared.format, stream, cx)) {
+                Ok(Some(frame)) => {
+                    Counters::add(&shared.counters.received, 1);
+                    *held = Some(Event::Frame {
+                        peer: self.peer,
+                        frame,
+                    });
+                }
+                Ok(None) => return Poll::Ready(()),
+                Err(error) => {
+                    count(&shared.counters, &error);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        if shared.inbox.is_closed() {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn shut_inbound(&mut self) {
+        self.streams.fetch_sub(self.inbound.len(), Ordering::Relaxed);
+        for held in self.inbound.drain(..).filter_map(|inbound| inbound.held) {
+            self.inbox.push_over(held);
+        }
+    }
+}
+
+fn count(counters: &Counters, error: &ReadError) {
+    tracing::debug!(%error, "inbound stream closed");
+    let counter = match error {
+        ReadError::Header => &counters.header_mismatch,
+        ReadError::Overlong => &counters.bad_varint,
+        ReadError::Length => &counters.bad_length,
+        ReadError::Truncated => &counters.truncated,
+        ReadError::Io(_) => &counters.inbound_broken,
+    };
+    Counters::add(counter, 1);
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Command;
+    type ToBehaviour = Report;
+    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        self.protocol()
+    }
+
+    /// Streams keep a connection alive by themselves; beyond them, a queue that waits and a peer that is to be kept.
+    fn connection_keep_alive(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| {
+            entry.queue.is_writer(self.connection)
+                && (entry.keep.load(Ordering::Relaxed) || entry.queue.len() > 0)
+        })
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
+        if let Some(report) = self.reports.pop_front() {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
+        }
+        if self.poll_outbound(cx).is_ready() {
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                protocol: self.protocol(),
+            });
+        }
+        self.poll_inbound(cx);
+        self.poll_closing(cx);
+        match self.reports.pop_front() {
+            Some(report) => Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn on_behaviour_event(&mut self, command: Command) {
+        match command {
+            Command::Write(Outgoing(entry)) => {
+                // A removed and added peer has another queue: the stream goes with the old one.
+                if self.entry.as_ref().is_some_and(|old| !Arc::ptr_eq(old, &entry)) {
+                    self.stop_writing();
+                }
+                self.entry = Some(entry);
+            }
+            Command::StopWriting => self.stop_writing(),
+            Command::Shut => {
+                self.stop_writing();
+                self.shut_inbound();
+                self.told_inbound = false;
+            }
+        }
+    }
+
+    fn on_connection_event(&mut self, event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol>) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
+                self.accept(stream);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream, ..
+            }) => {
+                // Writing may have been stopped, or stopped and begun again, while the stream opened.
+                let wanted = self.entry.is_some() && !matches!(self.outbound, Outbound::Open(_));
+                if !wanted {
+                    return;
+                }
+                Counters::add(&self.shared.counters.streams_opened, 1);
+                self.outbound = Outbound::Open(Box::new(Writing::new(stream, &self.shared)));
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
+                if matches!(self.outbound, Outbound::Opening) {
+                    self.outbound_failed(match error {
+                        StreamUpgradeError::NegotiationFailed => Failure::Unsupported,
+                        StreamUpgradeError::Timeout => Failure::Stalled,
+                        _ => Failure::Broken,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.end_stream(Outbound::Idle, false);
+        self.shut_inbound();
+    }
+}

@@ -1,0 +1,104 @@
+//! Writing a peer's queue to a stream: batches, flushes, and the watchdog of a write that stands still.
+
+use super::{
+    codec::{FrameWriter, WRITE_BATCH},
+    control::{Counters, Peer, Shared},
+    handler::BUDGET,
+    queue::Taken,
+};
+use futures::{AsyncWrite, ready};
+use libp2p::{Stream, swarm::ConnectionId};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// A stream that we write, and what of the queue is on its way into it.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) stream: Stream,
+    pub(super) writer: FrameWriter,
+    unflushed: bool,
+    pub(super) opened: Instant,
+    watchdog: Pin<Box<Sleep>>,
+    watching: bool,
+    progress: bool,
+}
+
+/// Why writing on a stream ended.
+pub(super) enum WriteEnd {
+    Broken,
+    Stalled,
+    Revoked,
+}
+
+impl Writing {
+    pub(super) fn new(stream: Stream, shared: &Shared) -> Self {
+        let writer = FrameWriter::new(&shared.format);
+        Self {
+            stream,
+            unflushed: !writer.is_empty(),
+            writer,
+            opened: Instant::now(),
+            watchdog: Box::pin(sleep(shared.config.stall_timeout)),
+            watching: false,
+            progress: false,
+        }
+    }
+
+    /// Writes the queue, all that waits before one flush; ready only when the stream is over.
+    pub(super) fn poll(
+        &mut self,
+        shared: &Shared,
+        entry: &Peer,
+        connection: ConnectionId,
+        cx: &mut Context<'_>,
+    ) -> Poll<WriteEnd> {
+        for _ in 0..BUDGET {
+            match self.writer.poll_write(&mut self.stream, cx, &mut self.progress) {
+                Poll::Ready(Ok(frames)) => Counters::add(&shared.counters.sent, frames),
+                Poll::Ready(Err(_)) => return Poll::Ready(WriteEnd::Broken),
+                Poll::Pending => return self.poll_stalled(shared, cx),
+            }
+            match entry.queue.poll_take(connection, WRITE_BATCH, cx) {
+                Poll::Ready(Taken::Revoked) => return Poll::Ready(WriteEnd::Revoked),
+                Poll::Ready(Taken::Frames(frames)) => {
+                    self.writer.load(frames);
+                    self.unflushed = true;
+                }
+                Poll::Pending => {
+                    if self.unflushed {
+                        match Pin::new(&mut self.stream).poll_flush(cx) {
+                            Poll::Ready(Ok(())) => self.unflushed = false,
+                            Poll::Ready(Err(_)) => return Poll::Ready(WriteEnd::Broken),
+                            Poll::Pending => return self.poll_stalled(shared, cx),
+                        }
+                    }
+                    self.watching = false;
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The watchdog of a pending write. It is set once a period and not with every write: a timer costs more than
+    /// the look at whether something moved since.
+    fn poll_stalled(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<WriteEnd> {
+        let timeout = shared.config.stall_timeout;
+        loop {
+            if !self.watching {
+                self.watching = true;
+                self.progress = false;
+                self.watchdog.as_mut().reset(Instant::now() + timeout);
+            }
+            ready!(self.watchdog.as_mut().poll(cx));
+            self.watching = false;
+            if !self.progress {
+                return Poll::Ready(WriteEnd::Stalled);
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The queue from [`Control`](super::Control) to the connection that writes to a peer: one a peer, bounded.
+//!
+//! A deque behind a mutex that is held for a push or a take, never across I/O: some tens of nanoseconds for a frame,
+//! against microseconds in the transport.
+
+use super::{Frame, SendError};
+use libp2p::swarm::ConnectionId;
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+/// Locks; a panic elsewhere leaves these plain containers usable.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Frames that wait for one peer.
+#[derive(Debug)]
+pub(super) struct SendQueue {
+    capacity: usize,
+    state: Mutex<SendState>,
+}
+
+#[derive(Debug, Default)]
+struct SendState {
+    frames: VecDeque<Frame>,
+    /// The connection that writes.
+    owner: Option<ConnectionId>,
+    /// Its task, if it waits for a frame.
+    waker: Option<Waker>,
+    /// The behaviour was told that there is something to send and no connection.
+    wanted: bool,
+    closed: bool,
+}
+
+/// What a push asks of the caller.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// A connection takes care of the frame.
+    Connected,
+    /// The first frame for a peer without a connection: wake the behaviour.
+    WakeBehaviour,
+}
+
+/// What a writer gets.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Frames(Vec<Frame>),
+    /// Another connection writes now, or the peer was removed.
+    Revoked,
+}
+
+impl SendQueue {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn push(&self, frame: Frame) -> Result<Pushed, (SendError, Frame)> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err((SendError::UnknownPeer, frame));
+        }
+        if state.frames.len() >= self.capacity {
+            return Err((SendError::Full, frame));
+        }
+        state.frames.push_back(frame);
+        if state.owner.is_none() && !state.wanted {
+            state.wanted = true;
+            return Ok(Pushed::WakeBehaviour);
+        }
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(Pushed::Connected)
+    }
+
+    /// Frames waiting; those in a writer's batch are not among them.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.state).frames.len()
+    }
+
+    /// Makes a connection (or none) the writer.
+    pub(super) fn assign(&self, owner: Option<ConnectionId>) {
+        let mut state = lock(&self.state);
+        state.owner = owner;
+        // The next push is to ask for a connection, unless frames already wait for one.
+        state.wanted = owner.is_none() && !state.frames.is_empty();
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next batch for `writer`: at least one frame, then as many as fit into `bytes` and a quarter of the queue.
+    /// A short queue is short because somebody wants to know at once that frames don't leave: so one at a time.
+    pub(super) fn poll_take(&self, writer: ConnectionId, bytes: usize, cx: &mut Context<'_>) -> Poll<Taken> {
+        let mut state = lock(&self.state);
+        if state.closed || state.owner != Some(writer) {
+            return Poll::Ready(Taken::Revoked);
+        }
+        let mut room = bytes;
+        let mut count = 0;
+        for frame in state.frames.iter().take((self.capacity / 4).max(1)) {
+            if count > 0 && frame.len() > room {
+                break;
+            }
+            room = room.saturating_sub(frame.len());
+            count += 1;
+        }
+        if count == 0 {
+            set_waker(&mut state.waker, cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(Taken::Frames(state.frames.drain(..count).collect()))
+    }
+
+    /// Ready when there is something for `writer` to do: a frame, or to stop.
+    pub(super) fn poll_any(&self, writer: ConnectionId, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.state);
+        if state.closed || state.owner != Some(writer) || !state.frames.is_empty() {
+            return Poll::Ready(());
+        }
+        set_waker(&mut state.waker, cx);
+        Poll::Pending
+    }
+
+    pub(super) fn is_writer(&self, writer: ConnectionId) -> bool {
+        let state = lock(&self.state);
+        !state.closed && state.owner == Some(writer)
+    }
+
+    /// Puts frames that were taken but not sent back to the front, over the bound if need be. Returns those that
+    /// nobody will send any more.
+    pub(super) fn give_back(&self, frames: Vec<Frame>) -> usize {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return frames.len();
+        }
+        for frame in frames.into_iter().rev() {
+            state.frames.push_front(frame);
+        }
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        0
+    }
+
+    /// Drops what waits and returns how many frames that was.
+    pub(super) fn clear(&self) -> usize {
+        let mut state = lock(&self.state);
+        state.wanted = false;
+        std::mem::take(&mut state.frames).len()
+    }
+
+    /// [Clears](Self::clear) and takes no more.
+    pub(super) fn close(&self) -> usize {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        std::mem::take(&mut state.frames).len()
+    }
+}
+
+/// Has the task woken by the next change.
+pub(super) fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::task::noop_waker;
+
+    fn frame(i: u8) -> Frame {
+        vec![i; 4].into()
+    }
+
+    #[test]
+    fn only_the_owner_takes_and_frames_given_back_go_first() {
+        let (queue, waker) = (SendQueue::new(8), noop_waker());
+        let cx = &mut Context::from_waker(&waker);
+        let (a, b) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
+        assert_eq!(queue.push(frame(0)).unwrap(), Pushed::WakeBehaviour);
+        assert_eq!(queue.push(frame(1)).unwrap(), Pushed::Connected);
+        queue.push(frame(2)).unwrap();
+        queue.assign(Some(a));
+        assert!(matches!(queue.poll_take(b, 100, cx), Poll::Ready(Taken::Revoked)));
+        let Poll::Ready(Taken::Frames(taken)) = queue.poll_take(a, 100, cx) else {
+            panic!()
+        };
+        assert_eq!(taken, [frame(0), frame(1)], "a quarter of the queue");
+        queue.assign(Some(b));
+        queue.give_back(taken);
+        let Poll::Ready(Taken::Frames(taken)) = queue.poll_take(b, 4, cx) else {
+            panic!()
+        };
+        assert_eq!(taken, [frame(0)], "four bytes");
+        assert_eq!(queue.len(), 2);
+        assert_eq!(queue.close(), 2);
+        assert_eq!(
+            queue.push(frame(3)).unwrap_err(),
+            (SendError::UnknownPeer, frame(3))
+        );
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_frame_back() {
+        let queue = SendQueue::new(2);
+        queue.push(frame(0)).unwrap();
+        queue.push(frame(1)).unwrap();
+        assert_eq!(queue.push(frame(2)).unwrap_err(), (SendError::Full, frame(2)));
+        assert_eq!(queue.clear(), 2);
+        assert_eq!(
+            queue.push(frame(2)).unwrap(),
+            Pushed::WakeBehaviour,
+            "asks again after a failed dial"
+        );
+    }
+}

@@ -1,0 +1,349 @@
+//! The client's task: its core between the gateway link and the programs' streams.
+//!
+//! [`Running::opener`] is what doors (SOCKS and others) get. Nothing here touches a network but the link to the own
+//! gateway: names are passed on as they are.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use libp2p::PeerId;
+use libp2p_mix::link;
+use mizzle_base::document::{Document, Role};
+use mizzle_base::frame::Refusal;
+use mizzle_base::{Counters, NodeId};
+use mizzle_client::{Action, Client, Input, StreamEvent, StreamKey};
+use mizzle_stream::{OpenError, OpenRequest, Opener};
+use mizzle_traffic::draw;
+use mizzle_traffic::ledger::Tally;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use crate::clock::Clock;
+use crate::host::Link;
+use crate::node::peer_of;
+use crate::stream::{Changed, Far, MixStream, pair};
+
+/// A gateway that doesn't admit within this is said to be unreachable.
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(15);
+/// Requests to open a stream that wait for the client's task.
+const OPEN_QUEUE: usize = 1_024;
+const BATCH: usize = 64;
+
+/// Why a client doesn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The gateway's entry in the document has no usable peer id.
+    #[error("the network document gives no usable peer id for the gateway")]
+    NoPeer,
+    /// It can't be reached.
+    #[error("the gateway can't be reached: {0}")]
+    Unreachable(String),
+    /// It is reached but doesn't answer.
+    #[error("the gateway didn't answer within {} s", ADMISSION_TIMEOUT.as_secs())]
+    NoAnswer,
+    /// It says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The client's task ended.
+    #[error("the client stopped")]
+    Stopped,
+}
+
+/// What a client has done so far.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counters of its core.
+    pub counters: Counters,
+    /// Its loops.
+    pub loops: Tally,
+    /// Whether its gateway admitted it and cover flows.
+    pub up: bool,
+    /// Streams open.
+    pub streams: usize,
+}
+
+struct OpenCommand {
+    request: OpenRequest,
+    answer: oneshot::Sender<Result<MixStream, OpenError>>,
+}
+
+/// Opens streams through a running client.
+#[derive(Clone)]
+pub struct ClientOpener(mpsc::Sender<OpenCommand>);
+
+impl Opener for ClientOpener {
+    type Stream = MixStream;
+
+    async fn open(&self, request: OpenRequest) -> Result<MixStream, OpenError> {
+        let (answer, opened) = oneshot::channel();
+        // Full means a thousand programs at once: told so at once, not left to wait.
+        self.0.try_send(OpenCommand { request, answer }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => OpenError::Limit,
+            mpsc::error::TrySendError::Closed(_) => OpenError::Closed,
+        })?;
+        opened.await.unwrap_or(Err(OpenError::Closed))
+    }
+}
+
+/// A running client. Stops when dropped.
+pub struct Running {
+    opener: ClientOpener,
+    task: tokio::task::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    state: watch::Receiver<State>,
+    snapshot: Arc<Mutex<Snapshot>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Starting,
+    Up,
+    Refused(Refusal),
+    Unreachable(String),
+}
+
+impl Running {
+    /// What doors get.
+    #[must_use]
+    pub fn opener(&self) -> ClientOpener {
+        self.opener.clone()
+    }
+
+    /// What it has done, as of within the last second or so.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the gateway admitted the client.
+    ///
+    /// # Errors
+    /// Why it did not.
+    pub async fn admitted(&mut self) -> Result<(), StartError> {
+        let decided = timeout(ADMISSION_TIMEOUT, self.state.wait_for(|s| *s != State::Starting)).await;
+        let state = match decided {
+            Err(_) => return Err(StartError::NoAnswer),
+            Ok(Err(_)) => return Err(StartError::Stopped),
+            Ok(Ok(state)) => state.clone(),
+        };
+        match state {
+            State::Up => Ok(()),
+            State::Refused(why) => Err(why.into()),
+            State::Unreachable(why) => Err(StartError::Unreachable(why)),
+            State::Starting => Err(StartError::NoAnswer),
+        }
+    }
+
+    /// Stops it and waits until it has. Streams still open break.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+    }
+}
+
+/// A gateway that may serve as one's own: any from which another one's exit can be used. A uniform choice.
+#[must_use]
+pub fn choose_gateway(document: &Document, rng: &mut mizzle_base::Rng) -> Option<NodeId> {
+    let has_exit_elsewhere = |own: &NodeId| document.gateways().any(|g| g.id != *own && g.exit.is_some());
+    let gateways: Vec<NodeId> = document.gateways().map(|g| g.id).filter(has_exit_elsewhere).collect();
+    gateways.get(draw::below(rng, gateways.len())).copied()
+}
+
+/// Starts a client's task. `loss` is the share of packets that its uplink loses on purpose, for trying and testing.
+///
+/// # Errors
+/// [`StartError::NoPeer`].
+pub fn run(
+    core: Client,
+    document: &Document,
+    gateway: &NodeId,
+    link: Link,
+    loss: f64,
+    clock: Clock,
+    rng: mizzle_base::Rng,
+) -> Result<Running, StartError> {
+    let listed = document.node(gateway).filter(|n| n.role == Role::Gateway).ok_or(StartError::NoPeer)?;
+    let peer = peer_of(listed).ok_or(StartError::NoPeer)?;
+    let addresses = listed.addresses.iter().filter_map(|a| a.parse().ok()).collect();
+    link.control.add_peer(peer, addresses);
+    link.control.connect(peer);
+    let (commands, command_queue) = mpsc::channel(OPEN_QUEUE);
+    let (stop, stopped) = watch::channel(false);
+    let (state, state_seen) = watch::channel(State::Starting);
+    let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+    let task = Task {
+        core,
+        gateway: peer,
+        link,
+        streams: BTreeMap::new(),
+        changed: Arc::default(),
+        state,
+        loss,
+        clock,
+        rng,
+        snapshot: Arc::clone(&snapshot),
+        published: mizzle_base::Time::ZERO,
+    };
+    let task = tokio::spawn(task.run(command_queue, stopped));
+    Ok(Running { opener: ClientOpener(commands), task, stop, state: state_seen, snapshot })
+}
+
+enum Stream {
+    Opening(oneshot::Sender<Result<MixStream, OpenError>>),
+    Open { far: Far, finished: bool },
+}
+
+struct Task {
+    core: Client,
+    gateway: PeerId,
+    link: Link,
+    streams: BTreeMap<StreamKey, Stream>,
+    changed: Arc<Changed>,
+    state: watch::Sender<State>,
+    loss: f64,
+    clock: Clock,
+    rng: mizzle_base::Rng,
+    snapshot: Arc<Mutex<Snapshot>>,
+    published: mizzle_base::Time,
+}
+
+impl Task {
+    async fn run(mut self, mut commands: mpsc::Receiver<OpenCommand>, mut stopped: watch::Receiver<bool>) {
+        let mut events = Vec::with_capacity(BATCH);
+        let changed = Arc::clone(&self.changed);
+        loop {
+            let deadline = self.core.deadline();
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => break,
+                n = self.link.receiver.recv_many(&mut events, BATCH) => if n == 0 { break },
+                Some(command) = commands.recv() => self.open(command),
+                () = changed.wait() => {}
+                () = self.clock.sleep_until(deadline) => {}
+            }
+            self.from_link(&mut events);
+            self.core.handle(self.clock.now(), Input::Tick);
+            for key in self.changed.take() {
+                self.pump(key);
+            }
+            self.act();
+            self.publish();
+        }
+        // Programs are told; the gateway sees the connection close with the host.
+        for (_, stream) in std::mem::take(&mut self.streams) {
+            if let Stream::Open { far, .. } = stream {
+                far.failed(io::ErrorKind::ConnectionAborted);
+            }
+        }
+    }
+
+    fn from_link(&mut self, events: &mut Vec<link::Event>) {
+        for event in events.drain(..) {
+            let now = self.clock.now();
+            match event {
+                link::Event::Frame { peer, frame } if peer == self.gateway => {
+                    self.core.handle(now, Input::Frame(frame));
+                }
+                link::Event::Connected { peer } if peer == self.gateway => self.core.handle(now, Input::LinkUp),
+                link::Event::Disconnected { peer } if peer == self.gateway => {
+                    self.core.handle(now, Input::LinkDown);
+                }
+                link::Event::Unreachable { peer, reason } if peer == self.gateway => {
+                    self.state.send_if_modified(|state| {
+                        let first = *state == State::Starting;
+                        if first {
+                            *state = State::Unreachable(reason);
+                        }
+                        first
+                    });
+                }
+                _ => {}
+            }
+            self.act();
+        }
+    }
+
+    fn open(&mut self, command: OpenCommand) {
+        match self.core.open(self.clock.now(), command.request) {
+            Ok(key) => drop(self.streams.insert(key, Stream::Opening(command.answer))),
+            Err(why) => drop(command.answer.send(Err(why))),
+        }
+    }
+
+    /// Carries out what the core wants, until it wants nothing more.
+    fn act(&mut self) {
+        while let Some(action) = self.core.poll() {
+            match action {
+                Action::Send(frame) => {
+                    let lost = self.loss > 0.0 && self.core.is_up() && draw::unit(&mut self.rng) <= self.loss;
+                    // A full link is a link that stands: what can't leave at its time doesn't leave.
+                    if !lost {
+                        let _ = self.link.control.try_send(&self.gateway, frame);
+                    }
+                }
+                Action::Admitted => drop(self.state.send_replace(State::Up)),
+                Action::Refused(why) => drop(self.state.send_replace(State::Refused(why))),
+                Action::Stream(key, event) => self.stream_event(key, event),
+            }
+        }
+    }
+
+    fn stream_event(&mut self, key: StreamKey, event: StreamEvent) {
+        match event {
+            StreamEvent::Opened => {
+                let Some(Stream::Opening(answer)) = self.streams.remove(&key) else { return };
+                let (stream, far) = pair(key, Arc::clone(&self.changed));
+                self.streams.insert(key, Stream::Open { far, finished: false });
+                // If the program left meanwhile, dropping its end marks the stream, and it is reset at the next turn.
+                drop(answer.send(Ok(stream)));
+            }
+            StreamEvent::Failed(why) => match self.streams.remove(&key) {
+                Some(Stream::Opening(answer)) => drop(answer.send(Err(why))),
+                Some(Stream::Open { far, .. }) => far.failed(io::ErrorKind::ConnectionReset),
+                None => {}
+            },
+            StreamEvent::Readable | StreamEvent::Writable => self.pump(key),
+            StreamEvent::Ended => {
+                self.pump(key);
+                if let Some(Stream::Open { far, .. }) = self.streams.get(&key) {
+                    far.ended();
+                }
+            }
+        }
+    }
+
+    /// Moves bytes between a program and the core as far as both take them.
+    fn pump(&mut self, key: StreamKey) {
+        let Some(Stream::Open { far, finished }) = self.streams.get_mut(&key) else { return };
+        let core = std::cell::RefCell::new(&mut self.core);
+        let wishes = far.pump(
+            |bytes| core.borrow_mut().write(key, bytes),
+            |max| core.borrow_mut().read(key, max),
+        );
+        if wishes.finish && !*finished {
+            *finished = true;
+            self.core.finish(key);
+        }
+        if wishes.dropped {
+            self.streams.remove(&key);
+            self.core.reset(key);
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = self.clock.now();
+        if now.since(self.published).as_millis() < 250 {
+            return;
+        }
+        self.published = now;
+        let snapshot = Snapshot {
+            counters: self.core.counters(),
+            loops: self.core.loops(),
+            up: self.core.is_up(),
+            streams: self.streams.len(),
+        };
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+}

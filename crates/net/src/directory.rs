@@ -1,0 +1,69 @@
+//! `/mizzle/directory/1.0.0`: a client asks a gateway for the network document.
+//!
+//! Question: the sequence number that the asker knows, 8 bytes big-endian. Answer: the document as the authority signed
+//! it, or nothing if that is no newer. Two one-way streams of the packet link, one each way. The answer is verified
+//! by the asker against the authority it trusts: a gateway can withhold a document, never change one.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
+use libp2p_mix::link;
+use mizzle_base::Document;
+use tokio::time::timeout;
+
+use crate::host::Link;
+
+/// Length of a question in bytes.
+pub const QUESTION_LEN: usize = 8;
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// No document came.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The gateway can't be reached.
+    #[error("the gateway can't be reached: {0}")]
+    Unreachable(String),
+    /// It is reached but doesn't answer.
+    #[error("the gateway sent no network document within {} s", TIMEOUT.as_secs())]
+    NoAnswer,
+}
+
+/// The answer to a question.
+pub(crate) fn answer(document: &Document, question: &[u8]) -> link::Frame {
+    match <[u8; QUESTION_LEN]>::try_from(question) {
+        Ok(known) if u64::from_be_bytes(known) < document.sequence() => document.bytes().into(),
+        _ => Box::default(),
+    }
+}
+
+/// Asks `gateway` for a document newer than `known`.
+///
+/// # Errors
+/// When none comes in time.
+pub async fn fetch(
+    link: &mut Link,
+    gateway: PeerId,
+    addresses: Vec<Multiaddr>,
+    known: u64,
+) -> Result<Vec<u8>, FetchError> {
+    link.control.add_peer(gateway, addresses);
+    let question: link::Frame = Box::new(known.to_be_bytes());
+    if link.control.try_send(&gateway, question).is_err() {
+        return Err(FetchError::NoAnswer);
+    }
+    let answer = async {
+        loop {
+            match link.receiver.recv().await {
+                Some(link::Event::Frame { peer, frame }) if peer == gateway => return Ok(frame.into_vec()),
+                Some(link::Event::Unreachable { peer, reason }) if peer == gateway => {
+                    return Err(FetchError::Unreachable(reason));
+                }
+                Some(_) => {}
+                None => return Err(FetchError::NoAnswer),
+            }
+        }
+    };
+    let result = timeout(TIMEOUT, answer).await.unwrap_or(Err(FetchError::NoAnswer));
+    link.control.remove_peer(gateway);
+    result
+}

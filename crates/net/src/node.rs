@@ -1,0 +1,407 @@
+//! A node's task: a mix core, and in a gateway the gateway core and perhaps an exit core, between their links.
+//!
+//! The only place where these cores meet: what one says is carried to the other here. Crypto runs in this task, never
+//! in the swarm's. Who may send on the mix link is checked here, by the peer that the connection authenticated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libp2p::PeerId;
+use libp2p_mix::link;
+use mizzle_base::document::{LAYERS, Node as Listed, Role};
+use mizzle_base::{Counters, Document, NodeId, Rng};
+use mizzle_exit::Exit;
+use mizzle_gateway::{ClientId, Gateway};
+use mizzle_mix::{Delivered, Mix};
+use mizzle_sphinx::Packet;
+use mizzle_traffic::draw;
+use mizzle_traffic::ledger::Tally;
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::host::Link;
+use crate::outside::Outside;
+
+/// Frames taken from a link at once: one batch for the curve engine.
+const BATCH: usize = 64;
+
+/// The gateway part of a node.
+pub struct GatewayParts {
+    /// Its core.
+    pub core: Gateway,
+    /// `/mizzle/gateway/1.0.0`.
+    pub link: Link,
+    /// `/mizzle/directory/1.0.0`.
+    pub directory: Link,
+    /// The exit inside it, if any.
+    pub exit: Option<Exit>,
+}
+
+/// What a node is made of.
+pub struct Parts {
+    /// Its id in the document.
+    pub id: NodeId,
+    /// The document.
+    pub document: Arc<Document>,
+    /// Its mix core.
+    pub mix: Mix,
+    /// The mix link.
+    pub link: Link,
+    /// What makes it a gateway.
+    pub gateway: Option<GatewayParts>,
+    /// The share of packets that its links lose on purpose, for trying and testing; else zero.
+    pub loss: f64,
+}
+
+/// What a node has done so far.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counters of all its cores; those of gateway and exit begin with their names.
+    pub counters: Counters,
+    /// Its loops.
+    pub loops: Tally,
+    /// Packets held.
+    pub pool: usize,
+    /// Clients linked.
+    pub clients: usize,
+}
+
+/// A running node. Stops when dropped.
+pub struct RunningNode {
+    task: tokio::task::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    snapshot: Arc<Mutex<Snapshot>>,
+}
+
+impl RunningNode {
+    /// What it has done, as of within the last second or so.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops it and waits until it has.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+    }
+}
+
+/// Starts a node's task.
+#[must_use]
+pub fn run(parts: Parts, clock: Clock, rng: Rng) -> RunningNode {
+    let (stop, stopped) = watch::channel(false);
+    let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+    let task = tokio::spawn(Node::new(parts, clock, rng, Arc::clone(&snapshot)).run(stopped));
+    RunningNode { task, stop, snapshot }
+}
+
+/// The peer id in a document's entry; entries without a good one can't be reached and are left out.
+pub(crate) fn peer_of(node: &Listed) -> Option<PeerId> {
+    node.peer.parse().ok()
+}
+
+/// A client as a gateway core names it.
+fn client_id(peer: &PeerId) -> ClientId {
+    use sha2::Digest as _;
+    ClientId(sha2::Sha256::digest(peer.to_bytes()).into())
+}
+
+struct Node {
+    document: Arc<Document>,
+    mix: Mix,
+    link: Link,
+    gateway: Option<GatewayParts>,
+    outside: Outside,
+    outside_events: mpsc::Receiver<mizzle_exit::Input>,
+    next_hops: BTreeMap<NodeId, PeerId>,
+    senders: BTreeSet<PeerId>,
+    clients: BTreeMap<ClientId, PeerId>,
+    loss: f64,
+    rng: Rng,
+    clock: Clock,
+    counters: Counters,
+    snapshot: Arc<Mutex<Snapshot>>,
+    published: mizzle_base::Time,
+}
+
+enum Woken {
+    Stopped,
+    Mix,
+    Gateway,
+    Directory,
+    Outside(mizzle_exit::Input),
+    Deadline,
+}
+
+impl Node {
+    fn new(parts: Parts, clock: Clock, rng: Rng, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+        let Parts { id, document, mix, link, gateway, loss } = parts;
+        let me = document.node(&id);
+        let next_hops: BTreeMap<NodeId, PeerId> = me
+            .map(|me| document.next_hops(me))
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|n| Some((n.id, peer_of(n)?)))
+            .collect();
+        for listed in document.nodes() {
+            let Some(peer) = next_hops.get(&listed.id) else { continue };
+            let addresses = listed.addresses.iter().filter_map(|a| a.parse().ok()).collect();
+            link.control.add_peer(*peer, addresses);
+            link.control.connect(*peer);
+        }
+        // The layer before mine, by the same edges.
+        let before = |other: &&Listed| match me.map(|me| (me.role, me.layer)) {
+            Some((Role::Gateway, _)) => other.role == Role::Mix && other.layer == LAYERS,
+            Some((Role::Mix, 1)) => other.role == Role::Gateway,
+            Some((Role::Mix, layer)) => other.role == Role::Mix && other.layer + 1 == layer,
+            None => false,
+        };
+        let senders = document.nodes().iter().filter(before).filter_map(peer_of).collect();
+        let (events, outside_events) = mpsc::channel(1_024);
+        Self {
+            document,
+            mix,
+            link,
+            gateway,
+            outside: Outside::new(events),
+            outside_events,
+            next_hops,
+            senders,
+            clients: BTreeMap::new(),
+            loss,
+            rng,
+            clock,
+            counters: Counters::default(),
+            snapshot,
+            published: mizzle_base::Time::ZERO,
+        }
+    }
+
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        let mut events = Vec::with_capacity(BATCH);
+        loop {
+            let woken = self.wait(&mut stopped, &mut events).await;
+            let mut packets = Vec::new();
+            match woken {
+                Woken::Stopped => break,
+                Woken::Deadline => {}
+                Woken::Mix => self.from_mix_link(&mut events, &mut packets),
+                Woken::Gateway => self.from_gateway_link(&mut events),
+                Woken::Directory => self.from_directory(&mut events),
+                Woken::Outside(input) => self.to_exit(input),
+            }
+            self.turn(packets);
+        }
+    }
+
+    async fn wait(&mut self, stopped: &mut watch::Receiver<bool>, events: &mut Vec<link::Event>) -> Woken {
+        let deadline = [
+            self.mix.deadline(),
+            self.gateway.as_ref().and_then(|g| g.core.deadline()),
+            self.gateway.as_ref().and_then(|g| g.exit.as_ref()?.deadline()),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        let (mut gateway, mut directory) = (None, None);
+        if let Some(parts) = &mut self.gateway {
+            gateway = Some(&mut parts.link.receiver);
+            directory = Some(&mut parts.directory.receiver);
+        }
+        // One buffer for three sources: whichever branch is ready has filled it, the others have not touched it.
+        let (mut from_gateway, mut from_directory) = (Vec::new(), Vec::new());
+        let woken = tokio::select! {
+            biased;
+            _ = stopped.changed() => Woken::Stopped,
+            n = self.link.receiver.recv_many(events, BATCH) => if n == 0 { Woken::Stopped } else { Woken::Mix },
+            n = receive(gateway, &mut from_gateway) => if n == 0 { Woken::Stopped } else { Woken::Gateway },
+            n = receive(directory, &mut from_directory) => if n == 0 { Woken::Stopped } else { Woken::Directory },
+            Some(input) = self.outside_events.recv() => Woken::Outside(input),
+            () = self.clock.sleep_until(deadline) => Woken::Deadline,
+        };
+        events.append(&mut from_gateway);
+        events.append(&mut from_directory);
+        woken
+    }
+
+    fn from_mix_link(&mut self, events: &mut Vec<link::Event>, packets: &mut Vec<Packet>) {
+        for event in events.drain(..) {
+            if let link::Event::Frame { peer, frame } = event {
+                match <Box<[u8; mizzle_sphinx::PACKET_LEN]>>::try_from(frame) {
+                    Ok(bytes) if self.senders.contains(&peer) => packets.push(Packet::from_boxed(bytes)),
+                    Ok(_) => self.counters.count("drop.sender_without_edge"),
+                    Err(_) => self.counters.count("drop.wrong_length"),
+                }
+            }
+        }
+    }
+
+    fn from_gateway_link(&mut self, events: &mut Vec<link::Event>) {
+        let Some(parts) = &mut self.gateway else { return };
+        let now = self.clock.now();
+        for event in events.drain(..) {
+            match event {
+                link::Event::Frame { peer, frame } => {
+                    let client = client_id(&peer);
+                    self.clients.insert(client, peer);
+                    parts.core.handle(now, mizzle_gateway::Input::Frame { client, bytes: frame });
+                }
+                link::Event::Disconnected { peer } => {
+                    let client = client_id(&peer);
+                    self.clients.remove(&client);
+                    parts.core.handle(now, mizzle_gateway::Input::Gone { client });
+                }
+                link::Event::Connected { .. } | link::Event::Unreachable { .. } => {}
+            }
+        }
+    }
+
+    fn from_directory(&mut self, events: &mut Vec<link::Event>) {
+        let Some(parts) = &self.gateway else { return };
+        for event in events.drain(..) {
+            if let link::Event::Frame { peer, frame } = event {
+                let answer = crate::directory::answer(&self.document, &frame);
+                if parts.directory.control.try_send(&peer, answer).is_err() {
+                    self.counters.count("drop.directory_busy");
+                }
+            }
+        }
+    }
+
+    fn to_exit(&mut self, input: mizzle_exit::Input) {
+        let now = self.clock.now();
+        if let Some(exit) = self.gateway.as_mut().and_then(|g| g.exit.as_mut()) {
+            exit.handle(now, input);
+        }
+    }
+
+    /// Lets time pass for all cores and carries out what they want, until they want nothing more.
+    fn turn(&mut self, mut packets: Vec<Packet>) {
+        let now = self.clock.now();
+        if let Some(parts) = &mut self.gateway {
+            parts.core.handle(now, mizzle_gateway::Input::Tick);
+            if let Some(exit) = &mut parts.exit {
+                exit.handle(now, mizzle_exit::Input::Tick);
+            }
+        }
+        loop {
+            self.from_exit(&mut packets);
+            self.from_gateway(&mut packets);
+            let input = if packets.is_empty() {
+                mizzle_mix::Input::Tick
+            } else {
+                mizzle_mix::Input::Packets(std::mem::take(&mut packets))
+            };
+            self.mix.handle(now, input);
+            if !self.from_mix(now) {
+                break;
+            }
+        }
+        if now.since(self.published).as_millis() >= 250 {
+            self.published = now;
+            self.publish();
+        }
+    }
+
+    fn from_exit(&mut self, packets: &mut Vec<Packet>) {
+        let Some(exit) = self.gateway.as_mut().and_then(|g| g.exit.as_mut()) else { return };
+        while let Some(action) = exit.poll() {
+            packets.extend(self.outside.perform(action));
+        }
+    }
+
+    fn from_gateway(&mut self, packets: &mut Vec<Packet>) {
+        let now = self.clock.now();
+        let Some(parts) = &mut self.gateway else { return };
+        while let Some(action) = parts.core.poll() {
+            match action {
+                mizzle_gateway::Action::Mix(packet) => packets.push(packet),
+                mizzle_gateway::Action::Exit(packet) => {
+                    if let Some(exit) = &mut parts.exit {
+                        exit.handle(now, mizzle_exit::Input::Message(packet));
+                    }
+                }
+                mizzle_gateway::Action::Send { client, bytes } => {
+                    let sent =
+                        self.clients.get(&client).is_some_and(|p| parts.link.control.try_send(p, bytes).is_ok());
+                    if !sent {
+                        parts.core.handle(now, mizzle_gateway::Input::NotWritten { client });
+                    }
+                }
+                mizzle_gateway::Action::Disconnect { client } => {
+                    if let Some(peer) = self.clients.get(&client) {
+                        // Its last frame says why; the link closes once that is written.
+                        parts.link.control.disconnect(*peer);
+                    }
+                }
+            }
+        }
+        self.from_exit(packets);
+    }
+
+    /// True when something was delivered, so that the other cores must be asked again.
+    fn from_mix(&mut self, now: mizzle_base::Time) -> bool {
+        let mut delivered = false;
+        while let Some(action) = self.mix.poll() {
+            match action {
+                mizzle_mix::Action::Forward { to, packet } => self.forward(&to, packet),
+                mizzle_mix::Action::Deliver(what) => {
+                    let Some(parts) = &mut self.gateway else { continue };
+                    delivered = true;
+                    match what {
+                        Delivered::Message { mailbox, packet } => {
+                            parts.core.handle(now, mizzle_gateway::Input::Message { mailbox, packet });
+                        }
+                        Delivered::Reply { id, packet } => {
+                            if self.loss > 0.0 && draw::unit(&mut self.rng) <= self.loss {
+                                self.counters.count("lost_on_purpose");
+                            } else {
+                                parts.core.handle(now, mizzle_gateway::Input::Reply { id, packet });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        delivered
+    }
+
+    fn forward(&mut self, to: &NodeId, packet: Packet) {
+        if self.loss > 0.0 && draw::unit(&mut self.rng) <= self.loss {
+            return self.counters.count("lost_on_purpose");
+        }
+        let Some(peer) = self.next_hops.get(to) else { return self.counters.count("drop.no_peer") };
+        if let Err((why, _)) = self.link.control.try_send(peer, packet.into_boxed()) {
+            self.counters.count(match why {
+                link::SendError::Full => "drop.link_full",
+                _ => "drop.link_down",
+            });
+        }
+    }
+
+    fn publish(&self) {
+        let mut snapshot = Snapshot {
+            counters: self.counters.clone(),
+            loops: self.mix.loops(),
+            pool: self.mix.pool(),
+            clients: 0,
+        };
+        snapshot.counters.merge(self.mix.counters());
+        if let Some(parts) = &self.gateway {
+            snapshot.clients = parts.core.linked();
+            snapshot.counters.merge(parts.core.counters());
+            if let Some(exit) = &parts.exit {
+                snapshot.counters.merge(exit.counters());
+            }
+        }
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+}
+
+async fn receive(receiver: Option<&mut link::Receiver>, out: &mut Vec<link::Event>) -> usize {
+    match receiver {
+        Some(receiver) => receiver.recv_many(out, BATCH).await,
+        None => std::future::pending().await,
+    }
+}

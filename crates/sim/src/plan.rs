@@ -1,0 +1,103 @@
+//! What network to build: sizes, profile, faults, seed.
+
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use mizzle_base::document::{Content, ExitEntry, NodeEntry, Role};
+use mizzle_base::{Document, MailboxId, NodeId, Profile, Rng, Time, hex};
+use mizzle_sphinx::SecretKey;
+use mizzle_traffic::draw;
+
+/// When the simulated networks live: their documents are valid from a day before to a day after.
+pub(crate) const START: Time = Time::from_s(1_800_000_000);
+
+/// A network to simulate.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// The traffic.
+    pub profile: Profile,
+    /// Mixes in each of the three layers.
+    pub mixes_per_layer: usize,
+    /// Gateways without an exit, where clients live.
+    pub entries: usize,
+    /// Gateways with an exit.
+    pub exits: usize,
+    /// Clients, spread over the entries.
+    pub clients: usize,
+    /// One-way delay of each link.
+    pub link: Duration,
+    /// Share of packets that each link loses.
+    pub loss: f64,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            profile: Profile::browse(),
+            mixes_per_layer: 2,
+            entries: 1,
+            exits: 1,
+            clients: 1,
+            link: Duration::from_millis(2),
+            loss: 0.0,
+        }
+    }
+}
+
+/// The secrets of a node.
+pub(crate) struct Secrets {
+    pub(crate) id: NodeId,
+    pub(crate) sphinx: SecretKey,
+    pub(crate) stream: Option<[u8; 32]>,
+}
+
+impl Plan {
+    /// The signed document and each node's secrets, in the document's order.
+    pub(crate) fn build(&self, rng: &mut Rng) -> (Document, Vec<Secrets>) {
+        let mut secrets = Vec::new();
+        let mut nodes = Vec::new();
+        let mut add = |role, layer, weight, exit: bool| {
+            let sphinx = SecretKey::generate(rng);
+            let id = NodeId::new(draw::bytes(rng));
+            let stream = exit.then(|| draw::bytes::<32>(rng));
+            nodes.push(NodeEntry {
+                id: id.to_string(),
+                role,
+                layer,
+                peer: String::new(),
+                addresses: Vec::new(),
+                sphinx_key: hex::encode(sphinx.public().as_bytes()),
+                weight,
+                operator: String::new(),
+                exit: stream.as_ref().map(|secret| ExitEntry {
+                    mailbox: MailboxId::new(draw::bytes(rng)).to_string(),
+                    stream_key: hex::encode(SecretKey::from_bytes(*secret).public().as_bytes()),
+                }),
+            });
+            secrets.push(Secrets { id, sphinx, stream });
+        };
+        for layer in 1..=3 {
+            (0..self.mixes_per_layer).for_each(|_| add(Role::Mix, layer, 0.0, false));
+        }
+        // As in `mizzle up`: the gateways with exits have 0.8 of the slots between them.
+        (0..self.entries).for_each(|_| add(Role::Gateway, 0, 0.2 / self.entries as f64, false));
+        (0..self.exits).for_each(|_| add(Role::Gateway, 0, 0.8 / self.exits as f64, true));
+        let authority = SigningKey::from_bytes(&draw::bytes(rng));
+        let content = Content {
+            network: format!("simulated {}", self.seed),
+            sequence: 1,
+            epoch: 1,
+            valid_from_s: START.as_s() - 86_400,
+            valid_until_s: START.as_s() + 86_400,
+            profile: self.profile.clone(),
+            nodes,
+        };
+        let signed = content.sign(&authority).unwrap_or_else(|e| panic!("a plan without a document: {e}"));
+        let document = Document::verify(&signed, &authority.verifying_key(), START, 0)
+            .unwrap_or_else(|e| panic!("a plan without a document: {e}"));
+        (document, secrets)
+    }
+}

@@ -1,0 +1,108 @@
+//! What the simulations share: servers of the outside world, and a program that fetches from one.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mizzle_base::Time;
+use mizzle_client::{StreamEvent, StreamKey};
+use mizzle_exit::Policy;
+use mizzle_sim::{Network, Outside, PUBLIC, Plan, Server};
+use mizzle_stream::{Isolation, OpenError, OpenRequest, Target};
+
+/// Answers any first bytes with so many bytes of a pattern, then ends.
+pub struct File(pub usize);
+
+pub fn pattern(n: usize) -> Vec<u8> {
+    (0..n as u32).flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes()).take(n).collect()
+}
+
+impl Server for File {
+    fn data(&mut self, _: &[u8], out: &mut Vec<u8>) -> bool {
+        out.extend(pattern(std::mem::take(&mut self.0)));
+        true
+    }
+    fn finished(&mut self, _: &mut Vec<u8>) -> bool {
+        true
+    }
+}
+
+/// Says back what it is told, ends when its peer does.
+pub struct Echo;
+
+impl Server for Echo {
+    fn data(&mut self, data: &[u8], out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(data);
+        false
+    }
+    fn finished(&mut self, _: &mut Vec<u8>) -> bool {
+        true
+    }
+}
+
+pub const FILE_PORT: u16 = 80;
+pub const ECHO_PORT: u16 = 7;
+
+/// A network with a file of so many bytes at `files.test:80` and an echo at port 7.
+pub fn network(plan: Plan, file: usize) -> Network {
+    let mut outside = Outside::default();
+    outside.name("files.test", vec![PUBLIC]);
+    outside.name("inside.test", vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()]);
+    outside.serve(SocketAddr::new(PUBLIC, FILE_PORT), move || Box::new(File(file)));
+    outside.serve(SocketAddr::new(PUBLIC, ECHO_PORT), || Box::new(Echo));
+    Network::new(plan, Policy::default(), outside)
+}
+
+pub fn target(name: &str, port: u16) -> Target {
+    Target::name(name, port).unwrap()
+}
+
+pub fn fresh(name: &str, port: u16) -> OpenRequest {
+    OpenRequest { target: target(name, port), isolation: Isolation::Fresh }
+}
+
+/// Runs until the stream is open or failed.
+pub fn await_open(net: &mut Network, client: usize, key: StreamKey, limit: Duration) -> Result<(), OpenError> {
+    let until = net.now() + limit;
+    while net.now() < until {
+        for (k, event) in net.events(client) {
+            match event {
+                StreamEvent::Opened if k == key => return Ok(()),
+                StreamEvent::Failed(why) if k == key => return Err(why),
+                _ => {}
+            }
+        }
+        net.step();
+    }
+    panic!("neither opened nor failed within {limit:?}");
+}
+
+/// Reads a stream to its end; what came and when the last of it did.
+pub fn read_to_end(net: &mut Network, client: usize, key: StreamKey, limit: Duration) -> (Vec<u8>, Time) {
+    let until = net.now() + limit;
+    let mut got = Vec::new();
+    while net.now() < until {
+        net.step();
+        let more = net.read(client, key);
+        got.extend_from_slice(&more);
+        for (k, event) in net.events(client) {
+            match event {
+                StreamEvent::Ended if k == key => return (got, net.now()),
+                StreamEvent::Failed(why) if k == key => panic!("the stream failed: {why}"),
+                _ => {}
+            }
+        }
+    }
+    panic!("no end within {limit:?}; {} bytes came", got.len());
+}
+
+/// Writes all of `data`, running the network while there is no room.
+pub fn write_all(net: &mut Network, client: usize, key: StreamKey, mut data: &[u8]) {
+    while !data.is_empty() {
+        let n = net.write(client, key, data);
+        data = &data[n..];
+        if n == 0 {
+            net.step();
+        }
+    }
+}
