@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::args::{Bench, Run};
+use crate::budget;
 use crate::http::{self, Download};
 use crate::local::{Local, LocalConfig, StartError};
 use crate::plan::EXIT_WEIGHT;
@@ -29,6 +30,9 @@ pub enum BenchError {
     /// A download brought other bytes.
     #[error("a download brought wrong bytes")]
     Checksum,
+    /// Nothing could be counted.
+    #[error("a session in memory did not get going")]
+    Budget,
 }
 
 /// Runs one measurement; the text or JSON to print.
@@ -41,7 +45,7 @@ pub async fn run(bench: Bench) -> Result<String, BenchError> {
         Bench::Small { run, bytes, times } => small(run, bytes, times).await,
         Bench::Parallel { run, connections, bytes } => parallel(run, connections, bytes).await,
         Bench::Idle { run, seconds } => idle(run, seconds).await,
-        Bench::Packet { json } => Ok(packet(json)),
+        Bench::Packet { json } => packet(json),
     }
 }
 
@@ -287,17 +291,17 @@ async fn idle_cores(span: Duration) -> Option<f64> {
     Some((usage()?.cpu - before.cpu).as_secs_f64() / start.elapsed().as_secs_f64())
 }
 
-fn packet(as_json: bool) -> String {
-    let rows = mizzle_stream::packet_budget();
+fn packet(as_json: bool) -> Result<String, BenchError> {
+    let rows = budget::rows().ok_or(BenchError::Budget)?;
     if as_json {
         let map: std::collections::BTreeMap<_, _> = rows.iter().map(|r| (r.0, r.1)).collect();
-        return json(&map);
+        return Ok(json(&map));
     }
     let mut out = String::from("where the 4608 bytes of a data slot's packet go:\n");
     for (what, bytes) in rows {
         let _ = writeln!(out, "  {bytes:>5}  {:>5.1} %  {what}", bytes as f64 / 46.08);
     }
-    out
+    Ok(out)
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod budget;
 pub mod http;
 pub mod local;
 pub mod plan;

@@ -252,7 +252,7 @@ impl Node {
                     self.clients.remove(&client);
                     parts.core.handle(now, mizzle_gateway::Input::Gone { client });
                 }
-                link::Event::Connected { .. } | link::Event::Unreachable { .. } => {}
+                _ => {}
             }
         }
     }

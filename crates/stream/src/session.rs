@@ -23,6 +23,7 @@ mod stream;
 mod timers;
 mod types;
 
+use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -112,6 +113,9 @@ pub struct Session {
     events: VecDeque<Event>,
     /// The stream that was served last.
     cursor: u64,
+    /// The latest time told, and what is added to the caller's: see `tick`.
+    clock: Time,
+    offset: Duration,
     last_received: Time,
     /// When stream bytes or control frames last came in.
     content_at: Option<Time>,
@@ -151,7 +155,7 @@ impl Session {
         Self::new(params, Role::Client(Box::new(side)), quantile, now)
     }
 
-    fn new(params: Params, role: Role, quantile: core::time::Duration, now: Time) -> Self {
+    fn new(params: Params, role: Role, quantile: Duration, now: Time) -> Self {
         let round = params.round();
         Self {
             params,
@@ -164,6 +168,8 @@ impl Session {
             window: Window::new(),
             events: VecDeque::new(),
             cursor: 0,
+            clock: now,
+            offset: Duration::ZERO,
             last_received: now,
             content_at: None,
             ack_owed: false,
@@ -172,11 +178,25 @@ impl Session {
         }
     }
 
+    /// The session's own time at the caller's `now`. It stands still while a clock goes backwards and goes on from there:
+    /// else what was sent before such a step would count as sent in the future and wait that long.
+    fn at(&self, now: Time) -> Time {
+        (now + self.offset).max(self.clock)
+    }
+
+    fn tick(&mut self, now: Time) -> Time {
+        let at = now + self.offset;
+        self.offset += self.clock.since(at);
+        self.clock = self.clock.max(at);
+        self.clock
+    }
+
     /// Client: opens a stream; [`Event::Opened`] or [`Event::OpenFailed`] follows. Bytes may be written at once.
     ///
     /// # Errors
     /// When the session has its most streams, or is over.
     pub fn open(&mut self, now: Time, target: &Target) -> Result<StreamId, OpenError> {
+        let now = self.tick(now);
         if self.state != State::Open || !matches!(self.role, Role::Client(_)) {
             return Err(OpenError::Closed);
         }
@@ -292,6 +312,7 @@ impl Session {
 
     /// Ends the session. The peer is told while slots allow, then [`Event::Closed`] follows.
     pub fn close(&mut self, now: Time) {
+        let now = self.tick(now);
         self.close_with(now, CloseReason::Local);
     }
 
@@ -331,6 +352,7 @@ impl Session {
     /// What the session would do with slots.
     #[must_use]
     pub fn wants(&self, now: Time) -> Wants {
+        let now = self.at(now);
         if self.state == State::Closed {
             return Wants::default();
         }
@@ -355,7 +377,7 @@ impl Session {
         let closing = self.state != State::Open;
         let free = !self.in_reserve();
         let replies = if closing
-            || (self.streams.is_empty() && !self.arq.is_flying())
+            || (self.streams.is_empty() && !self.arq.is_flying() && side.backlog.1 == 0)
             || !(free || self.reserve_due(side, now))
         {
             ReplyDemand::None
@@ -378,6 +400,16 @@ impl Session {
             repeat: free && (self.arq.is_flying() || self.window.has_news()),
             replies,
         }
+    }
+
+    /// What an exit says waits for SURBs: bytes, and control frames as one each.
+    fn waiting(&self) -> u64 {
+        self.backlog()
+            + self
+                .streams
+                .values()
+                .filter(|stream| stream.control_open())
+                .count() as u64
     }
 
     fn has_data(&self) -> bool {

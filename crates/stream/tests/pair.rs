@@ -1,11 +1,11 @@
 //! Two ends and one clock: what a session promises, with everything between them that can go wrong.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod model;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mizzle_base::Time;
 use mizzle_stream::*;
 use model::*;
 
@@ -180,7 +180,7 @@ fn packets_of_another_session_have_no_effect() {
     world.clients[a].fill(now, &[], &mut body).unwrap();
     let exit = world.exits.get_mut(&exit_b).unwrap();
     assert_eq!(exit.receive_tagged(now, 5_000, &body), Err(DropReason::Decrypt));
-    assert!(exchange(&mut world, 1, 1_000, 1_000, 30.0).done);
+    opened(&mut world);
 }
 
 #[test]
@@ -602,7 +602,9 @@ fn a_clock_that_jumps_does_no_harm() {
     let mut world = World::new(44, Link::bulk());
     let (client, exit, id) = opened(&mut world);
     world.clients[client].write(id, &text(0, 100_000, 3));
-    for at in [Time::ZERO, Time::from_s(3), world.now + Duration::from_secs(5)] {
+    let now = world.now;
+    let s = Duration::from_secs;
+    for at in [now - s(500), now + s(50), now - s(300), now + s(5)] {
         let mut body = vec![0; FORWARD_BODY];
         world.clients[client].handle_timeout(at);
         world.clients[client].fill(at, &[], &mut body).unwrap();

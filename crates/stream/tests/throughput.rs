@@ -1,6 +1,7 @@
 //! How much of the packets' room programs get: over a lossless and a lossy link, down, up and with many sessions.
 //!
 //! `cargo test -p mizzle-stream --test throughput -- --nocapture` prints the figures.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod model;
 
@@ -112,6 +113,19 @@ fn a_hundred_sessions_share_the_slots() {
         );
         assert_eq!(run.incoming, 100, "seed {seed}");
         let goodput = 100.0 * 102_000.0 / run.seconds;
+        let all = world
+            .exits
+            .values()
+            .map(|s| s.stats())
+            .chain(world.ended.iter().copied());
+        let (lost, spurious, sent) = all.fold((0, 0, 0), |(l, s, n), stats| {
+            (
+                l + stats.packets_lost,
+                s + stats.packets_spurious,
+                n + stats.packets_sent,
+            )
+        });
+        println!("exits: {lost} lost, {spurious} spurious of {sent} packets");
         println!(
             "100 sessions of 100 kB, {} % loss: {:.1} s, {:.0} kB/s",
             loss * 100.0,

@@ -28,6 +28,7 @@ impl Session {
     /// has used the counters that the exit knows the tags of, or the sizes don't fit. Nothing has changed then, and the
     /// SURBs were not used.
     pub fn fill(&mut self, now: Time, surbs: &[u8], out: &mut [u8]) -> Option<usize> {
+        let now = self.tick(now);
         if self.state == State::Closed || out.len() > MAX_BODY || !surbs.len().is_multiple_of(SURB_LEN) {
             return None;
         }
@@ -176,7 +177,7 @@ impl Session {
         }
         if matches!(self.role, Role::Exit(_)) {
             writer.put(&Frame::Backlog {
-                bytes: self.backlog(),
+                bytes: self.waiting(),
             });
         }
         self.write_control(now, &mut writer, &mut contents);

@@ -44,6 +44,7 @@ impl Session {
     /// # Errors
     /// Why it is dropped, with no effect.
     pub fn retry(&mut self, now: Time, initial: Initial) -> Result<Received, DropReason> {
+        let now = self.tick(now);
         let Role::Exit(side) = &mut self.role else {
             return Err(DropReason::Handshake);
         };
@@ -80,6 +81,7 @@ impl Session {
     /// # Errors
     /// Why it is dropped; with no effect, but for [`DropReason::Protocol`], which ends the session.
     pub fn receive_tagged(&mut self, now: Time, counter: u64, body: &[u8]) -> Result<Received, DropReason> {
+        let now = self.tick(now);
         let Role::Exit(side) = &mut self.role else {
             return Err(DropReason::Handshake);
         };
@@ -116,6 +118,7 @@ impl Session {
     /// # Errors
     /// Why it is dropped; with no effect, but for [`DropReason::Protocol`], which ends the session.
     pub fn receive(&mut self, now: Time, body: &[u8]) -> Result<Received, DropReason> {
+        let now = self.tick(now);
         let Role::Client(side) = &mut self.role else {
             return Err(DropReason::Handshake);
         };

@@ -106,6 +106,11 @@ impl Stream {
         }
     }
 
+    /// A control frame that ends or opens the stream is not acknowledged.
+    pub(crate) fn control_open(&self) -> bool {
+        self.result.is_open() || self.reset.is_some_and(|(_, pending)| pending.is_open())
+    }
+
     /// A control frame waits to be sent for the first time.
     pub(crate) fn control_due(&self) -> bool {
         let reset = self.reset.map(|(_, pending)| pending);

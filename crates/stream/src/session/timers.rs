@@ -14,6 +14,10 @@ impl Session {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
+        self.own_deadline().map(|at| at - self.offset)
+    }
+
+    fn own_deadline(&self) -> Option<Time> {
         let mut at = match self.state {
             State::Closed => return None,
             State::Closing { until, .. } => return Some(until),
@@ -42,6 +46,7 @@ impl Session {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
+        let now = self.tick(now);
         match self.state {
             State::Closed => return,
             State::Closing { until, reason, .. } => {

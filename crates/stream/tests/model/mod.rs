@@ -1,7 +1,12 @@
 //! A link in virtual time for the tests: slots at Poisson times, SURBs with due times, independent delays, loss.
 //!
 //! Clients share the slots of one sender; exits live behind one acceptor. Everything follows from the seed.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "these are tests, though not under `#[test]`"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
