@@ -22,6 +22,7 @@ mod receive;
 mod stream;
 mod timers;
 mod types;
+mod wants;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -40,7 +41,7 @@ use crate::bytestream::INITIAL_WINDOW;
 use crate::door::{OpenError, Target};
 use crate::ranges::RangeSet;
 use crate::seal::{Initiator, Keys};
-use crate::tag::{FIRST_TRANSPORT, TagKey, ahead};
+use crate::tag::TagKey;
 use crate::window::Window;
 use stream::{Opening, Pending, Stream};
 
@@ -274,6 +275,12 @@ impl Session {
             && stream.is_live()
         {
             stream.abort(code);
+            if let Role::Client(side) = &self.role
+                && side.tries == 0
+            {
+                // The exit was told nothing yet.
+                self.remove(id.0);
+            }
         }
     }
 
@@ -349,106 +356,6 @@ impl Session {
         self.stats
     }
 
-    /// What the session would do with slots.
-    #[must_use]
-    pub fn wants(&self, now: Time) -> Wants {
-        let now = self.at(now);
-        if self.state == State::Closed {
-            return Wants::default();
-        }
-        let Role::Client(side) = &self.role else {
-            return Wants {
-                data: self.has_data(),
-                repeat: self.arq.is_flying(),
-                replies: ReplyDemand::None,
-            };
-        };
-        if side.keys.is_empty() {
-            let replies = if self.may_try(side, now) {
-                ReplyDemand::Active
-            } else {
-                ReplyDemand::None
-            };
-            return Wants {
-                replies,
-                ..Wants::default()
-            };
-        }
-        let closing = self.state != State::Open;
-        let free = !self.in_reserve();
-        let replies = if closing
-            || (self.streams.is_empty() && !self.arq.is_flying() && side.backlog.1 == 0)
-            || !(free || self.reserve_due(side, now))
-        {
-            ReplyDemand::None
-        } else if side.backlog.1 > 0
-            || self.arq.is_flying()
-            || self.content_at.is_some_and(|at| now < at + self.params.round())
-            || self
-                .streams
-                .values()
-                .any(|s| matches!(s.opening, Opening::Until(_)))
-            || self.has_data()
-        {
-            ReplyDemand::Active
-        } else {
-            ReplyDemand::Idle
-        };
-        Wants {
-            // With live streams acknowledgements ride on reply slots; the last ones need a slot of their own.
-            data: free && (closing || self.has_data() || (self.ack_owed && self.streams.is_empty())),
-            repeat: free && (self.arq.is_flying() || self.window.has_news()),
-            replies,
-        }
-    }
-
-    /// What an exit says waits for SURBs: bytes, and control frames as one each.
-    fn waiting(&self) -> u64 {
-        self.backlog()
-            + self
-                .streams
-                .values()
-                .filter(|stream| stream.control_open())
-                .count() as u64
-    }
-
-    fn has_data(&self) -> bool {
-        self.streams
-            .values()
-            .any(|s| s.control_due() || s.send.lost().is_some() || s.send.new_data().is_some())
-    }
-
-    /// Counters that may be used before the exit is known to have moved its tags on.
-    fn counters_left(&self) -> u64 {
-        let known = self.highest_known();
-        (known + ahead(known) + 1).saturating_sub(self.arq.next())
-    }
-
-    fn highest_known(&self) -> u64 {
-        self.arq.largest_acked().unwrap_or(0).max(FIRST_TRANSPORT - 1)
-    }
-
-    /// The last quarter of the tag window is kept: packets with SURBs go out of it one by one until the exit answers or
-    /// counts as dead. Without it a silence of some seconds would be for ever.
-    fn in_reserve(&self) -> bool {
-        self.counters_left() <= ahead(self.highest_known()) / 4
-    }
-
-    fn reserve_due(&self, side: &ClientSide, now: Time) -> bool {
-        let steps = u32::try_from(ahead(self.highest_known()) / 4).unwrap_or(1);
-        self.counters_left() > 0
-            && side
-                .reserve_at
-                .is_none_or(|at| at + self.params.dead_after / steps.max(1) <= now)
-    }
-
-    fn may_try(&self, side: &ClientSide, now: Time) -> bool {
-        self.state == State::Open
-            && !self.streams.is_empty()
-            && u64::from(side.tries) < FIRST_TRANSPORT
-            && side.retry_at <= now
-    }
-
     /// The next stream after the one that was served last for which `wanted` holds.
     fn next_stream(&self, wanted: impl Fn(&Stream) -> bool) -> Option<u64> {
         let after = self.streams.range((Excluded(self.cursor), Unbounded));
@@ -478,7 +385,8 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if stream.is_live() {
+        // What comes before the OPEN is told after it.
+        if stream.is_live() && stream.target.is_some() {
             if stream.recv.is_done() && !stream.recv.ended {
                 stream.recv.ended = true;
                 self.events.push_back(Event::Finished(StreamId(id)));
@@ -489,8 +397,16 @@ impl Session {
             }
         }
         if stream.is_over() {
-            self.streams.remove(&id);
-            self.over.insert(id, id + 1);
+            self.remove(id);
+        }
+    }
+
+    /// Forgets a stream; its id stays known as over.
+    fn remove(&mut self, id: u64) {
+        self.streams.remove(&id);
+        self.over.insert(id, id + 1);
+        if self.streams.is_empty() {
+            self.without_stream.get_or_insert(self.clock);
         }
     }
 

@@ -628,3 +628,10 @@ fn a_clock_that_jumps_does_no_harm() {
     }
     assert_eq!(read, 100_000);
 }
+
+#[test]
+fn sessions_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<Session>();
+    is_send::<Acceptor<u64>>();
+}

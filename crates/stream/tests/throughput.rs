@@ -1,7 +1,11 @@
 //! How much of the packets' room programs get: over a lossless and a lossy link, down, up and with many sessions.
 //!
 //! `cargo test -p mizzle-stream --test throughput -- --nocapture` prints the figures.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
 
 mod model;
 

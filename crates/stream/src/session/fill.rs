@@ -63,7 +63,7 @@ impl Session {
         // What earlier attempts carried goes first again: most likely they are lost.
         let mut outcome = Outcome::default();
         self.arq.give_up_all(&mut outcome);
-        self.apply(now, outcome);
+        self.apply(outcome);
         let mut plain = [0; MAX_BODY];
         let plain = &mut plain[..out.len() - INITIAL_OVERHEAD];
         let content = &mut plain[INITIAL_FRONT..];
@@ -140,7 +140,7 @@ impl Session {
         self.ack_owed = false;
         let mut outcome = Outcome::default();
         self.arq.on_sent(now, contents, &mut outcome);
-        self.apply(now, outcome);
+        self.apply(outcome);
         if let Role::Client(side) = &mut self.role
             && surbs
         {

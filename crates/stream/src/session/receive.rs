@@ -173,15 +173,12 @@ impl Session {
         let mut outcome = Outcome::default();
         for frame in frames.flatten() {
             if self.take_frame(now, counter, frame, &mut outcome).is_err() {
-                self.apply(now, outcome);
+                self.apply(outcome);
                 self.close_with(now, CloseReason::Protocol);
                 return Err(DropReason::Protocol);
             }
         }
-        self.apply(now, outcome);
-        if self.streams.is_empty() {
-            self.without_stream.get_or_insert(now);
-        }
+        self.apply(outcome);
         Ok(())
     }
 
@@ -218,13 +215,9 @@ impl Session {
             } => {
                 if let Some(stream) = self.stream(now, id)? {
                     let new = stream.recv.receive(offset, data, fin)?;
-                    let readable = stream.recv.is_readable() && !stream.recv.signalled;
-                    stream.recv.signalled |= readable;
                     self.stats.bytes_received += new;
                     self.stats.bytes_duplicate += data.len() as u64 - new;
-                    if readable {
-                        self.events.push_back(Event::Readable(StreamId(id)));
-                    }
+                    self.tell_readable(id);
                     self.settle(id);
                 }
             }
@@ -236,15 +229,9 @@ impl Session {
                     && stream.target.is_none()
                 {
                     stream.target = Some(target.clone());
-                    // Readable is told after the opening that it belongs to.
-                    let readable = core::mem::take(&mut stream.recv.signalled);
-                    self.events
-                        .retain(|e| !matches!(e, Event::Readable(r) | Event::Finished(r) if r.0 == id));
                     self.events.push_back(Event::Incoming(StreamId(id), target));
-                    if readable && let Some(stream) = self.streams.get_mut(&id) {
-                        stream.recv.signalled = true;
-                        self.events.push_back(Event::Readable(StreamId(id)));
-                    }
+                    self.tell_readable(id);
+                    self.settle(id);
                 }
             }
             Frame::Opened { id } => {
@@ -294,6 +281,18 @@ impl Session {
         Ok(())
     }
 
+    /// Tells the program that there is something to read, once, and not before it knows the stream.
+    fn tell_readable(&mut self, id: u64) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.target.is_some()
+            && stream.recv.is_readable()
+            && !stream.recv.signalled
+        {
+            stream.recv.signalled = true;
+            self.events.push_back(Event::Readable(StreamId(id)));
+        }
+    }
+
     /// The stream of a frame; none when it is over. At an exit the first frame of a stream begins it, whichever it is.
     fn stream(&mut self, now: Time, id: u64) -> Result<Option<&mut Stream>, Violation> {
         self.check_id(id)?;
@@ -318,13 +317,8 @@ impl Session {
         if id < limit { Ok(()) } else { Err(Violation) }
     }
 
-    fn remove(&mut self, id: u64) {
-        self.streams.remove(&id);
-        self.over.insert(id, id + 1);
-    }
-
     /// Applies what acknowledgements and time-outs changed.
-    pub(super) fn apply(&mut self, now: Time, outcome: Outcome) {
+    pub(super) fn apply(&mut self, outcome: Outcome) {
         self.stats.packets_lost += outcome.lost_packets;
         self.stats.packets_spurious += outcome.spurious;
         for content in outcome.acked {
@@ -388,9 +382,6 @@ impl Session {
                 }
                 Content::Close => {}
             }
-        }
-        if self.streams.is_empty() {
-            self.without_stream.get_or_insert(now);
         }
     }
 }

@@ -75,7 +75,7 @@ impl Session {
         if self.is_established() {
             let mut outcome = Outcome::default();
             self.arq.handle_timeout(now, &mut outcome);
-            self.apply(now, outcome);
+            self.apply(outcome);
         }
     }
 
@@ -99,8 +99,7 @@ impl Session {
                     self.events
                         .push_back(Event::OpenFailed(StreamId(id), OpenError::Timeout));
                     if !established {
-                        self.streams.remove(&id);
-                        self.over.insert(id, id + 1);
+                        self.remove(id);
                     }
                 }
                 Role::Exit(_) if announced => {
@@ -110,9 +109,6 @@ impl Session {
                 }
                 Role::Exit(_) => stream.abort(Self::RESET_TIMEOUT),
             }
-        }
-        if self.streams.is_empty() {
-            self.without_stream.get_or_insert(now);
         }
     }
 
