@@ -53,7 +53,11 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { admission: Admission::Open, downlink_capacity_per_s: 45_000.0, drop_surbs: 65_536 }
+        Self {
+            admission: Admission::Open,
+            downlink_capacity_per_s: 45_000.0,
+            drop_surbs: 65_536,
+        }
     }
 }
 
@@ -180,7 +184,10 @@ impl<S: MailboxStore> Gateway<S> {
     /// The gateway that is node `me` of the document.
     #[must_use]
     pub fn new(config: Config, document: Arc<Document>, me: &NodeId, store: S, rng: Rng) -> Self {
-        let exit = document.node(me).and_then(|node: &Node| node.exit.as_ref()).map(|e| e.mailbox);
+        let exit = document
+            .node(me)
+            .and_then(|node: &Node| node.exit.as_ref())
+            .map(|e| e.mailbox);
         let drops = ReplySlots::new(document.profile().reply_due_mean_ms, config.drop_surbs);
         Self {
             config,
@@ -261,8 +268,11 @@ impl<S: MailboxStore> Gateway<S> {
         };
         match content {
             Content::Hello { network, token } => {
-                let admitted =
-                    if network == self.document.network() { self.admit(client, &token) } else { Err(Refusal::WrongNetwork) };
+                let admitted = if network == self.document.network() {
+                    self.admit(client, &token)
+                } else {
+                    Err(Refusal::WrongNetwork)
+                };
                 match admitted {
                     Ok(()) => self.welcome(now, client, ack),
                     Err(why) => {
@@ -338,7 +348,7 @@ impl<S: MailboxStore> Gateway<S> {
         self.store.acknowledge(client, next);
         // A random phase, so that the ticks of clients that come together don't fall together.
         let interval = Duration::from_secs_f64(1.0 / downlink_per_s);
-        let mut link = Downlink::new(interval, draw::unit(rng), next, now);
+        let mut link = Downlink::new(interval, draw::unit(rng), uplink_per_s, next, now);
         self.wakeups.insert((link.schedule(), client));
         account.link = Some(link);
         self.by_tag.insert(tag, client);
@@ -352,7 +362,11 @@ impl<S: MailboxStore> Gateway<S> {
     }
 
     fn send(&mut self, client: ClientId, content: Content) {
-        let bytes = frame::encode(&Frame { ack: 0, seq: 0, content });
+        let bytes = frame::encode(&Frame {
+            ack: 0,
+            seq: 0,
+            content,
+        });
         self.actions.push_back(Action::Send { client, bytes });
     }
 
@@ -363,7 +377,10 @@ impl<S: MailboxStore> Gateway<S> {
         if mailbox != MailboxId::DROP {
             return self.counters.count("drop.no_such_mailbox");
         }
-        let Some(surbs) = unpad(Dialect::Lioness, packet.message()).ok().and_then(decode_drop) else {
+        let Some(surbs) = unpad(Dialect::Lioness, packet.message())
+            .ok()
+            .and_then(decode_drop)
+        else {
             return self.counters.count("drop.bad_message");
         };
         self.counters.count("drop_received");
@@ -380,7 +397,10 @@ impl<S: MailboxStore> Gateway<S> {
         let Some((client, account)) = client.and_then(|c| Some((c, self.accounts.get_mut(&c)?))) else {
             return self.counters.count("drop.no_such_client");
         };
-        let item = Item { id, payload: Box::new(*packet.payload()) };
+        let item = Item {
+            id,
+            payload: Box::new(*packet.payload()),
+        };
         match self.store.append(client, item) {
             Ok(number) => {
                 account.appended = number;
@@ -409,13 +429,17 @@ impl<S: MailboxStore> Gateway<S> {
                 break;
             }
             self.wakeups.pop_first();
-            let Some(account) = self.accounts.get_mut(&client) else { continue };
+            let Some(account) = self.accounts.get_mut(&client) else {
+                continue;
+            };
             let Some(link) = &mut account.link else { continue };
             match link.due(now) {
                 Due::Prepare(number) => {
                     let item = self.store.get(client, number).cloned();
                     let (number, seq, content) = match item {
-                        Some(Item { id, payload }) => (number, number - account.base, Content::Reply { id, payload }),
+                        Some(Item { id, payload }) => {
+                            (number, number - account.base, Content::Reply { id, payload })
+                        }
                         None => (0, 0, Content::Filler),
                     };
                     link.prepared(number, frame::encode(&Frame { ack: 0, seq, content }));
@@ -424,7 +448,8 @@ impl<S: MailboxStore> Gateway<S> {
                     }
                 }
                 Due::Send { bytes, real } => {
-                    self.counters.count(if real { "downlink.reply" } else { "downlink.filler" });
+                    self.counters
+                        .count(if real { "downlink.reply" } else { "downlink.filler" });
                     self.actions.push_back(Action::Send { client, bytes });
                 }
                 Due::Skipped(ticks) => self.counters.add("downlink.late_tick", ticks),

@@ -56,7 +56,10 @@ impl MemoryStore {
     /// At most `capacity` items a mailbox, 4 KB each.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, mailboxes: BTreeMap::new() }
+        Self {
+            capacity,
+            mailboxes: BTreeMap::new(),
+        }
     }
 }
 
@@ -77,9 +80,13 @@ impl MailboxStore for MemoryStore {
     }
 
     fn acknowledge(&mut self, client: ClientId, next: u64) {
-        let Some(mailbox) = self.mailboxes.get_mut(&client) else { return };
+        let Some(mailbox) = self.mailboxes.get_mut(&client) else {
+            return;
+        };
         // A client can't acknowledge what it was not sent.
-        let n = next.saturating_sub(mailbox.deleted + 1).min(mailbox.items.len() as u64);
+        let n = next
+            .saturating_sub(mailbox.deleted + 1)
+            .min(mailbox.items.len() as u64);
         mailbox.items.drain(..n as usize);
         mailbox.deleted += n;
     }
@@ -96,7 +103,10 @@ mod tests {
     #[test]
     fn items_are_kept_until_acknowledged_and_bounded() {
         let client = ClientId([1; 32]);
-        let item = |n| Item { id: [n; 16], payload: Box::new([n; PAYLOAD_LEN]) };
+        let item = |n| Item {
+            id: [n; 16],
+            payload: Box::new([n; PAYLOAD_LEN]),
+        };
         let mut store = MemoryStore::new(2);
         assert_eq!(store.append(client, item(1)), Ok(1));
         assert_eq!(store.append(client, item(2)), Ok(2));
@@ -106,7 +116,10 @@ mod tests {
         assert!(store.get(client, 1).is_none());
         assert_eq!(store.append(client, item(3)), Ok(3));
         store.acknowledge(client, 1);
-        assert!(store.get(client, 2).is_some(), "an old acknowledgement deletes nothing");
+        assert!(
+            store.get(client, 2).is_some(),
+            "an old acknowledgement deletes nothing"
+        );
         store.acknowledge(client, u64::MAX);
         assert_eq!(store.append(client, item(4)), Ok(4), "numbers go on");
     }

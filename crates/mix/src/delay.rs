@@ -21,7 +21,12 @@ pub(crate) struct DelayQueue {
 
 impl DelayQueue {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, heap: BinaryHeap::new(), slab: Vec::new(), free: Vec::new() }
+        Self {
+            capacity,
+            heap: BinaryHeap::new(),
+            slab: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
     /// False when full; the packet is dropped.

@@ -36,7 +36,10 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { held_packets: 65_536, replay_tags: 1 << 26 }
+        Self {
+            held_packets: 65_536,
+            replay_tags: 1 << 26,
+        }
     }
 }
 
@@ -162,7 +165,9 @@ impl Mix {
             replay: ReplayTags::new(draw::bytes(&mut rng), config.replay_tags),
             delays: DelayQueue::new(config.held_packets),
             told: now,
-            loops: Poisson { per_s: profile.node_loop_per_s },
+            loops: Poisson {
+                per_s: profile.node_loop_per_s,
+            },
             own_tag: ClientTag(draw::bytes(&mut rng)),
             prepared: None,
             ledger: Ledger::new(patience, 65_536),
@@ -288,7 +293,10 @@ impl Mix {
             let at = if now.since(next.at) > JUMP { now } else { next.at };
             self.ledger.sent(at, next.id, next.delay_ms);
             self.counters.count("loop.sent");
-            self.actions.push_back(Action::Forward { to: next.to, packet: next.packet });
+            self.actions.push_back(Action::Forward {
+                to: next.to,
+                packet: next.packet,
+            });
             self.prepare_loop(at);
         }
         self.ledger.expire(now);
@@ -299,7 +307,9 @@ impl Mix {
         let at = self.loops.next(&mut self.rng, last);
         let random = draw::bytes(&mut self.rng);
         let route = Route::around(&mut self.rng, &self.document, &self.me);
-        let (Some(first), delay_ms) = (route.first(), route.delay_ms()) else { return };
+        let (Some(first), delay_ms) = (route.first(), route.delay_ms()) else {
+            return;
+        };
         let id = self.own_tag.reply_id(random);
         let Ok((surb, _)) = build_surb(Dialect::Lioness, &mut self.rng, &route.hops(), &id) else {
             return self.counters.count("loop.unbuilt");
@@ -308,6 +318,12 @@ impl Mix {
         let mut message = [0; MESSAGE_LEN];
         self.rng.fill_bytes(&mut message);
         use_surb(Dialect::Lioness, surb, &message, &mut packet);
-        self.prepared = Some(PreparedLoop { at, id: random, delay_ms, to: first.id, packet });
+        self.prepared = Some(PreparedLoop {
+            at,
+            id: random,
+            delay_ms,
+            to: first.id,
+            packet,
+        });
     }
 }

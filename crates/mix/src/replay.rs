@@ -36,7 +36,12 @@ pub(crate) struct ReplayTags {
 
 impl ReplayTags {
     pub(crate) fn new(secret: [u8; 32], capacity: usize) -> Self {
-        Self { secret: secret.into(), capacity, tags: HashSet::default(), overflowed: false }
+        Self {
+            secret: secret.into(),
+            capacity,
+            tags: HashSet::default(),
+            overflowed: false,
+        }
     }
 
     /// Whether the tag was there; notes it. A full table says yes to all: better drop than pass twice.
@@ -45,7 +50,11 @@ impl ReplayTags {
             self.overflowed = true;
             return true;
         }
-        let digest: [u8; 32] = Sha256::new().chain_update(*self.secret).chain_update(tag).finalize().into();
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(*self.secret)
+            .chain_update(tag)
+            .finalize()
+            .into();
         let mut short = [0; 8];
         short.copy_from_slice(&digest[..8]);
         !self.tags.insert(u64::from_le_bytes(short))

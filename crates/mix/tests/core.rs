@@ -1,7 +1,11 @@
 //! Mix cores and one clock: what passes, when, and what is dropped; their own loops.
 //!
 //! Nothing sleeps and all randomness has a seed, which stands in the message of a failed assertion.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +46,11 @@ fn id(n: u8) -> NodeId {
 
 fn document(profile: Profile) -> Arc<Document> {
     let node = |n: u8| {
-        let (role, layer) = if GATEWAYS.contains(&n) { (Role::Gateway, 0) } else { (Role::Mix, n.div_ceil(2)) };
+        let (role, layer) = if GATEWAYS.contains(&n) {
+            (Role::Gateway, 0)
+        } else {
+            (Role::Mix, n.div_ceil(2))
+        };
         NodeEntry {
             id: hex::encode(&[n; 32]),
             role,
@@ -52,8 +60,10 @@ fn document(profile: Profile) -> Arc<Document> {
             sphinx_key: hex::encode(secret(n).public().as_bytes()),
             weight: 1.0,
             operator: String::new(),
-            exit: (n == GATEWAYS[0])
-                .then(|| ExitEntry { mailbox: "e7".repeat(16), stream_key: "02".repeat(32) }),
+            exit: (n == GATEWAYS[0]).then(|| ExitEntry {
+                mailbox: "e7".repeat(16),
+                stream_key: "02".repeat(32),
+            }),
         }
     };
     let content = Content {
@@ -72,11 +82,22 @@ fn document(profile: Profile) -> Arc<Document> {
 
 /// A network whose nodes send a loop every 1000 s: none falls into the second that most tests take.
 fn quiet() -> Arc<Document> {
-    document(Profile { node_loop_per_s: 0.001, ..Profile::browse() })
+    document(Profile {
+        node_loop_per_s: 0.001,
+        ..Profile::browse()
+    })
 }
 
 fn core_with(config: Config, document: &Arc<Document>, n: u8, seed: u64) -> Mix {
-    Mix::new(config, Arc::clone(document), id(n), secret(n), Rng::seed_from_u64(seed), START).unwrap()
+    Mix::new(
+        config,
+        Arc::clone(document),
+        id(n),
+        secret(n),
+        Rng::seed_from_u64(seed),
+        START,
+    )
+    .unwrap()
 }
 
 fn core(document: &Arc<Document>, n: u8) -> Mix {
@@ -92,17 +113,36 @@ struct To {
 }
 
 fn to(n: u8, delay_ms: u16) -> To {
-    To { key: secret(n).public(), address: id(n).to_address(), delay_ms }
+    To {
+        key: secret(n).public(),
+        address: id(n).to_address(),
+        delay_ms,
+    }
 }
 
 fn hops(route: &[To]) -> Vec<Hop<'_>> {
-    route.iter().map(|t| Hop { key: &t.key, address: &t.address, delay_ms: t.delay_ms }).collect()
+    route
+        .iter()
+        .map(|t| Hop {
+            key: &t.key,
+            address: &t.address,
+            delay_ms: t.delay_ms,
+        })
+        .collect()
 }
 
 fn packet_for(rng: &mut Rng, route: &[To], destination: &[u8; ADDRESS_LEN], body: &[u8]) -> Packet {
     let (mut packet, mut message) = (Packet::zeroed(), [0; MESSAGE_LEN]);
     pad(Dialect::Lioness, body, &mut message).unwrap();
-    build(Dialect::Lioness, rng, &hops(route), destination, &message, &mut packet).unwrap();
+    build(
+        Dialect::Lioness,
+        rng,
+        &hops(route),
+        destination,
+        &message,
+        &mut packet,
+    )
+    .unwrap();
     packet
 }
 
@@ -113,7 +153,13 @@ fn packet(rng: &mut Rng, route: &[To]) -> Packet {
 /// Through the network as a client's packets go, each hop with its delay.
 fn through(delays_ms: [u16; 4]) -> [To; 5] {
     let [a, b, c, d] = delays_ms;
-    [to(GATEWAYS[0], a), to(L1[0], b), to(L2[1], c), to(L3[0], d), to(GATEWAYS[1], 0)]
+    [
+        to(GATEWAYS[0], a),
+        to(L1[0], b),
+        to(L2[1], c),
+        to(L3[0], d),
+        to(GATEWAYS[1], 0),
+    ]
 }
 
 /// What [`through`] becomes when only the nodes from layer 2 on are left of it.
@@ -157,7 +203,10 @@ fn only_delivery(mut actions: Vec<Action>) -> Delivered {
 
 /// All counts but that of arrivals.
 fn counted(mix: &Mix) -> Vec<(&'static str, u64)> {
-    mix.counters().iter().filter(|&(name, n)| name != "received" && n > 0).collect()
+    mix.counters()
+        .iter()
+        .filter(|&(name, n)| name != "received" && n > 0)
+        .collect()
 }
 
 /// Hands the packet to a core, checks that it holds it for just `delay_ms`, and returns what it then forwards and when.
@@ -229,7 +278,10 @@ fn a_core_holds_each_packet_for_its_own_delay_up_to_the_longest() {
     // The core's own loop may leave during the longest delay, so it has none within reach.
     for delay_ms in [0, 1, 2, 1_000, u16::MAX] {
         let mut mix = core_with(Config::default(), &document, L2[0], 1);
-        assert!(mix.deadline().is_some_and(|d| d > START + Duration::from_millis(u16::MAX.into())));
+        assert!(
+            mix.deadline()
+                .is_some_and(|d| d > START + Duration::from_millis(u16::MAX.into()))
+        );
         let packet = packet(&mut rng, &from_layer_2(delay_ms));
         let (_, to, _) = held_for(&mut mix, START, packet, delay_ms);
         assert_eq!(to, id(L3[0]));
@@ -240,12 +292,17 @@ fn a_core_holds_each_packet_for_its_own_delay_up_to_the_longest() {
 fn packets_leave_at_their_own_times_whatever_the_order_of_their_arrival() {
     let (document, mut rng) = (quiet(), Rng::seed_from_u64(4));
     let mut mix = core(&document, L2[0]);
-    let mut packet = |delay_ms, next| packet(&mut rng, &[to(L2[0], delay_ms), to(next, 0), to(GATEWAYS[0], 0)]);
+    let mut packet =
+        |delay_ms, next| packet(&mut rng, &[to(L2[0], delay_ms), to(next, 0), to(GATEWAYS[0], 0)]);
     let batch = vec![packet(50, L3[0]), packet(10, L3[1])];
     assert!(tell(&mut mix, START, batch).is_empty());
     let ms = |n| START + Duration::from_millis(n);
     // 15 + 20 is between the other two.
-    assert_eq!(only_forward(tell(&mut mix, ms(15), vec![packet(20, L3[0])])).0, id(L3[1]), "due at 10");
+    assert_eq!(
+        only_forward(tell(&mut mix, ms(15), vec![packet(20, L3[0])])).0,
+        id(L3[1]),
+        "due at 10"
+    );
     assert_eq!(mix.deadline(), Some(ms(35)));
     assert_eq!(only_forward(tick(&mut mix, ms(40))).0, id(L3[0]), "due at 35");
     assert_eq!(mix.deadline(), Some(ms(50)));
@@ -258,8 +315,10 @@ fn packets_due_at_one_moment_do_not_leave_in_the_order_of_their_arrival() {
     let (document, mut rng) = (quiet(), Rng::seed_from_u64(5));
     let mut mix = core(&document, L2[0]);
     let arrived: Vec<u8> = [[L3[0]; 12], [L3[1]; 12]].concat();
-    let batch =
-        arrived.iter().map(|&next| packet(&mut rng, &[to(L2[0], 9), to(next, 0), to(GATEWAYS[0], 0)])).collect();
+    let batch = arrived
+        .iter()
+        .map(|&next| packet(&mut rng, &[to(L2[0], 9), to(next, 0), to(GATEWAYS[0], 0)]))
+        .collect();
     assert!(tell(&mut mix, START, batch).is_empty());
     let left: Vec<u8> = tick(&mut mix, START + Duration::from_millis(9))
         .into_iter()
@@ -267,7 +326,11 @@ fn packets_due_at_one_moment_do_not_leave_in_the_order_of_their_arrival() {
         .collect();
     // One of the 2.7 million orders is that of arrival.
     assert_ne!(left, arrived, "seed 5");
-    assert_eq!(left.iter().filter(|&&n| n == L3[0]).count(), 12, "all of them, once");
+    assert_eq!(
+        left.iter().filter(|&&n| n == L3[0]).count(),
+        12,
+        "all of them, once"
+    );
 }
 
 #[test]
@@ -284,14 +347,30 @@ fn a_next_hop_that_is_no_edge_of_the_document_gets_nothing() {
     let nodes = [
         ("from layer 2: a stranger", L2[0], id(STRANGER).to_address()),
         ("from layer 2: back to layer 1", L2[0], id(L1[0]).to_address()),
-        ("from layer 2: over layer 3 to a gateway", L2[0], id(GATEWAYS[0]).to_address()),
+        (
+            "from layer 2: over layer 3 to a gateway",
+            L2[0],
+            id(GATEWAYS[0]).to_address(),
+        ),
         ("from layer 2: within the layer", L2[0], id(L2[1]).to_address()),
         ("from layer 2: to itself", L2[0], id(L2[0]).to_address()),
         ("from layer 1: over layer 2", L1[0], id(L3[0]).to_address()),
         ("from layer 3: back to layer 1", L3[0], id(L1[0]).to_address()),
-        ("from a gateway: over layer 1", GATEWAYS[0], id(L2[0]).to_address()),
-        ("from a gateway: to the other", GATEWAYS[0], id(GATEWAYS[1]).to_address()),
-        ("from a gateway: to itself", GATEWAYS[0], id(GATEWAYS[0]).to_address()),
+        (
+            "from a gateway: over layer 1",
+            GATEWAYS[0],
+            id(L2[0]).to_address(),
+        ),
+        (
+            "from a gateway: to the other",
+            GATEWAYS[0],
+            id(GATEWAYS[1]).to_address(),
+        ),
+        (
+            "from a gateway: to itself",
+            GATEWAYS[0],
+            id(GATEWAYS[0]).to_address(),
+        ),
         ("a multiaddr of this machine", L2[0], multiaddr),
         ("a multiaddr of a private network", L2[0], other_multiaddr),
         ("zeros", L2[0], [0; ADDRESS_LEN]),
@@ -302,10 +381,23 @@ fn a_next_hop_that_is_no_edge_of_the_document_gets_nothing() {
     for (what, n, address) in nodes {
         for delay_ms in [0, 40] {
             let mut mix = core(&document, n);
-            let route = [to(n, delay_ms), To { address, ..to(L3[0], 0) }, to(GATEWAYS[0], 0)];
-            assert!(tell(&mut mix, START, vec![packet(&mut rng, &route)]).is_empty(), "{what}");
+            let route = [
+                to(n, delay_ms),
+                To {
+                    address,
+                    ..to(L3[0], 0)
+                },
+                to(GATEWAYS[0], 0),
+            ];
+            assert!(
+                tell(&mut mix, START, vec![packet(&mut rng, &route)]).is_empty(),
+                "{what}"
+            );
             assert_eq!(mix.pool(), 0, "{what}");
-            assert!(tick(&mut mix, START + Duration::from_secs(1)).is_empty(), "{what}");
+            assert!(
+                tick(&mut mix, START + Duration::from_secs(1)).is_empty(),
+                "{what}"
+            );
             assert_eq!(counted(&mix), [("drop.no_edge", 1)], "{what}");
         }
     }
@@ -324,7 +416,10 @@ fn a_packet_is_accepted_once_in_one_batch_and_ever_after() {
     assert_eq!(mix.counters().get("replay"), 2);
     assert!(tell(&mut mix, START + US, vec![copy(&original)]).is_empty());
     assert!(tell(&mut mix, START + Duration::from_secs(60), vec![copy(&original)]).is_empty());
-    assert!(tell(&mut mix, START - US, vec![original]).is_empty(), "the clock went back");
+    assert!(
+        tell(&mut mix, START - US, vec![original]).is_empty(),
+        "the clock went back"
+    );
     assert_eq!(mix.counters().get("replay"), 5);
     assert_eq!(mix.counters().get("forwarded"), 1);
     only_forward(tell(&mut mix, START, vec![packet(&mut rng, &from_layer_2(0))]));
@@ -340,7 +435,11 @@ fn a_replayed_message_or_reply_is_not_delivered_again() {
         on_its_way = only_forward(tell(&mut core(&document, n), START, vec![on_its_way])).1;
     }
     only_delivery(tell(&mut mix, START, vec![copy(&on_its_way), copy(&on_its_way)]));
-    assert!(tell(&mut mix, START + HOUR / 4, vec![on_its_way]).iter().all(|a| matches!(a, Action::Forward { .. })));
+    assert!(
+        tell(&mut mix, START + HOUR / 4, vec![on_its_way])
+            .iter()
+            .all(|a| matches!(a, Action::Forward { .. }))
+    );
     assert_eq!(mix.counters().get("replay"), 2);
     assert_eq!(mix.counters().get("delivered"), 1);
 }
@@ -358,15 +457,21 @@ fn any_changed_byte_of_a_header_gives_silence_and_one_count() {
         let deadline = mix.deadline();
         assert!(tell(&mut mix, START, vec![changed]).is_empty(), "byte {at}");
         assert_eq!((mix.deadline(), mix.pool()), (deadline, 0), "byte {at}");
-        let grown: Vec<_> =
-            mix.counters().iter().filter(|&(name, n)| name != "received" && n != before.get(name)).collect();
+        let grown: Vec<_> = mix
+            .counters()
+            .iter()
+            .filter(|&(name, n)| name != "received" && n != before.get(name))
+            .collect();
         assert_eq!(grown.len(), 1, "byte {at}: {grown:?}");
         let (name, n) = grown[0];
         assert_eq!(n, before.get(name) + 1, "byte {at}");
         *reasons.entry(name).or_insert(0) += 1;
     }
     assert_eq!(reasons.values().sum::<usize>(), HEADER_LEN, "{reasons:?}");
-    assert!(reasons.keys().all(|name| ["alpha", "mac"].contains(name)), "{reasons:?}");
+    assert!(
+        reasons.keys().all(|name| ["alpha", "mac"].contains(name)),
+        "{reasons:?}"
+    );
     only_forward(tell(&mut mix, START, vec![original]));
 }
 
@@ -389,7 +494,14 @@ fn a_changed_payload_is_carried_on_unread_and_dropped_at_the_end() {
 fn packets_for_the_key_of_another_node_give_silence() {
     let (document, mut rng) = (quiet(), Rng::seed_from_u64(11));
     let mut mix = core(&document, L2[1]);
-    assert!(tell(&mut mix, START, vec![packet(&mut rng, &from_layer_2(0)), Packet::zeroed()]).is_empty());
+    assert!(
+        tell(
+            &mut mix,
+            START,
+            vec![packet(&mut rng, &from_layer_2(0)), Packet::zeroed()]
+        )
+        .is_empty()
+    );
     assert_eq!(counted(&mix), [("alpha", 1), ("mac", 1)]);
 }
 
@@ -414,7 +526,11 @@ fn a_bad_packet_does_not_harm_the_others_of_its_batch() {
 fn a_full_delay_queue_drops_what_comes_and_keeps_what_it_holds() {
     let (document, mut rng) = (quiet(), Rng::seed_from_u64(13));
     let mut mix = core_with(Config::default().with_held_packets(3), &document, L2[0], 1);
-    let mut batch = |n| (0..n).map(|_| packet(&mut rng, &from_layer_2(100))).collect::<Vec<_>>();
+    let mut batch = |n| {
+        (0..n)
+            .map(|_| packet(&mut rng, &from_layer_2(100)))
+            .collect::<Vec<_>>()
+    };
     assert!(tell(&mut mix, START, batch(5)).is_empty());
     assert_eq!(mix.pool(), 3);
     assert_eq!(mix.counters().get("drop.delay_queue_full"), 2);
@@ -449,7 +565,10 @@ fn a_mix_that_is_a_last_hop_delivers_nothing() {
     let mut batch = vec![packet(&mut rng, &route), reply];
     for n in [L1[0], L2[0]] {
         let actions = tell(&mut core(&document, n), START, batch);
-        batch = actions.into_iter().map(|action| only_forward(vec![action]).1).collect();
+        batch = actions
+            .into_iter()
+            .map(|action| only_forward(vec![action]).1)
+            .collect();
     }
     let mut mix = core(&document, L3[0]);
     assert!(tell(&mut mix, START, batch).is_empty());
@@ -477,7 +596,15 @@ fn a_node_that_the_document_does_not_know_as_itself_has_no_core() {
     let document = quiet();
     let new = |n: u8, key: u8| {
         let rng = Rng::seed_from_u64(0);
-        Mix::new(Config::default(), Arc::clone(&document), id(n), secret(key), rng, START).err()
+        Mix::new(
+            Config::default(),
+            Arc::clone(&document),
+            id(n),
+            secret(key),
+            rng,
+            START,
+        )
+        .err()
     };
     assert_eq!(new(STRANGER, STRANGER), Some(NotOurs::NotListed));
     assert_eq!(new(L1[0], L1[1]), Some(NotOurs::OtherKey));
@@ -508,7 +635,10 @@ fn own_loops_leave_at_poisson_times_of_the_rate_of_the_document() {
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let var = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         // Exponential gaps have a variance of mean²; its standard error here is sqrt(8 / 1000) = 9 %.
-        assert!((var / (mean * mean) - 1.0).abs() < 0.36, "seed {seed}: {var} / {mean}²");
+        assert!(
+            (var / (mean * mean) - 1.0).abs() < 0.36,
+            "seed {seed}: {var} / {mean}²"
+        );
         assert_eq!(mix.counters().get("loop.sent"), times.len() as u64);
         assert_eq!(mix.loops().sent, times.len() as u64);
     }
@@ -519,7 +649,11 @@ fn own_loops_keep_their_rate_while_packets_pass() {
     let (document, mut rng) = (document(Profile::browse()), Rng::seed_from_u64(23));
     let mut mix = core_with(Config::default(), &document, L2[0], 24);
     for ms in 0..1_000 {
-        let packets = if ms % 5 == 0 { vec![packet(&mut rng, &from_layer_2(3))] } else { Vec::new() };
+        let packets = if ms % 5 == 0 {
+            vec![packet(&mut rng, &from_layer_2(3))]
+        } else {
+            Vec::new()
+        };
         tell(&mut mix, START + Duration::from_millis(ms), packets);
     }
     assert_eq!(mix.counters().get("forwarded"), 200);
@@ -538,17 +672,28 @@ struct Network {
 impl Network {
     fn new(document: &Arc<Document>, seed: u64) -> Self {
         let cores = NODES.map(|n| (n, core_with(Config::default(), document, n, seed + u64::from(n))));
-        Self { now: START, cores: cores.into(), delivered: 0 }
+        Self {
+            now: START,
+            cores: cores.into(),
+            delivered: 0,
+        }
     }
 
     fn run(&mut self, until: Time) {
-        while let Some((at, n)) = self.cores.iter().filter_map(|(&n, mix)| Some((mix.deadline()?, n))).min() {
+        while let Some((at, n)) = self
+            .cores
+            .iter()
+            .filter_map(|(&n, mix)| Some((mix.deadline()?, n)))
+            .min()
+        {
             if at > until {
                 break;
             }
             self.now = self.now.max(at);
-            let mut actions: Vec<(u8, Action)> =
-                tick(self.cores.get_mut(&n).unwrap(), self.now).into_iter().map(|a| (n, a)).collect();
+            let mut actions: Vec<(u8, Action)> = tick(self.cores.get_mut(&n).unwrap(), self.now)
+                .into_iter()
+                .map(|a| (n, a))
+                .collect();
             while let Some((from, action)) = actions.pop() {
                 match action {
                     Action::Deliver(_) => self.delivered += 1,
@@ -573,20 +718,37 @@ fn follows(from: u8, to: u8) -> bool {
 
 #[test]
 fn own_loops_return_around_the_layers_and_never_come_out_as_delivered() {
-    let document = document(Profile { node_loop_per_s: 10.0, ..Profile::browse() });
+    let document = document(Profile {
+        node_loop_per_s: 10.0,
+        ..Profile::browse()
+    });
     let mut network = Network::new(&document, 30);
     network.run(START + Duration::from_secs(4));
     assert_eq!(network.delivered, 0, "seed 30");
     // Four delays of 20 ms on the way: after this all are back but one in 10⁹ or so.
-    let sent: BTreeMap<u8, u64> = network.cores.iter().map(|(&n, mix)| (n, mix.loops().sent)).collect();
+    let sent: BTreeMap<u8, u64> = network
+        .cores
+        .iter()
+        .map(|(&n, mix)| (n, mix.loops().sent))
+        .collect();
     for (n, mix) in &network.cores {
         let (tally, sent) = (mix.loops(), sent[n]);
-        assert!((10..=80).contains(&sent), "seed 30, node {n}: {sent} loops in 4 s");
+        assert!(
+            (10..=80).contains(&sent),
+            "seed 30, node {n}: {sent} loops in 4 s"
+        );
         assert!(sent - tally.returned < 10, "seed 30, node {n}: {tally:?}");
         assert_eq!((tally.lost, tally.untracked), (0, 0), "seed 30, node {n}");
-        assert_eq!(tally.lateness_us, 0, "links take no time and delays are kept to the microsecond");
+        assert_eq!(
+            tally.lateness_us, 0,
+            "links take no time and delays are kept to the microsecond"
+        );
         assert_eq!(mix.counters().get("loop.returned"), tally.returned);
-        let drops: Vec<_> = mix.counters().iter().filter(|(name, _)| name.starts_with("drop")).collect();
+        let drops: Vec<_> = mix
+            .counters()
+            .iter()
+            .filter(|(name, _)| name.starts_with("drop"))
+            .collect();
         assert!(drops.is_empty(), "seed 30, node {n}: {drops:?}");
     }
 }
@@ -624,16 +786,28 @@ fn after_a_jump_of_an_hour_loops_go_on_without_a_burst() {
     let before = loop_times(&mut mix, START + Duration::from_secs(1)).len();
     assert!(before > 15, "seed 31: {before}");
     let woken = START + HOUR;
-    assert!(tick(&mut mix, woken).len() <= 1, "the one that was ready, at most");
-    assert!(mix.deadline().is_some_and(|at| at >= woken), "the others are not made up for");
+    assert!(
+        tick(&mut mix, woken).len() <= 1,
+        "the one that was ready, at most"
+    );
+    assert!(
+        mix.deadline().is_some_and(|at| at >= woken),
+        "the others are not made up for"
+    );
     let after = loop_times(&mut mix, woken + Duration::from_secs(2)).len() as f64;
     // 50 a second for 2 s, five standard deviations.
-    assert!((after - 100.0).abs() < 50.0, "seed 31: {after} in the two seconds after");
+    assert!(
+        (after - 100.0).abs() < 50.0,
+        "seed 31: {after} in the two seconds after"
+    );
 }
 
 #[test]
 fn the_loop_that_was_ready_at_a_jump_is_not_taken_for_lost() {
-    let document = document(Profile { node_loop_per_s: 10.0, ..Profile::browse() });
+    let document = document(Profile {
+        node_loop_per_s: 10.0,
+        ..Profile::browse()
+    });
     let mut network = Network::new(&document, 33);
     // All machines slept before their first loop.
     network.now = START + HOUR;
@@ -659,7 +833,12 @@ fn a_clock_that_goes_backwards_sends_nothing_early_and_loses_nothing() {
     tick(&mut mix, due);
     assert_eq!((mix.pool(), mix.counters().get("forwarded")), (0, 1));
     // What comes while the clock is behind is held for its delay by that clock.
-    let (_, to, _) = held_for(&mut mix, START - Duration::from_millis(3), packet(&mut rng, &from_layer_2(7)), 7);
+    let (_, to, _) = held_for(
+        &mut mix,
+        START - Duration::from_millis(3),
+        packet(&mut rng, &from_layer_2(7)),
+        7,
+    );
     assert_eq!(to, id(L3[0]));
 }
 
@@ -673,7 +852,10 @@ fn loops_do_not_stop_when_the_clock_is_set_back() {
     // The hour was an error, and is taken back.
     assert!(tick(&mut mix, START).is_empty());
     let after = loop_times(&mut mix, START + Duration::from_secs(2)).len() as f64;
-    assert!((after - 100.0).abs() < 50.0, "seed 35: {after} in the two seconds after");
+    assert!(
+        (after - 100.0).abs() < 50.0,
+        "seed 35: {after} in the two seconds after"
+    );
 }
 
 #[test]
@@ -741,8 +923,10 @@ proptest! {
 
 /// Public keys as nobody honest writes them, and anything else.
 fn arbitrary_head() -> impl Strategy<Value = Vec<u8>> {
-    let order_8 = hex::decode::<32>("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800").unwrap();
-    let p_minus_1 = hex::decode::<32>("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f").unwrap();
+    let order_8 =
+        hex::decode::<32>("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800").unwrap();
+    let p_minus_1 =
+        hex::decode::<32>("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f").unwrap();
     prop_oneof![
         Just(vec![0; 32]),
         Just(vec![0xff; 32]),
