@@ -32,7 +32,8 @@ pub struct Profile {
     pub drop_per_s: f64,
     /// p: the fraction of payload slots that are reply slots, each with [`SURBS_PER_REPLY_SLOT`] SURBs.
     pub reply_fraction: f64,
-    /// Frames that a gateway sends to a client.
+    /// Frames that a gateway sends to a client. Packets return in bursts of five, so a downlink of rate r under load ρr
+    /// makes each wait (4 + ρ) / (2 r (1 - ρ)) s: the shipped profiles leave a fifth to a half of it to fillers.
     pub downlink_per_s: f64,
     /// λ_M: loops of every mix and gateway.
     pub node_loop_per_s: f64,
@@ -67,7 +68,7 @@ impl Profile {
             loop_per_s: 0.05,
             drop_per_s: 0.05,
             reply_fraction: 0.5,
-            downlink_per_s: 0.7,
+            downlink_per_s: 1.0,
             node_loop_per_s: 1.0,
             reply_due_mean_ms: 3_000.0,
         }
@@ -83,7 +84,7 @@ impl Profile {
             loop_per_s: 5.0,
             drop_per_s: 5.0,
             reply_fraction: 1.0 / 3.0,
-            downlink_per_s: 80.0,
+            downlink_per_s: 100.0,
             node_loop_per_s: 50.0,
             reply_due_mean_ms: 60.0,
         }
@@ -97,7 +98,7 @@ impl Profile {
             payload_per_s: 240.0,
             loop_per_s: 30.0,
             drop_per_s: 30.0,
-            downlink_per_s: 450.0,
+            downlink_per_s: 520.0,
             ..Self::browse()
         }
     }

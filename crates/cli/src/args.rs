@@ -54,11 +54,11 @@ pub enum TransportName {
 /// Which traffic the network's users share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProfileName {
-    /// For messages: a second a hop, 0.4 GB a day
+    /// For messages: a second a hop, 0.5 GB a day
     Chat,
-    /// For pages and wallets: 20 ms a hop, up to 0.2 MB/s, 52 GB a day
+    /// For pages and wallets: 20 ms a hop, up to 0.2 MB/s, 60 GB a day
     Browse,
-    /// For files: 20 ms a hop, up to 1.2 MB/s, 300 GB a day
+    /// For files: 20 ms a hop, up to 1.2 MB/s, 330 GB a day
     Bulk,
 }
 

@@ -104,7 +104,7 @@ mod tests {
         let rows = rows();
         let near = |a: f64, b: f64, by: f64| (a - b).abs() <= by;
         for (row, up, down, delta, k) in
-            [(&rows[0], 0.12, 0.28, 0.45, 46.0), (&rows[1], 20.0, 32.0, 0.24, 153.0), (&rows[2], 121.0, 182.0, 0.10, 920.0)]
+            [(&rows[0], 0.12, 0.40, 0.45, 46.0), (&rows[1], 20.0, 40.0, 0.24, 153.0), (&rows[2], 120.0, 208.0, 0.10, 920.0)]
         {
             assert!(near(row.up_gb_per_day, up, up * 0.03), "{row:?}");
             assert!(near(row.down_gb_per_day, down, down * 0.03), "{row:?}");

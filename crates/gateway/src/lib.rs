@@ -147,6 +147,9 @@ struct Account {
     mailbox: MailboxId,
     policer: Policer,
     link: Option<Downlink>,
+    hellos: Policer,
+    /// Since when it has no link.
+    away_since: Time,
     /// Number of the last item that its mailbox took.
     appended: u64,
     /// Number below which the client acknowledged all.
@@ -213,7 +216,7 @@ impl<S: MailboxStore> Gateway<S> {
         self.told = now;
         match input {
             Input::Frame { client, bytes } => self.frame(now, client, &bytes),
-            Input::Gone { client } => self.gone(client),
+            Input::Gone { client } => self.gone(now, client),
             Input::NotWritten { client } => {
                 self.counters.count("downlink.not_written");
                 if let Some(link) = self.accounts.get_mut(&client).and_then(|a| a.link.as_mut()) {
@@ -268,8 +271,12 @@ impl<S: MailboxStore> Gateway<S> {
         };
         match content {
             Content::Hello { network, token } => {
+                // Each hello is answered at once and gives the downlink another phase: not as often as anyone likes.
+                if self.accounts.get_mut(&client).is_some_and(|a| !a.hellos.allows(now)) {
+                    return self.counters.count("drop.hello_too_often");
+                }
                 let admitted = if network == self.document.network() {
-                    self.admit(client, &token)
+                    self.admit(now, client, &token)
                 } else {
                     Err(Refusal::WrongNetwork)
                 };
@@ -302,7 +309,7 @@ impl<S: MailboxStore> Gateway<S> {
         }
     }
 
-    fn admit(&self, client: ClientId, token: &[u8]) -> Result<(), Refusal> {
+    fn admit(&mut self, now: Time, client: ClientId, token: &[u8]) -> Result<(), Refusal> {
         let allowed = match &self.config.admission {
             Admission::Open => true,
             Admission::AllowList(list) => list.contains(&client),
@@ -317,7 +324,11 @@ impl<S: MailboxStore> Gateway<S> {
             return Err(Refusal::Full);
         }
         // Mailboxes of clients that are away count too, or the store would have no bound.
-        if known.is_none() && self.accounts.len() >= self.capacity().saturating_mul(4) {
+        let unknown = known.is_none();
+        if unknown {
+            self.evict(now);
+        }
+        if unknown && self.accounts.len() >= self.most_accounts() {
             return Err(Refusal::Full);
         }
         Ok(())
@@ -325,7 +336,7 @@ impl<S: MailboxStore> Gateway<S> {
 
     fn welcome(&mut self, now: Time, client: ClientId, ack: u64) {
         self.counters.count("client.admitted");
-        self.gone(client);
+        self.gone(now, client);
         let profile = self.document.profile();
         let (uplink_per_s, downlink_per_s) = (profile.uplink_per_s(), profile.downlink_per_s);
         let rng = &mut self.rng;
@@ -334,6 +345,8 @@ impl<S: MailboxStore> Gateway<S> {
             mailbox: MailboxId::new(draw::bytes(rng)),
             policer: Policer::new(uplink_per_s, now),
             link: None,
+            hellos: Policer::of_hellos(now),
+            away_since: now,
             appended: 0,
             acked: 1,
             base: 0,
@@ -355,10 +368,33 @@ impl<S: MailboxStore> Gateway<S> {
         self.send(client, Content::Welcome { tag, mailbox });
     }
 
-    fn gone(&mut self, client: ClientId) {
-        if let Some(link) = self.accounts.get_mut(&client).and_then(|a| a.link.take()) {
+    fn gone(&mut self, now: Time, client: ClientId) {
+        let Some(account) = self.accounts.get_mut(&client) else { return };
+        if let Some(link) = account.link.take() {
+            account.away_since = now;
             self.wakeups.remove(&(link.scheduled(), client));
         }
+    }
+
+    /// Makes room for a newcomer where accounts are all taken: the client that is away the longest, and so long that
+    /// no SURB of its can come back any more, is forgotten with what its mailbox still holds.
+    fn evict(&mut self, now: Time) {
+        if self.accounts.len() < self.most_accounts() {
+            return;
+        }
+        let life = self.document.profile().surb_life();
+        let away = self.accounts.iter().filter(|(_, a)| a.link.is_none() && now.since(a.away_since) > life);
+        let Some(client) = away.min_by_key(|(_, a)| a.away_since).map(|(&client, _)| client) else { return };
+        if let Some(account) = self.accounts.remove(&client) {
+            self.by_tag.remove(&account.tag);
+            self.store.remove(client);
+            self.counters.count("client.forgotten");
+        }
+    }
+
+    /// Clients with a link or a mailbox: four times as many as can have a link.
+    fn most_accounts(&self) -> usize {
+        self.capacity().saturating_mul(4)
     }
 
     fn send(&mut self, client: ClientId, content: Content) {

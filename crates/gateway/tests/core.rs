@@ -26,7 +26,12 @@ use proptest::prelude::*;
 use rand_core::{Rng as _, SeedableRng as _};
 
 const START: Time = Time::from_s(15_000);
-/// Of `browse`: 80 frames a second.
+/// `browse` with a downlink that is a round number of microseconds and nearly full.
+fn browse() -> Profile {
+    Profile { downlink_per_s: 80.0, ..Profile::browse() }
+}
+
+/// 80 frames a second.
 const INTERVAL: Duration = Duration::from_micros(12_500);
 const US: Duration = Duration::from_micros(1);
 const ALICE: ClientId = ClientId([0xa1; 32]);
@@ -106,7 +111,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self::with(Config::default(), Profile::browse(), 4_096)
+        Self::with(Config::default(), browse(), 4_096)
     }
 
     fn with(config: Config, profile: Profile, mailbox: usize) -> Self {
@@ -297,7 +302,7 @@ fn a_client_of_another_network_is_refused_and_disconnected() {
 fn a_full_gateway_refuses_newcomers_and_takes_back_its_own() {
     let mut world = World::with(
         Config::default().with_downlink_capacity_per_s(160.0),
-        Profile::browse(),
+        browse(),
         10,
     );
     assert_eq!(world.gateway.capacity(), 2);
@@ -324,7 +329,7 @@ fn a_full_gateway_refuses_newcomers_and_takes_back_its_own() {
 fn the_number_of_mailboxes_is_bounded_too() {
     let mut world = World::with(
         Config::default().with_downlink_capacity_per_s(160.0),
-        Profile::browse(),
+        browse(),
         10,
     );
     for n in 0..8 {
@@ -344,7 +349,7 @@ fn the_number_of_mailboxes_is_bounded_too() {
 fn without_the_token_a_client_is_refused() {
     let token = b"please".to_vec();
     let config = Config::default().with_admission(Admission::Token(token.into()));
-    let mut world = World::with(config, Profile::browse(), 10);
+    let mut world = World::with(config, browse(), 10);
     let network = world.document.network();
     for bad in [&b""[..], b"pleas", b"please!", b"Please", &[0; 255]] {
         let refused = world.hello_with(ALICE, 1, network, bad);
@@ -361,7 +366,7 @@ fn without_the_token_a_client_is_refused() {
 #[test]
 fn who_is_not_on_the_list_is_refused() {
     let config = Config::default().with_admission(Admission::AllowList(BTreeSet::from([BOB])));
-    let mut world = World::with(config, Profile::browse(), 10);
+    let mut world = World::with(config, browse(), 10);
     assert_eq!(world.hello(ALICE, 1), Seen::Refused(Refusal::NotAdmitted));
     assert!(matches!(world.hello(BOB, 1), Seen::Welcome(..)));
     assert_eq!(world.disconnected, [ALICE]);
@@ -753,7 +758,7 @@ fn the_ends_of_time_do_no_harm() {
 
 #[test]
 fn a_full_mailbox_takes_nothing_more_and_counts_it() {
-    let mut world = World::with(Config::default(), Profile::browse(), 5);
+    let mut world = World::with(Config::default(), browse(), 5);
     let tag = world.admit(ALICE);
     (1..=8).for_each(|what| world.mail(tag, what));
     assert_eq!(
@@ -917,7 +922,7 @@ fn a_message_for_the_exit_goes_there_and_one_for_nobody_nowhere() {
 
 #[test]
 fn a_gateway_without_an_exit_has_no_mailbox_for_one() {
-    let document = document(Profile::browse());
+    let document = document(browse());
     let (store, rng) = (MemoryStore::new(1), Rng::seed_from_u64(1));
     let mut gateway = Gateway::new(Config::default(), document, &id(THERE), store, rng);
     gateway.handle(
@@ -1063,7 +1068,7 @@ fn drops_without_surbs_end_here_and_wrong_ones_are_counted() {
 
 #[test]
 fn surbs_beyond_the_bound_are_dropped_and_counted() {
-    let mut world = World::with(Config::default().with_drop_surbs(7), Profile::browse(), 1);
+    let mut world = World::with(Config::default().with_drop_surbs(7), browse(), 1);
     let (body, _) = surbs(&world.document, 52);
     (0..2).for_each(|_| world.tell(drop_message(&body)));
     assert_eq!(world.count("drop.surbs_full"), 3);
@@ -1153,4 +1158,34 @@ proptest! {
         prop_assert_eq!(world.got(ALICE), []);
         prop_assert!(world.mixed.len() <= 50 && world.exits.is_empty());
     }
+}
+
+#[test]
+fn hellos_without_end_are_answered_no_more() {
+    let mut world = World::new();
+    world.admit(ALICE);
+    let mut answered = 0;
+    for _ in 0..1_000 {
+        world.seen.clear();
+        let network = world.document.network();
+        world.frame(ALICE, 0, Content::Hello { network, token: Vec::new() });
+        answered += world.seen.iter().filter(|s| matches!(s.2, Seen::Welcome(..))).count();
+    }
+    assert_eq!(answered, 199);
+    assert_eq!(world.count("drop.hello_too_often"), 801);
+}
+
+#[test]
+fn a_client_away_for_long_makes_room_for_a_newcomer() {
+    let config = Config::default().with_downlink_capacity_per_s(80.0);
+    let mut world = World::with(config, browse(), 10);
+    let newcomer = |n| ClientId([n; 32]);
+    for n in 0..4 {
+        world.admit(newcomer(n));
+        world.tell(Input::Gone { client: newcomer(n) });
+    }
+    assert_eq!(world.hello(newcomer(9), 1), Seen::Refused(Refusal::Full), "none is away for long");
+    world.now = world.now + browse().surb_life() + Duration::from_secs(1);
+    world.admit(newcomer(9));
+    assert_eq!(world.count("client.forgotten"), 1);
 }

@@ -19,7 +19,7 @@ use mizzle_traffic::draw;
 use mizzle_traffic::ledger::{Ledger, Tally};
 use mizzle_traffic::pattern::{Pattern, Poisson};
 use mizzle_traffic::route::Route;
-use rand_core::Rng as _;
+use rand_core::{Rng as _, SeedableRng as _};
 
 use delay::DelayQueue;
 use replay::ReplayTags;
@@ -128,6 +128,9 @@ pub struct Mix {
     peeler: Peeler,
     replay: ReplayTags,
     delays: DelayQueue,
+    /// Of loops alone: when and where they go is the same whatever else passes through.
+    loop_rng: Rng,
+    /// Of the order in which packets of one moment leave.
     rng: Rng,
     told: Time,
     loops: Poisson,
@@ -157,7 +160,8 @@ impl Mix {
             return Err(NotOurs::OtherKey);
         }
         let profile = document.profile();
-        // Five delays of patience beyond the quantile, and a second for links: a loop later than that was blocked.
+        // Due is when its drawn delays are over. One that is later by a whole further path, and a second for links and
+        // queues, was blocked.
         let patience = profile.path_q999(4) + Duration::from_secs(1);
         let mut mix = Self {
             next_hops: document.next_hops(&node).iter().map(|n| n.id).collect(),
@@ -176,6 +180,7 @@ impl Mix {
             counters: Counters::default(),
             me: node,
             document,
+            loop_rng: Rng::from_seed(draw::bytes(&mut rng)),
             rng,
         };
         mix.prepare_loop(now);
@@ -304,19 +309,19 @@ impl Mix {
 
     /// Builds the next loop ahead of its time: what leaves at a tick is ready before it.
     fn prepare_loop(&mut self, last: Time) {
-        let at = self.loops.next(&mut self.rng, last);
-        let random = draw::bytes(&mut self.rng);
-        let route = Route::around(&mut self.rng, &self.document, &self.me);
+        let at = self.loops.next(&mut self.loop_rng, last);
+        let random = draw::bytes(&mut self.loop_rng);
+        let route = Route::around(&mut self.loop_rng, &self.document, &self.me);
         let (Some(first), delay_ms) = (route.first(), route.delay_ms()) else {
             return;
         };
         let id = self.own_tag.reply_id(random);
-        let Ok((surb, _)) = build_surb(Dialect::Lioness, &mut self.rng, &route.hops(), &id) else {
+        let Ok((surb, _)) = build_surb(Dialect::Lioness, &mut self.loop_rng, &route.hops(), &id) else {
             return self.counters.count("loop.unbuilt");
         };
         let mut packet = Packet::zeroed();
         let mut message = [0; MESSAGE_LEN];
-        self.rng.fill_bytes(&mut message);
+        self.loop_rng.fill_bytes(&mut message);
         use_surb(Dialect::Lioness, surb, &message, &mut packet);
         self.prepared = Some(PreparedLoop {
             at,

@@ -20,10 +20,11 @@ pub const GATEWAY: StreamProtocol = StreamProtocol::new("/mizzle/gateway/1.0.0")
 /// The network document.
 pub const DIRECTORY: StreamProtocol = StreamProtocol::new("/mizzle/directory/1.0.0");
 
-/// What a client asks for at most fits into this many of its frames.
+/// A client's frames that wait for its link; each belongs to a slot that is past, so many would be of no use.
 const CLIENT_SEND_QUEUE: usize = 16;
-/// A gateway's frames for one client: those of the next ticks are its mailbox's, not the link's.
-const GATEWAY_SEND_QUEUE: usize = 2;
+/// A gateway's frames for one client: as many as may leave at once after the machine was late. All others are the
+/// mailbox's, not the link's.
+const GATEWAY_SEND_QUEUE: usize = 16;
 
 /// The mix link: 4608-byte packets, one stream for each peer and epoch.
 #[must_use]
@@ -36,11 +37,11 @@ pub fn mix_link(network: &NetworkId, epoch: u32) -> Config {
         .with_inbound_from_unknown(true)
 }
 
-/// The gateway's side of the gateway link.
+/// The gateway's side of the gateway link. It has no header: a client says in its first frame which network it means, so
+/// that one of another network hears so, where a header that doesn't match gets silence.
 #[must_use]
-pub fn gateway_link(network: &NetworkId, clients: usize) -> Config {
-    let config = Config::new(GATEWAY, FrameLen::Exact(FRAME_LEN));
-    headed(config, network.as_bytes().to_vec())
+pub fn gateway_link(clients: usize) -> Config {
+    Config::new(GATEWAY, FrameLen::Exact(FRAME_LEN))
         .with_send_queue_len(GATEWAY_SEND_QUEUE)
         .with_receive_queue_len(1_024)
         .with_max_peers(clients)
@@ -49,9 +50,8 @@ pub fn gateway_link(network: &NetworkId, clients: usize) -> Config {
 
 /// The client's side of the gateway link. The gateway opens its stream only after it was spoken to.
 #[must_use]
-pub fn client_link(network: &NetworkId) -> Config {
-    let config = Config::new(GATEWAY, FrameLen::Exact(FRAME_LEN));
-    headed(config, network.as_bytes().to_vec())
+pub fn client_link() -> Config {
+    Config::new(GATEWAY, FrameLen::Exact(FRAME_LEN))
         .with_send_queue_len(CLIENT_SEND_QUEUE)
         .with_receive_queue_len(256)
         .with_max_peers(4)

@@ -9,7 +9,7 @@ use common::*;
 use mizzle_base::{NodeId, Time};
 use mizzle_sim::{Network, Plan, Sighting};
 
-const SPAN: Duration = Duration::from_secs(40);
+const SPAN: Duration = Duration::from_secs(25);
 
 struct Seen {
     uplink: Vec<Time>,
@@ -66,9 +66,9 @@ fn collect(net: &mut Network, until: Time) -> Seen {
 
 #[test]
 fn an_idle_and_a_busy_client_send_and_receive_at_the_same_moments() {
-    for seed in 1..=3 {
+    for seed in 1..=2 {
         let (idle, busy) = (run(seed, false), run(seed, true));
-        assert!(idle.uplink.len() > 1_500 && idle.downlink.len() > 3_000, "seed {seed}: nothing was seen");
+        assert!(idle.uplink.len() > 1_000 && idle.downlink.len() > 2_000, "seed {seed}: nothing was seen");
         assert_eq!(idle.uplink, busy.uplink, "seed {seed}: uplink, microsecond by microsecond");
         assert_eq!(idle.downlink, busy.downlink, "seed {seed}: downlink, microsecond by microsecond");
         // The same slots, each for the same gateway; only what is under way at the end of the run may differ.
@@ -88,7 +88,7 @@ fn an_idle_and_a_busy_client_send_and_receive_at_the_same_moments() {
             idle.returned,
             busy.returned
         );
-        assert!(busy.returned > 1_500, "seed {seed}: replies flowed");
+        assert!(busy.returned > 1_200, "seed {seed}: replies flowed");
     }
 }
 

@@ -11,9 +11,9 @@ use mizzle_sim::{Network, Outside, PUBLIC, Plan, Server};
 use mizzle_stream::{Isolation, OpenError, OpenRequest, Target};
 
 /// Answers any first bytes with so many bytes of a pattern, then ends.
-pub struct File(pub usize);
+pub(crate) struct File(pub(crate) usize);
 
-pub fn pattern(n: usize) -> Vec<u8> {
+pub(crate) fn pattern(n: usize) -> Vec<u8> {
     (0..n as u32).flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes()).take(n).collect()
 }
 
@@ -28,7 +28,7 @@ impl Server for File {
 }
 
 /// Says back what it is told, ends when its peer does.
-pub struct Echo;
+pub(crate) struct Echo;
 
 impl Server for Echo {
     fn data(&mut self, data: &[u8], out: &mut Vec<u8>) -> bool {
@@ -40,11 +40,11 @@ impl Server for Echo {
     }
 }
 
-pub const FILE_PORT: u16 = 80;
-pub const ECHO_PORT: u16 = 7;
+pub(crate) const FILE_PORT: u16 = 80;
+pub(crate) const ECHO_PORT: u16 = 7;
 
 /// A network with a file of so many bytes at `files.test:80` and an echo at port 7.
-pub fn network(plan: Plan, file: usize) -> Network {
+pub(crate) fn network(plan: Plan, file: usize) -> Network {
     let mut outside = Outside::default();
     outside.name("files.test", vec![PUBLIC]);
     outside.name("inside.test", vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()]);
@@ -53,16 +53,16 @@ pub fn network(plan: Plan, file: usize) -> Network {
     Network::new(plan, Policy::default(), outside)
 }
 
-pub fn target(name: &str, port: u16) -> Target {
+pub(crate) fn target(name: &str, port: u16) -> Target {
     Target::name(name, port).unwrap()
 }
 
-pub fn fresh(name: &str, port: u16) -> OpenRequest {
+pub(crate) fn fresh(name: &str, port: u16) -> OpenRequest {
     OpenRequest { target: target(name, port), isolation: Isolation::Fresh }
 }
 
 /// Runs until the stream is open or failed.
-pub fn await_open(net: &mut Network, client: usize, key: StreamKey, limit: Duration) -> Result<(), OpenError> {
+pub(crate) fn await_open(net: &mut Network, client: usize, key: StreamKey, limit: Duration) -> Result<(), OpenError> {
     let until = net.now() + limit;
     while net.now() < until {
         for (k, event) in net.events(client) {
@@ -78,7 +78,7 @@ pub fn await_open(net: &mut Network, client: usize, key: StreamKey, limit: Durat
 }
 
 /// Reads a stream to its end; what came and when the last of it did.
-pub fn read_to_end(net: &mut Network, client: usize, key: StreamKey, limit: Duration) -> (Vec<u8>, Time) {
+pub(crate) fn read_to_end(net: &mut Network, client: usize, key: StreamKey, limit: Duration) -> (Vec<u8>, Time) {
     let until = net.now() + limit;
     let mut got = Vec::new();
     while net.now() < until {
@@ -97,7 +97,7 @@ pub fn read_to_end(net: &mut Network, client: usize, key: StreamKey, limit: Dura
 }
 
 /// Writes all of `data`, running the network while there is no room.
-pub fn write_all(net: &mut Network, client: usize, key: StreamKey, mut data: &[u8]) {
+pub(crate) fn write_all(net: &mut Network, client: usize, key: StreamKey, mut data: &[u8]) {
     while !data.is_empty() {
         let n = net.write(client, key, data);
         data = &data[n..];
