@@ -10,4 +10,4 @@ mod plan;
 
 pub use network::{ClientIndex, Network, Sighting};
 pub use outside::{Outside, PUBLIC, Server};
-pub use plan::Plan;
+pub use plan::{Plan, PlanError};

@@ -16,7 +16,7 @@ use mizzle_traffic::draw;
 use rand_core::SeedableRng as _;
 
 use crate::outside::{Outside, Server};
-use crate::plan::{Plan, START};
+use crate::plan::{Plan, PlanError, START};
 
 /// A client of the network, by its number from zero.
 pub type ClientIndex = usize;
@@ -131,39 +131,73 @@ pub struct Network {
 
 impl Network {
     /// Builds it: all nodes up, all clients linked to their gateways and about to be admitted.
-    #[must_use]
-    pub fn new(plan: Plan, policy: Policy, outside: Outside) -> Self {
+    ///
+    /// # Errors
+    /// What is wrong with the plan.
+    pub fn new(plan: Plan, policy: Policy, outside: Outside) -> Result<Self, PlanError> {
         let mut rng = Rng::seed_from_u64(plan.seed);
-        let (document, secrets) = plan.build(&mut rng);
+        let (document, secrets) = plan.build(&mut rng)?;
         let document = Arc::new(document);
         let mut fork = || Rng::from_seed(draw::bytes(&mut rng));
         let mut nodes = Vec::new();
         for node in secrets {
             let id = node.id;
-            let core = Mix::new(mix::Config::default(), Arc::clone(&document), id, node.sphinx, fork(), START)
-                .unwrap_or_else(|e| panic!("{e}"));
+            let core = Mix::new(
+                mix::Config::default(),
+                Arc::clone(&document),
+                id,
+                node.sphinx,
+                fork(),
+                START,
+            )?;
             let is_gateway = document.gateways().any(|g| g.id == id);
             let gateway = is_gateway.then(|| {
-                Gateway::new(gateway::Config::default(), Arc::clone(&document), &id, MemoryStore::new(4_096), fork())
+                Gateway::new(
+                    gateway::Config::default(),
+                    Arc::clone(&document),
+                    &id,
+                    MemoryStore::new(4_096),
+                    fork(),
+                )
             });
             let exit = node.stream.map(|secret| {
                 let config = exit::Config::default();
                 Exit::new(config, &document, &id, secret, policy.clone(), fork())
             });
             let (connections, clients) = (BTreeMap::new(), BTreeMap::new());
-            nodes.push(NodeSim { id, mix: core, gateway, exit, connections, clients });
+            nodes.push(NodeSim {
+                id,
+                mix: core,
+                gateway,
+                exit,
+                connections,
+                clients,
+            });
         }
         let by_id = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
-        let entries: Vec<usize> =
-            (0..nodes.len()).filter(|&i| nodes[i].gateway.is_some() && nodes[i].exit.is_none()).collect();
+        let entries: Vec<usize> = (0..nodes.len())
+            .filter(|&i| nodes[i].gateway.is_some() && nodes[i].exit.is_none())
+            .collect();
         let mut clients = Vec::new();
         for index in 0..plan.clients {
-            let gateway = entries[index % entries.len()];
+            let place = index
+                .checked_rem(entries.len())
+                .ok_or(mizzle_client::NoSuchGateway)?;
+            let gateway = entries[place];
             let id = ClientId(draw::bytes(&mut fork()));
-            let core = Client::new(client::Config::default(), Arc::clone(&document), &nodes[gateway].id, fork())
-                .unwrap_or_else(|e| panic!("{e}"));
+            let core = Client::new(
+                client::Config::default(),
+                Arc::clone(&document),
+                &nodes[gateway].id,
+                fork(),
+            )?;
             nodes[gateway].clients.insert(id, index);
-            clients.push(ClientSim { core, id, gateway, events: Vec::new() });
+            clients.push(ClientSim {
+                core,
+                id,
+                gateway,
+                events: Vec::new(),
+            });
         }
         let mut network = Self {
             plan,
@@ -183,7 +217,7 @@ impl Network {
             network.clients[index].core.handle(START, client::Input::LinkUp);
             network.drain_client(index);
         }
-        network
+        Ok(network)
     }
 
     /// The time.
@@ -258,7 +292,11 @@ impl Network {
     /// All bytes of a stream that have arrived in order.
     pub fn read(&mut self, client: ClientIndex, key: StreamKey) -> Vec<u8> {
         let mut out = Vec::new();
-        while let Some(bytes) = self.clients[client].core.read(key, usize::MAX).filter(|b| !b.is_empty()) {
+        while let Some(bytes) = self.clients[client]
+            .core
+            .read(key, usize::MAX)
+            .filter(|b| !b.is_empty())
+        {
             out.extend_from_slice(&bytes);
         }
         self.drain_client(client);
@@ -283,10 +321,19 @@ impl Network {
         let in_flight = self.in_flight.peek().map(|Reverse(p)| p.at);
         let nodes = self.nodes.iter().flat_map(|n| {
             let gateway = n.gateway.as_ref().and_then(Gateway::deadline);
-            [n.mix.deadline(), gateway, n.exit.as_ref().and_then(Exit::deadline)]
+            [
+                n.mix.deadline(),
+                gateway,
+                n.exit.as_ref().and_then(Exit::deadline),
+            ]
         });
         let clients = self.clients.iter().map(|c| c.core.deadline());
-        let next = nodes.chain(clients).chain([in_flight]).flatten().min().unwrap_or(self.now);
+        let next = nodes
+            .chain(clients)
+            .chain([in_flight])
+            .flatten()
+            .min()
+            .unwrap_or(self.now);
         self.now = self.now.max(next);
         while self.in_flight.peek().is_some_and(|Reverse(p)| p.at <= self.now) {
             if let Some(Reverse(pending)) = self.in_flight.pop() {
@@ -315,7 +362,11 @@ impl Network {
 
     fn schedule(&mut self, at: Time, event: Event) {
         self.order += 1;
-        self.in_flight.push(Reverse(Pending { at, order: self.order, event }));
+        self.in_flight.push(Reverse(Pending {
+            at,
+            order: self.order,
+            event,
+        }));
     }
 
     fn see(&mut self, sighting: impl FnOnce() -> Sighting) {
@@ -334,12 +385,20 @@ impl Network {
             Event::Up { client, frame } => {
                 let (node, id) = (self.clients[client].gateway, self.clients[client].id);
                 if let Some(gateway) = &mut self.nodes[node].gateway {
-                    gateway.handle(self.now, gateway::Input::Frame { client: id, bytes: frame });
+                    gateway.handle(
+                        self.now,
+                        gateway::Input::Frame {
+                            client: id,
+                            bytes: frame,
+                        },
+                    );
                 }
                 self.turn_node(node, Vec::new());
             }
             Event::Down { client, frame } => {
-                self.clients[client].core.handle(self.now, client::Input::Frame(frame));
+                self.clients[client]
+                    .core
+                    .handle(self.now, client::Input::Frame(frame));
                 self.drain_client(client);
             }
         }
@@ -351,7 +410,10 @@ impl Network {
                 client::Action::Send(frame) => {
                     let (now, up) = (self.now, self.clients[index].core.is_up());
                     if up {
-                        self.see(|| Sighting::Uplink { client: index, at: now });
+                        self.see(|| Sighting::Uplink {
+                            client: index,
+                            at: now,
+                        });
                     }
                     // Admission is not a packet: links lose packets only.
                     if !(up && self.lost()) {
@@ -398,7 +460,12 @@ impl Network {
                 mix::Action::Deliver(Delivered::Message { mailbox, packet }) => {
                     delivered = true;
                     let message = || packet.message().as_slice().into();
-                    self.see(|| Sighting::LastHop { gateway: from, mailbox, message: message(), at: now });
+                    self.see(|| Sighting::LastHop {
+                        gateway: from,
+                        mailbox,
+                        message: message(),
+                        at: now,
+                    });
                     if let Some(gateway) = &mut self.nodes[index].gateway {
                         gateway.handle(now, gateway::Input::Message { mailbox, packet });
                     }
@@ -406,7 +473,9 @@ impl Network {
                 mix::Action::Deliver(Delivered::Reply { id, packet }) => {
                     delivered = true;
                     // The link to the client loses packets too, before they have a frame.
-                    if !self.lost() && let Some(gateway) = &mut self.nodes[index].gateway {
+                    if !self.lost()
+                        && let Some(gateway) = &mut self.nodes[index].gateway
+                    {
                         gateway.handle(now, gateway::Input::Reply { id, packet });
                     }
                 }
@@ -446,11 +515,18 @@ impl Network {
                     packets.push(packet);
                     continue;
                 }
-                exit::Action::Resolve(id, name) => vec![exit::Input::Resolved(id, self.outside.resolve(&name))],
+                exit::Action::Resolve(id, name) => {
+                    vec![exit::Input::Resolved(id, self.outside.resolve(&name))]
+                }
                 exit::Action::Connect(id, addresses) => {
                     let result = self.outside.connect(&addresses).map(|server| {
-                        let connection =
-                            Connection { server, answer: Vec::new(), ended: false, end_told: false, asked: None };
+                        let connection = Connection {
+                            server,
+                            answer: Vec::new(),
+                            ended: false,
+                            end_told: false,
+                            asked: None,
+                        };
                         self.nodes[index].connections.insert(id, connection);
                     });
                     vec![exit::Input::Connected(id, result)]
@@ -483,9 +559,13 @@ impl Network {
 impl NodeSim {
     /// Does something with a connection, then answers an outstanding read if there is something to read.
     fn converse(&mut self, id: ConnId, act: impl FnOnce(&mut Connection)) -> Vec<exit::Input> {
-        let Some(connection) = self.connections.get_mut(&id) else { return Vec::new() };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Vec::new();
+        };
         act(connection);
-        let Some(max) = connection.asked else { return Vec::new() };
+        let Some(max) = connection.asked else {
+            return Vec::new();
+        };
         if connection.answer.is_empty() {
             if !connection.ended || connection.end_told {
                 return Vec::new();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use mizzle_base::document::{Content, ExitEntry, NodeEntry, Role};
+use mizzle_base::document::{Content, DocumentError, ExitEntry, NodeEntry, Role};
 use mizzle_base::{Document, MailboxId, NodeId, Profile, Rng, Time, hex};
 use mizzle_sphinx::SecretKey;
 use mizzle_traffic::draw;
@@ -47,6 +47,20 @@ impl Default for Plan {
     }
 }
 
+/// A plan of which no network can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Its document is unsound: no mix in a layer, no gateway, a profile out of range.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A node isn't as the document says.
+    #[error(transparent)]
+    Node(#[from] mizzle_mix::NotOurs),
+    /// There is no gateway for a client.
+    #[error(transparent)]
+    Client(#[from] mizzle_client::NoSuchGateway),
+}
+
 /// The secrets of a node.
 pub(crate) struct Secrets {
     pub(crate) id: NodeId,
@@ -56,7 +70,7 @@ pub(crate) struct Secrets {
 
 impl Plan {
     /// The signed document and each node's secrets, in the document's order.
-    pub(crate) fn build(&self, rng: &mut Rng) -> (Document, Vec<Secrets>) {
+    pub(crate) fn build(&self, rng: &mut Rng) -> Result<(Document, Vec<Secrets>), PlanError> {
         let mut secrets = Vec::new();
         let mut nodes = Vec::new();
         let mut add = |role, layer, weight, exit: bool| {
@@ -95,9 +109,8 @@ impl Plan {
             profile: self.profile.clone(),
             nodes,
         };
-        let signed = content.sign(&authority).unwrap_or_else(|e| panic!("a plan without a document: {e}"));
-        let document = Document::verify(&signed, &authority.verifying_key(), START, 0)
-            .unwrap_or_else(|e| panic!("a plan without a document: {e}"));
-        (document, secrets)
+        let signed = content.sign(&authority)?;
+        let document = Document::verify(&signed, &authority.verifying_key(), START, 0)?;
+        Ok((document, secrets))
     }
 }

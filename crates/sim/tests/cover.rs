@@ -1,4 +1,10 @@
 //! What observers of links see does not depend on what the user does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
 
 mod common;
 
@@ -21,7 +27,13 @@ struct Seen {
 }
 
 fn run(seed: u64, busy: bool) -> Seen {
-    let mut net = network(Plan { seed, ..Plan::default() }, 400_000);
+    let mut net = network(
+        Plan {
+            seed,
+            ..Plan::default()
+        },
+        400_000,
+    );
     net.watch();
     let begun = net.now();
     if busy {
@@ -60,7 +72,10 @@ fn collect(net: &mut Network, until: Time) -> Seen {
         first_hops,
         last_hops,
         unready: client.get("slot.unready") + net.node_counters().get("downlink.unready"),
-        returned: ["reply.filler", "reply.session"].iter().map(|n| client.get(n)).sum(),
+        returned: ["reply.filler", "reply.session"]
+            .iter()
+            .map(|n| client.get(n))
+            .sum(),
     }
 }
 
@@ -68,13 +83,25 @@ fn collect(net: &mut Network, until: Time) -> Seen {
 fn an_idle_and_a_busy_client_send_and_receive_at_the_same_moments() {
     for seed in 1..=2 {
         let (idle, busy) = (run(seed, false), run(seed, true));
-        assert!(idle.uplink.len() > 1_000 && idle.downlink.len() > 2_000, "seed {seed}: nothing was seen");
-        assert_eq!(idle.uplink, busy.uplink, "seed {seed}: uplink, microsecond by microsecond");
-        assert_eq!(idle.downlink, busy.downlink, "seed {seed}: downlink, microsecond by microsecond");
+        assert!(
+            idle.uplink.len() > 1_000 && idle.downlink.len() > 2_000,
+            "seed {seed}: nothing was seen"
+        );
+        assert_eq!(
+            idle.uplink, busy.uplink,
+            "seed {seed}: uplink, microsecond by microsecond"
+        );
+        assert_eq!(
+            idle.downlink, busy.downlink,
+            "seed {seed}: downlink, microsecond by microsecond"
+        );
         // The same slots, each for the same gateway; only what is under way at the end of the run may differ.
         for (gateway, n) in &idle.last_hops {
             let m = busy.last_hops[gateway];
-            assert!(n.abs_diff(m) <= 12, "seed {seed}: {n} and {m} packets ended at one gateway");
+            assert!(
+                n.abs_diff(m) <= 12,
+                "seed {seed}: {n} and {m} packets ended at one gateway"
+            );
         }
         assert!(
             idle.first_hops.abs_diff(busy.first_hops) < 150,
@@ -108,6 +135,9 @@ fn loops_of_clients_and_nodes_come_back() {
     assert!(tally.sent > 60, "{tally:?}");
     assert_eq!(tally.lost, 0, "{tally:?}");
     let nodes = net.node_counters();
-    assert!(nodes.get("loop.returned") > 7_000, "eight nodes, 50 a second each: {nodes:?}");
+    assert!(
+        nodes.get("loop.returned") > 7_000,
+        "eight nodes, 50 a second each: {nodes:?}"
+    );
     assert_eq!(nodes.get("drop.loop_too_late"), 0);
 }

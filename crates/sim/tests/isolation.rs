@@ -1,4 +1,10 @@
 //! What a gateway and an exit see of a user: nothing that tells whose a packet is, or that two sessions are one user's.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
 
 mod common;
 
@@ -33,7 +39,9 @@ fn fetch(net: &mut Network, request: OpenRequest) {
 /// Eight-byte windows that two lists of messages have in common, padding and codec left out.
 fn common_windows(a: &[Box<[u8]>], b: &[Box<[u8]>]) -> usize {
     let windows = |list: &[Box<[u8]>]| -> BTreeSet<[u8; 8]> {
-        list.iter().flat_map(|m| m[3..].windows(8).map(|w| w.try_into().unwrap())).collect()
+        list.iter()
+            .flat_map(|m| m[3..].windows(8).map(|w| w.try_into().unwrap()))
+            .collect()
     };
     windows(a).intersection(&windows(b)).count()
 }
@@ -45,21 +53,39 @@ fn a_gateway_with_the_last_layer_off_learns_only_the_mailbox() {
     assert!(messages.len() > 10);
     for message in &messages {
         assert_eq!(message.len(), 3_968);
-        assert_eq!(message[..3], messages[0][..3], "length and codec are the same for all");
+        assert_eq!(
+            message[..3],
+            messages[0][..3],
+            "length and codec are the same for all"
+        );
     }
     // Sealed content looks random: no two messages share eight bytes, nor does one with itself.
     for (i, message) in messages.iter().enumerate() {
         let rest = &messages[i + 1..];
-        assert_eq!(common_windows(std::slice::from_ref(message), rest), 0, "message {i}");
+        assert_eq!(
+            common_windows(std::slice::from_ref(message), rest),
+            0,
+            "message {i}"
+        );
         let distinct: BTreeSet<&[u8]> = message[3..].windows(8).collect();
-        assert_eq!(distinct.len(), message.len() - 3 - 7, "message {i} repeats itself");
+        assert_eq!(
+            distinct.len(),
+            message.len() - 3 - 7,
+            "message {i} repeats itself"
+        );
     }
 }
 
 #[test]
 fn streams_are_separate_sessions_unless_the_program_says_otherwise() {
     // Ten minutes of `chat` are few packets.
-    let mut net = network(Plan { profile: Profile::chat(), ..Plan::default() }, 3_000);
+    let mut net = network(
+        Plan {
+            profile: Profile::chat(),
+            ..Plan::default()
+        },
+        3_000,
+    );
     let sessions = |net: &Network| net.client(0).counters().get("session.begun");
     let shared = |user: &[u8], host: &str| OpenRequest {
         target: target(host, FILE_PORT),

@@ -14,7 +14,10 @@ use mizzle_stream::{Isolation, OpenError, OpenRequest, Target};
 pub(crate) struct File(pub(crate) usize);
 
 pub(crate) fn pattern(n: usize) -> Vec<u8> {
-    (0..n as u32).flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes()).take(n).collect()
+    (0..n as u32)
+        .flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes())
+        .take(n)
+        .collect()
 }
 
 impl Server for File {
@@ -47,10 +50,13 @@ pub(crate) const ECHO_PORT: u16 = 7;
 pub(crate) fn network(plan: Plan, file: usize) -> Network {
     let mut outside = Outside::default();
     outside.name("files.test", vec![PUBLIC]);
-    outside.name("inside.test", vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()]);
+    outside.name(
+        "inside.test",
+        vec!["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
+    );
     outside.serve(SocketAddr::new(PUBLIC, FILE_PORT), move || Box::new(File(file)));
     outside.serve(SocketAddr::new(PUBLIC, ECHO_PORT), || Box::new(Echo));
-    Network::new(plan, Policy::default(), outside)
+    Network::new(plan, Policy::default(), outside).unwrap()
 }
 
 pub(crate) fn target(name: &str, port: u16) -> Target {
@@ -58,11 +64,19 @@ pub(crate) fn target(name: &str, port: u16) -> Target {
 }
 
 pub(crate) fn fresh(name: &str, port: u16) -> OpenRequest {
-    OpenRequest { target: target(name, port), isolation: Isolation::Fresh }
+    OpenRequest {
+        target: target(name, port),
+        isolation: Isolation::Fresh,
+    }
 }
 
 /// Runs until the stream is open or failed.
-pub(crate) fn await_open(net: &mut Network, client: usize, key: StreamKey, limit: Duration) -> Result<(), OpenError> {
+pub(crate) fn await_open(
+    net: &mut Network,
+    client: usize,
+    key: StreamKey,
+    limit: Duration,
+) -> Result<(), OpenError> {
     let until = net.now() + limit;
     while net.now() < until {
         for (k, event) in net.events(client) {
@@ -78,7 +92,12 @@ pub(crate) fn await_open(net: &mut Network, client: usize, key: StreamKey, limit
 }
 
 /// Reads a stream to its end; what came and when the last of it did.
-pub(crate) fn read_to_end(net: &mut Network, client: usize, key: StreamKey, limit: Duration) -> (Vec<u8>, Time) {
+pub(crate) fn read_to_end(
+    net: &mut Network,
+    client: usize,
+    key: StreamKey,
+    limit: Duration,
+) -> (Vec<u8>, Time) {
     let until = net.now() + limit;
     let mut got = Vec::new();
     while net.now() < until {
