@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mizzle_base::Profile;
 use mizzle_base::profile::MAX_MEAN_DELAY_MS;
+use mizzle_net::host::Transport;
 
 /// Hides who talks to whom, even from someone who watches every link.
 ///
@@ -28,6 +29,9 @@ pub enum Command {
     /// Three layers of mixes, gateways, an exit and a client, each node with a port of its own, and a SOCKS5 proxy
     /// through them. This network hides nothing: it has one user. Ctrl-C ends it.
     Up(Up),
+    /// Be a user of a network
+    #[command(subcommand)]
+    Client(ClientCommand),
     /// Measure this machine and print the figures of the documentation again
     #[command(subcommand)]
     Bench(Bench),
@@ -49,6 +53,17 @@ pub enum TransportName {
     Quic,
     /// TCP with Noise and yamux
     Tcp,
+}
+
+impl TransportName {
+    /// As hosts take it.
+    #[must_use]
+    pub fn transport(self) -> Transport {
+        match self {
+            Self::Quic => Transport::Quic,
+            Self::Tcp => Transport::Tcp,
+        }
+    }
 }
 
 /// Which traffic the network's users share.
@@ -110,13 +125,8 @@ pub struct Up {
     pub network: NetworkArgs,
 
     /// Where the SOCKS5 proxy listens
-    #[arg(long, default_value = "127.0.0.1:1080", value_name = "ADDRESS")]
-    pub socks: SocketAddr,
-
-    /// Let the proxy listen on an address that other machines reach. Danger: there is no password, and whoever
-    /// reaches the port sends as this machine's user, unencrypted up to here
-    #[arg(long)]
-    pub danger_socks_for_others: bool,
+    #[command(flatten)]
+    pub socks: SocksArgs,
 
     /// Write the signed network document to this file
     #[arg(long, value_name = "FILE")]
@@ -125,6 +135,77 @@ pub struct Up {
     /// Print one JSON object when ready instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+/// A user's side.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Join a network and open a SOCKS5 proxy through it
+    ///
+    /// The network document, from a file or from a gateway, is verified with the authority's key before anything is
+    /// connected. To try it: `mizzle up --write-document net.doc`, then with the key that `mizzle up --json` prints
+    /// `mizzle client run --document net.doc --authority KEY --socks 127.0.0.1:1081`.
+    Run(ClientRun),
+}
+
+/// `mizzle client run`.
+#[derive(Clone, Debug, Args)]
+#[group(id = "source", required = true, multiple = false, args = ["document", "gateway"])]
+pub struct ClientRun {
+    /// The network document, from this file
+    #[arg(long, value_name = "FILE")]
+    pub document: Option<std::path::PathBuf>,
+
+    /// The network document, from this gateway: its multiaddr, with /p2p/ and its peer id at the end
+    #[arg(long, value_name = "MULTIADDR")]
+    pub gateway: Option<String>,
+
+    /// The authority's key, 64 hexadecimal digits, from a source that you trust
+    #[arg(long, value_name = "KEY")]
+    pub authority: String,
+
+    /// How to talk to the gateways
+    #[arg(long, value_enum, default_value = "quic")]
+    pub transport: TransportName,
+
+    /// Where the SOCKS5 proxy listens
+    #[command(flatten)]
+    pub socks: SocksArgs,
+}
+
+/// The proxy's port.
+#[derive(Clone, Debug, Args)]
+pub struct SocksArgs {
+    /// Where the SOCKS5 proxy listens
+    #[arg(long = "socks", default_value = "127.0.0.1:1080", value_name = "ADDRESS")]
+    pub address: SocketAddr,
+
+    /// Let the proxy listen on an address that other machines reach. Danger: there is no password, and whoever
+    /// reaches the port sends as this machine's user, unencrypted up to here
+    #[arg(long)]
+    pub danger_socks_for_others: bool,
+}
+
+/// The proxy would be open to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0} can be reached from other machines, and the proxy has no password: use 127.0.0.1, or say \
+     --danger-socks-for-others if you mean it"
+)]
+pub struct OpenProxy(SocketAddr);
+
+impl SocksArgs {
+    /// The address to listen on.
+    ///
+    /// # Errors
+    /// When others could reach it and that isn't asked for.
+    pub fn checked(&self) -> Result<SocketAddr, OpenProxy> {
+        if self.address.ip().is_loopback() || self.danger_socks_for_others {
+            Ok(self.address)
+        } else {
+            Err(OpenProxy(self.address))
+        }
+    }
 }
 
 /// Measurements; each starts its own network in this process, with a web server beside it.

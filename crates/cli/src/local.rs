@@ -11,7 +11,6 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use mizzle_apps::socks;
 use mizzle_base::document::{Content, DocumentError, ExitEntry, NodeEntry, Role};
 use mizzle_base::{Counters, Document, MailboxId, NetworkId, NodeId, Profile, Rng, hex};
-use mizzle_client::Client;
 use mizzle_exit::{Allow, Exit, Policy};
 use mizzle_gateway::{Gateway, MemoryStore};
 use mizzle_mix::Mix;
@@ -23,9 +22,9 @@ use mizzle_sphinx::SecretKey;
 use mizzle_traffic::draw;
 use mizzle_traffic::ledger::Tally;
 use rand_core::SeedableRng as _;
-use tokio::sync::watch;
 
-use crate::args::{NetworkArgs, TransportName};
+use crate::args::NetworkArgs;
+use crate::member::{Member, Source};
 use crate::plan::EXIT_WEIGHT;
 
 /// Items that a client's mailbox holds: some ten seconds of the fastest profile.
@@ -55,10 +54,7 @@ impl LocalConfig {
         };
         Self {
             profile,
-            transport: match args.transport {
-                TransportName::Quic => Transport::Quic,
-                TransportName::Tcp => Transport::Tcp,
-            },
+            transport: args.transport.transport(),
             mixes_per_layer: args.mixes_per_layer,
             gateways: args.gateways,
             loss: args.drop_percent / 100.0,
@@ -132,10 +128,7 @@ pub struct Local {
     listening: Vec<Listening>,
     hosts: Vec<host::Running>,
     nodes: Vec<RunningNode>,
-    client: client::Running,
-    socks: SocketAddr,
-    stop_socks: watch::Sender<bool>,
-    serving: tokio::task::JoinHandle<()>,
+    member: Member,
 }
 
 /// A node before the document exists.
@@ -174,18 +167,16 @@ impl Local {
             hosts.push(host);
             nodes.push(node::run(parts, clock, fork(&mut rng)));
         }
-        let (host, client) = start_client(&config, &document, &authority, clock, &mut rng).await?;
-        hosts.push(host);
-        let (stop_socks, stopped) = watch::channel(false);
-        let socks = door.local_addr();
-        let serving = tokio::spawn(door.serve(client.opener(), stopped));
-        Ok(Self { document, authority, listening, hosts, nodes, client, socks, stop_socks, serving })
+        let source = first_gateway(&document, &mut rng)?;
+        let member =
+            Member::start(source, &authority, config.transport, door, config.loss, clock, &mut rng).await?;
+        Ok(Self { document, authority, listening, hosts, nodes, member })
     }
 
     /// Where the SOCKS port listens.
     #[must_use]
     pub fn socks(&self) -> SocketAddr {
-        self.socks
+        self.member.socks()
     }
 
     /// Where the nodes listen.
@@ -209,23 +200,21 @@ impl Local {
     /// What all parts have done so far.
     #[must_use]
     pub fn report(&self) -> Report {
-        let client = self.client.snapshot();
+        let client = self.member.snapshot();
         let mut counters = client.counters;
         self.nodes.iter().for_each(|node| counters.merge(&node.snapshot().counters));
         Report { counters, client_loops: client.loops }
     }
 
-    /// Stops everything in order: first the door, so that programs are told; then client, nodes and hosts.
+    /// Stops everything in order: first the client, then nodes and hosts.
     pub async fn stop(self) {
-        let _ = self.stop_socks.send(true);
-        let _ = self.serving.await;
-        self.client.stop().await;
+        self.member.stop().await;
         for node in self.nodes {
             node.stop().await;
         }
-        for host in self.hosts {
-            host.shutdown().await;
-        }
+        // At once: each waits for its connections to close and its port to be free.
+        let mut closing: tokio::task::JoinSet<()> = self.hosts.into_iter().map(host::Running::shutdown).collect();
+        while closing.join_next().await.is_some() {}
     }
 }
 
@@ -245,7 +234,7 @@ async fn plant(config: &LocalConfig, network: &NetworkId, rng: &mut Rng) -> Resu
             .with_listen(wire::loopback(config.transport))
             .with_mix(wire::mix_link(network, 1));
         if role == Role::Gateway {
-            host = host.with_gateway(wire::gateway_link(network, 128)).with_directory(wire::directory_link());
+            host = host.with_gateway(wire::gateway_link(128)).with_directory(wire::directory_link());
         }
         let host = Host::start(host).await?;
         let stream = has_exit.then(|| SecretKey::generate(rng));
@@ -339,30 +328,11 @@ impl Seedling {
     }
 }
 
-/// A client on a host of its own that doesn't listen, with the document as its gateway gives it.
-async fn start_client(
-    config: &LocalConfig,
-    known: &Document,
-    authority: &VerifyingKey,
-    clock: Clock,
-    rng: &mut Rng,
-) -> Result<(host::Running, client::Running), StartError> {
-    let gateway = client::choose_gateway(known, rng).ok_or(mizzle_client::NoSuchGateway)?;
-    let listed = known.node(&gateway).ok_or(mizzle_client::NoSuchGateway)?;
+/// The address at which the client asks for the document: a gateway that can be its own.
+fn first_gateway(document: &Document, rng: &mut Rng) -> Result<Source, StartError> {
+    let gateway = client::choose_gateway(document, rng).ok_or(mizzle_client::NoSuchGateway)?;
+    let listed = document.node(&gateway).ok_or(mizzle_client::NoSuchGateway)?;
     let peer = listed.peer.parse().map_err(|_| client::StartError::NoPeer)?;
-    let addresses = listed.addresses.iter().filter_map(|a| a.parse().ok()).collect();
-    let host_config = HostConfig::new(identity::generate(rng).ok_or(StartError::NoLink)?, config.transport)
-        .with_gateway(wire::client_link(&known.network()))
-        .with_directory(wire::directory_link());
-    let host = Host::start(host_config).await?;
-    let (Some(link), Some(mut directory)) = (host.gateway, host.directory) else {
-        return Err(StartError::NoLink);
-    };
-    let bytes = directory::fetch(&mut directory, peer, addresses, 0).await?;
-    let document = Arc::new(Document::verify(&bytes, authority, clock.now(), 0)?);
-    let core = Client::new(mizzle_client::Config::default(), Arc::clone(&document), &gateway, fork(rng))?;
-    let mut running =
-        client::run(core, &document, &gateway, link, config.loss, clock, fork(rng))?;
-    running.admitted().await?;
-    Ok((host.running, running))
+    let address = listed.addresses.first().and_then(|a| a.parse().ok()).ok_or(client::StartError::NoPeer)?;
+    Ok(Source::Gateway(peer, address))
 }

@@ -1,22 +1,19 @@
 //! The `mizzle` binary: reads the command line, runs what it asks for, prints the result or the error.
 
 use std::error::Error;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use mizzle::args::{Cli, Command, NetworkCommand};
-use mizzle::{bench, plan, show, up};
+use mizzle::args::{Cli, ClientCommand, Command, NetworkCommand};
+use mizzle::{bench, join, plan, show, up};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("MIZZLE_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
-        )
-        .with_writer(io::stderr)
-        .init();
+    log();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -27,9 +24,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// The log goes to standard error, at the level that `MIZZLE_LOG` says.
+fn log() {
+    let asked = EnvFilter::try_from_env("MIZZLE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // Other crates name peers and addresses at every level: they have no say unless DEBUG is asked for, which may.
+    let everyone = asked.max_level_hint().is_none_or(|level| level >= LevelFilter::DEBUG);
+    let ours = |target: &str| target.starts_with("mizzle") || target.starts_with("libp2p_mix");
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .with_filter(filter_fn(move |event| everyone || ours(event.target())));
+    tracing_subscriber::registry().with(asked).with(lines).init();
+}
+
 fn run(command: Command) -> Result<(), Box<dyn Error>> {
     let text = match command {
         Command::Up(args) => return Ok(runtime()?.block_on(up::run(args))?),
+        Command::Client(ClientCommand::Run(args)) => return Ok(runtime()?.block_on(join::run(args))?),
         Command::Bench(args) => runtime()?.block_on(bench::run(args))?,
         Command::Plan { json: true } => format!("{}\n", serde_json::to_string(&plan::rows())?),
         Command::Plan { json: false } => plan::table(),

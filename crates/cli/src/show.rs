@@ -1,13 +1,15 @@
 //! `mizzle network show`: a document, verified, as a person reads it.
 
 use std::fmt::Write as _;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
-use ed25519_dalek::VerifyingKey;
-use mizzle_base::document::{DocumentError, Role};
-use mizzle_base::{Document, hex};
+use mizzle_base::document::{DocumentError, MAX_DOCUMENT_LEN, Role};
+use mizzle_base::Document;
 use mizzle_net::clock::Clock;
+
+use crate::join::{self, JoinError};
 
 /// Why a document isn't shown.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +23,8 @@ pub enum ShowError {
         source: io::Error,
     },
     /// The authority's key.
-    #[error("--authority must be 64 hexadecimal digits, an Ed25519 key, as the network's authority publishes it")]
-    Authority,
+    #[error(transparent)]
+    Authority(#[from] JoinError),
     /// The document.
     #[error(transparent)]
     Document(#[from] DocumentError),
@@ -33,16 +35,21 @@ pub enum ShowError {
 /// # Errors
 /// What is wrong with it.
 pub fn run(file: &Path, authority: &str, json: bool) -> Result<String, ShowError> {
-    let key = hex::decode(authority).and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
-    let key = key.ok_or(ShowError::Authority)?;
-    let bytes = std::fs::read(file)
-        .map_err(|source| ShowError::Read { path: file.display().to_string(), source })?;
+    let key = join::authority(authority)?;
+    let bytes = read(file).map_err(|source| ShowError::Read { path: file.display().to_string(), source })?;
     let document = Document::verify(&bytes, &key, Clock::start().now(), 0)?;
     if json {
         let signed = bytes.splitn(4, |&b| b == b'\n').nth(3).unwrap_or_default();
         return Ok(format!("{}\n", String::from_utf8_lossy(signed)));
     }
     Ok(text(&document))
+}
+
+/// As much as shows that it is too long, whatever the file is.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_DOCUMENT_LEN as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn text(document: &Document) -> String {

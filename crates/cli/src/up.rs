@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 
 use mizzle_base::hex;
 
-use crate::args::Up;
+use crate::args::{OpenProxy, Up};
 use crate::local::{Local, LocalConfig, StartError};
 use crate::plan::EXIT_WEIGHT;
+use crate::signals::interrupted;
 
 /// Why `mizzle up` ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -17,8 +17,8 @@ pub enum UpError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// The proxy would be open to others.
-    #[error("{0} can be reached from other machines, and the proxy has no password: use 127.0.0.1, or say --danger-socks-for-others if you mean it")]
-    OpenProxy(SocketAddr),
+    #[error(transparent)]
+    OpenProxy(#[from] OpenProxy),
     /// The document can't be written.
     #[error("cannot write {path}: {source}")]
     Write {
@@ -37,12 +37,10 @@ pub enum UpError {
 /// # Errors
 /// [`UpError`], before anything listens or after all was stopped.
 pub async fn run(up: Up) -> Result<(), UpError> {
-    if !up.socks.ip().is_loopback() && !up.danger_socks_for_others {
-        return Err(UpError::OpenProxy(up.socks));
-    }
+    let socks = up.socks.checked()?;
     // Before anything is announced, so that an early Ctrl-C ends in order too.
     let interrupted = interrupted()?;
-    let config = LocalConfig::new(up.profile.profile(), &up.network).with_socks(up.socks);
+    let config = LocalConfig::new(up.profile.profile(), &up.network).with_socks(socks);
     let local = tokio::select! {
         local = Local::start(config) => local?,
         () = interrupted.wait() => return Ok(()),
@@ -51,7 +49,11 @@ pub async fn run(up: Up) -> Result<(), UpError> {
     if written.is_ok() {
         interrupted.wait().await;
     }
-    local.stop().await;
+    // Streams have a few seconds to end; who asks a second time doesn't want to wait for them.
+    tokio::select! {
+        () = local.stop() => {}
+        () = interrupted.wait() => {}
+    }
     written
 }
 
@@ -102,44 +104,4 @@ fn text(up: &Up, local: &Local) -> String {
     }
     out.push_str("\nCtrl-C ends it.\n");
     out
-}
-
-/// Ctrl-C, and SIGTERM where there is such a thing.
-struct Interrupted {
-    #[cfg(unix)]
-    signals: tokio::sync::Mutex<[tokio::signal::unix::Signal; 2]>,
-}
-
-#[cfg(unix)]
-fn interrupted() -> io::Result<Interrupted> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-    Ok(Interrupted { signals: tokio::sync::Mutex::new(signals) })
-}
-
-#[cfg(unix)]
-impl Interrupted {
-    async fn wait(&self) {
-        let mut signals = self.signals.lock().await;
-        let [interrupt, terminate] = &mut *signals;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-fn interrupted() -> io::Result<Interrupted> {
-    Ok(Interrupted {})
-}
-
-#[cfg(not(unix))]
-impl Interrupted {
-    async fn wait(&self) {
-        // Without a way to hear Ctrl-C the system's own handling ends the process.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    }
 }
