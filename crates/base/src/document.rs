@@ -162,13 +162,17 @@ pub enum DocumentError {
         expected: String,
     },
     /// The signature isn't good.
-    #[error("the signature of the network document is wrong: it was damaged or changed; get it again from its source")]
+    #[error(
+        "the signature of the network document is wrong: it was damaged or changed; get it again from its source"
+    )]
     BadSignature,
     /// The JSON can't be read.
     #[error("the network document can't be read: {0}")]
     Json(String),
     /// Its time is over.
-    #[error("the network document expired {ago_s} s ago by this machine's clock; get the current one, or set the clock")]
+    #[error(
+        "the network document expired {ago_s} s ago by this machine's clock; get the current one, or set the clock"
+    )]
     Expired {
         /// Seconds since then.
         ago_s: u64,
@@ -180,7 +184,9 @@ pub enum DocumentError {
         in_s: u64,
     },
     /// An older one than was known.
-    #[error("the network document has sequence number {found}, but {known} was seen already: an old one is being replayed")]
+    #[error(
+        "the network document has sequence number {found}, but {known} was seen already: an old one is being replayed"
+    )]
     Superseded {
         /// Its number.
         found: u64,
@@ -256,7 +262,10 @@ impl Document {
         let content: Content =
             serde_json::from_slice(json).map_err(|e| DocumentError::Json(e.to_string()))?;
         if content.sequence < known {
-            return Err(DocumentError::Superseded { found: content.sequence, known });
+            return Err(DocumentError::Superseded {
+                found: content.sequence,
+                known,
+            });
         }
         let (now_s, from, until) = (now.as_s(), content.valid_from_s, content.valid_until_s);
         if now_s >= until.saturating_add(CLOCK_TOLERANCE_S) {
@@ -297,7 +306,9 @@ impl Document {
             nodes.push(node);
         }
         if layers.iter().any(Vec::is_empty) || gateways.is_empty() {
-            return Err(wrong("each of the three layers needs a mix, and the network a gateway"));
+            return Err(wrong(
+                "each of the three layers needs a mix, and the network a gateway",
+            ));
         }
         let name = content.network;
         Ok(Self {
@@ -373,7 +384,10 @@ impl Document {
     /// The mixes of a layer, 1 to 3; empty for another number.
     pub fn layer(&self, layer: u8) -> impl ExactSizeIterator<Item = &Node> {
         let indices = usize::from(layer).checked_sub(1).and_then(|l| self.layers.get(l));
-        indices.map_or(&[][..], Vec::as_slice).iter().map(|&i| &self.nodes[i])
+        indices
+            .map_or(&[][..], Vec::as_slice)
+            .iter()
+            .map(|&i| &self.nodes[i])
     }
 
     /// The gateways.
@@ -396,7 +410,8 @@ impl Document {
 impl Node {
     fn check(entry: NodeEntry) -> Result<Self, &'static str> {
         let id = NodeId::from_hex(&entry.id).ok_or("`id` must be 64 hexadecimal digits")?;
-        let key: [u8; 32] = hex::decode(&entry.sphinx_key).ok_or("`sphinx_key` must be 64 hexadecimal digits")?;
+        let key: [u8; 32] =
+            hex::decode(&entry.sphinx_key).ok_or("`sphinx_key` must be 64 hexadecimal digits")?;
         let sphinx_key = PublicKey::from_bytes(&key).map_err(|_| "`sphinx_key` is not a good X25519 key")?;
         match entry.role {
             Role::Mix if (1..=LAYERS).contains(&entry.layer) => {}
@@ -413,8 +428,8 @@ impl Node {
             None => None,
             Some(_) if entry.role == Role::Mix => return Err("only a gateway has an `exit`"),
             Some(exit) => {
-                let mailbox =
-                    MailboxId::from_hex(&exit.mailbox).ok_or("exit `mailbox` must be 32 hexadecimal digits")?;
+                let mailbox = MailboxId::from_hex(&exit.mailbox)
+                    .ok_or("exit `mailbox` must be 32 hexadecimal digits")?;
                 if mailbox == MailboxId::DROP {
                     return Err("exit `mailbox` must not be zero");
                 }
@@ -487,14 +502,20 @@ mod tests {
         assert_eq!(document.layer(4).len(), 0);
         let hops = |n: u8| {
             let node = document.node(&NodeId::new([n; 32])).unwrap();
-            document.next_hops(node).iter().map(|n| n.id.as_bytes()[0]).collect::<Vec<_>>()
+            document
+                .next_hops(node)
+                .iter()
+                .map(|n| n.id.as_bytes()[0])
+                .collect::<Vec<_>>()
         };
         assert_eq!([hops(4), hops(1), hops(2), hops(3)], [[1], [2], [3], [4]]);
     }
 
     #[test]
     fn unknown_fields_are_kept_and_signed() {
-        let json = serde_json::to_string(&content()).unwrap().replacen('{', "{\"later\":[1,2],", 1);
+        let json = serde_json::to_string(&content())
+            .unwrap()
+            .replacen('{', "{\"later\":[1,2],", 1);
         let signature = authority().sign(&signed_bytes(json.as_bytes()));
         let key = hex::encode(authority().verifying_key().as_bytes());
         let text = format!("{MAGIC}\n{key}\n{}\n{json}", hex::encode(&signature.to_bytes()));
@@ -518,10 +539,22 @@ mod tests {
     #[test]
     fn times_sequence_and_signer_are_checked() {
         let bytes = content().sign(&authority()).unwrap();
-        assert!(verify(&bytes, 20_299, 0).is_ok(), "within the tolerance for clocks");
-        assert_eq!(verify(&bytes, 20_300, 0).unwrap_err(), DocumentError::Expired { ago_s: 300 });
-        assert_eq!(verify(&bytes, 9_000, 0).unwrap_err(), DocumentError::NotYetValid { in_s: 1_000 });
-        assert_eq!(verify(&bytes, 15_000, 8).unwrap_err(), DocumentError::Superseded { found: 7, known: 8 });
+        assert!(
+            verify(&bytes, 20_299, 0).is_ok(),
+            "within the tolerance for clocks"
+        );
+        assert_eq!(
+            verify(&bytes, 20_300, 0).unwrap_err(),
+            DocumentError::Expired { ago_s: 300 }
+        );
+        assert_eq!(
+            verify(&bytes, 9_000, 0).unwrap_err(),
+            DocumentError::NotYetValid { in_s: 1_000 }
+        );
+        assert_eq!(
+            verify(&bytes, 15_000, 8).unwrap_err(),
+            DocumentError::Superseded { found: 7, known: 8 }
+        );
         let other = SigningKey::from_bytes(&[8; 32]).verifying_key();
         let got = Document::verify(&bytes, &other, Time::from_s(15_000), 0);
         assert!(matches!(got, Err(DocumentError::OtherAuthority { .. })));
@@ -529,7 +562,8 @@ mod tests {
 
     #[test]
     fn unsound_content_is_not_signed() {
-        let cases: [(&str, fn(&mut Content)); 7] = [
+        type Spoil = fn(&mut Content);
+        let cases: [(&str, Spoil); 7] = [
             ("layer", |c| c.nodes[0].layer = 4),
             ("empty layer", |c| drop(c.nodes.remove(1))),
             ("no gateway", |c| drop(c.nodes.remove(3))),
@@ -537,8 +571,10 @@ mod tests {
             ("low-order key", |c| c.nodes[0].sphinx_key = "00".repeat(32)),
             ("weight", |c| c.nodes[3].weight = f64::NAN),
             ("exit in a mix", |c| {
-                c.nodes[0].exit =
-                    Some(ExitEntry { mailbox: "01".repeat(16), stream_key: "02".repeat(32) });
+                c.nodes[0].exit = Some(ExitEntry {
+                    mailbox: "01".repeat(16),
+                    stream_key: "02".repeat(32),
+                });
             }),
         ];
         for (what, spoil) in cases {

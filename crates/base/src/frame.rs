@@ -155,7 +155,11 @@ pub fn decode(bytes: &[u8]) -> Option<Frame> {
         1 => Content::Packet(Packet::try_from_slice(body).ok()?),
         2 => Content::Reply {
             id: body[..16].try_into().ok()?,
-            payload: bytes[PAYLOAD..PAYLOAD + PAYLOAD_LEN].to_vec().into_boxed_slice().try_into().ok()?,
+            payload: bytes[PAYLOAD..PAYLOAD + PAYLOAD_LEN]
+                .to_vec()
+                .into_boxed_slice()
+                .try_into()
+                .ok()?,
         },
         3 => {
             let len = usize::from(body[32]);
@@ -176,7 +180,11 @@ pub fn decode(bytes: &[u8]) -> Option<Frame> {
         }),
         _ => return None,
     };
-    Some(Frame { ack: word(8)?, seq: word(16)?, content })
+    Some(Frame {
+        ack: word(8)?,
+        seq: word(16)?,
+        content,
+    })
 }
 
 #[cfg(test)]
@@ -188,13 +196,26 @@ mod tests {
         let contents = [
             Content::Filler,
             Content::Packet(Packet::zeroed()),
-            Content::Reply { id: [3; 16], payload: Box::new([4; PAYLOAD_LEN]) },
-            Content::Hello { network: NetworkId::new([5; 32]), token: vec![6; 255] },
-            Content::Welcome { tag: ClientTag([7; 8]), mailbox: MailboxId::new([8; 16]) },
+            Content::Reply {
+                id: [3; 16],
+                payload: Box::new([4; PAYLOAD_LEN]),
+            },
+            Content::Hello {
+                network: NetworkId::new([5; 32]),
+                token: vec![6; 255],
+            },
+            Content::Welcome {
+                tag: ClientTag([7; 8]),
+                mailbox: MailboxId::new([8; 16]),
+            },
             Content::Refused(Refusal::Full),
         ];
         for content in contents {
-            let bytes = encode(&Frame { ack: 1, seq: 2, content });
+            let bytes = encode(&Frame {
+                ack: 1,
+                seq: 2,
+                content,
+            });
             assert_eq!(bytes.len(), FRAME_LEN);
             let back = decode(&bytes).unwrap();
             assert_eq!((back.ack, back.seq), (1, 2));
@@ -205,7 +226,11 @@ mod tests {
     #[test]
     fn other_bytes_are_no_frame() {
         assert!(decode(&[]).is_none());
-        let mut bytes = encode(&Frame { ack: 0, seq: 0, content: Content::Filler });
+        let mut bytes = encode(&Frame {
+            ack: 0,
+            seq: 0,
+            content: Content::Filler,
+        });
         assert!(decode(&bytes[1..]).is_none());
         bytes[0] = 6;
         assert!(decode(&bytes).is_none());

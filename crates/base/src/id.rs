@@ -106,7 +106,13 @@ impl NodeId {
     /// The id of the node with this identity: `public_key` in libp2p's protobuf form, so keys of any type fit.
     #[must_use]
     pub fn of(public_key: &[u8]) -> Self {
-        Self(Sha256::new().chain_update(b"mizzle node\0").chain_update(public_key).finalize().into())
+        Self(
+            Sha256::new()
+                .chain_update(b"mizzle node\0")
+                .chain_update(public_key)
+                .finalize()
+                .into(),
+        )
     }
 }
 

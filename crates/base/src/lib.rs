@@ -1,4 +1,4 @@
-//! What every part of mizzle names alike: [`Time`], [ids](id), the [profile](profile) of a network, its
+//! What every part of mizzle names alike: [`Time`], [ids](id), the [profile] of a network, its
 //! [document], the [frames](frame) of the gateway link.
 //!
 //! No I/O, no clock, no entropy: [`Time`] and [`Rng`] are handed to a core by whoever runs it. Packets are

@@ -53,7 +53,9 @@ pub enum ProfileError {
         range: &'static str,
     },
     /// More packets come back than the downlink has frames for.
-    #[error("`downlink_per_s` must hold the loops and the replies: at least loop_per_s + 5 x payload_per_s x reply_fraction")]
+    #[error(
+        "`downlink_per_s` must hold the loops and the replies: at least loop_per_s + 5 x payload_per_s x reply_fraction"
+    )]
     DownlinkTooSlow,
 }
 
@@ -118,14 +120,62 @@ impl Profile {
     /// The first that is wrong.
     pub fn check(&self) -> Result<(), ProfileError> {
         let ranges: [(&'static str, f64, f64, f64, &'static str); 8] = [
-            ("mean_delay_ms", self.mean_delay_ms, 1.0, MAX_MEAN_DELAY_MS, "between 1 and 4700"),
-            ("payload_per_s", self.payload_per_s, 0.001, 10_000.0, "between 0.001 and 10000"),
-            ("loop_per_s", self.loop_per_s, 0.001, 10_000.0, "between 0.001 and 10000"),
-            ("drop_per_s", self.drop_per_s, 0.001, 10_000.0, "between 0.001 and 10000"),
-            ("reply_fraction", self.reply_fraction, 0.01, 0.99, "between 0.01 and 0.99"),
-            ("downlink_per_s", self.downlink_per_s, 0.001, 50_000.0, "between 0.001 and 50000"),
-            ("node_loop_per_s", self.node_loop_per_s, 0.001, 10_000.0, "between 0.001 and 10000"),
-            ("reply_due_mean_ms", self.reply_due_mean_ms, 1.0, 60_000.0, "between 1 and 60000"),
+            (
+                "mean_delay_ms",
+                self.mean_delay_ms,
+                1.0,
+                MAX_MEAN_DELAY_MS,
+                "between 1 and 4700",
+            ),
+            (
+                "payload_per_s",
+                self.payload_per_s,
+                0.001,
+                10_000.0,
+                "between 0.001 and 10000",
+            ),
+            (
+                "loop_per_s",
+                self.loop_per_s,
+                0.001,
+                10_000.0,
+                "between 0.001 and 10000",
+            ),
+            (
+                "drop_per_s",
+                self.drop_per_s,
+                0.001,
+                10_000.0,
+                "between 0.001 and 10000",
+            ),
+            (
+                "reply_fraction",
+                self.reply_fraction,
+                0.01,
+                0.99,
+                "between 0.01 and 0.99",
+            ),
+            (
+                "downlink_per_s",
+                self.downlink_per_s,
+                0.001,
+                50_000.0,
+                "between 0.001 and 50000",
+            ),
+            (
+                "node_loop_per_s",
+                self.node_loop_per_s,
+                0.001,
+                10_000.0,
+                "between 0.001 and 10000",
+            ),
+            (
+                "reply_due_mean_ms",
+                self.reply_due_mean_ms,
+                1.0,
+                60_000.0,
+                "between 1 and 60000",
+            ),
         ];
         for (field, value, low, high, range) in ranges {
             // Written so that NaN is out of range too.
@@ -195,7 +245,11 @@ mod tests {
     fn shipped_profiles_are_sound() {
         for p in [Profile::chat(), Profile::browse(), Profile::bulk()] {
             p.check().unwrap();
-            assert!((p.node_loop_per_s - 1_000.0 / p.mean_delay_ms).abs() < 1e-9, "λ_M = µ in {}", p.name);
+            assert!(
+                (p.node_loop_per_s - 1_000.0 / p.mean_delay_ms).abs() < 1e-9,
+                "λ_M = µ in {}",
+                p.name
+            );
         }
     }
 
@@ -210,8 +264,17 @@ mod tests {
     fn bad_numbers_are_named() {
         let mut p = Profile::browse();
         p.payload_per_s = f64::NAN;
-        assert!(matches!(p.check(), Err(ProfileError::OutOfRange { field: "payload_per_s", .. })));
-        let slow = Profile { downlink_per_s: 10.0, ..Profile::browse() };
+        assert!(matches!(
+            p.check(),
+            Err(ProfileError::OutOfRange {
+                field: "payload_per_s",
+                ..
+            })
+        ));
+        let slow = Profile {
+            downlink_per_s: 10.0,
+            ..Profile::browse()
+        };
         assert_eq!(slow.check(), Err(ProfileError::DownlinkTooSlow));
         let long = Profile::chat().with_mean_delay_ms(4_701.0);
         assert!(long.check().is_err());

@@ -10,6 +10,7 @@ mod sessions;
 mod surbs;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ use mizzle_traffic::route::Route;
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
 use rand_core::{Rng as _, SeedableRng as _};
 
-pub use sessions::{StreamEvent, StreamKey};
 use sessions::{Sessions, Speaks};
+pub use sessions::{StreamEvent, StreamKey};
 use surbs::{Owner, Surbs};
 
 /// How long before its slot a packet is built. Data that comes later waits for another slot.
@@ -40,16 +41,31 @@ const TOO_LATE: Duration = Duration::from_secs(1);
 /// A gateway that doesn't answer is asked again after so long.
 const HELLO_AGAIN: Duration = Duration::from_secs(5);
 
+/// A clock that goes back by more than this between two calls was set.
+const JUMP: Duration = Duration::from_secs(1);
+
 /// Bounds of a client core.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     sessions: usize,
     token: Vec<u8>,
 }
 
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the token, which is a secret.
+        f.debug_struct("Config")
+            .field("sessions", &self.sessions)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
-        Self { sessions: 512, token: Vec::new() }
+        Self {
+            sessions: 512,
+            token: Vec::new(),
+        }
     }
 }
 
@@ -78,7 +94,8 @@ pub enum Input {
     LinkDown,
     /// A frame from the gateway.
     Frame(Box<[u8]>),
-    /// Time passed.
+    /// Time passed. Packets leave on this alone: if it is told when [`Client::deadline`] is over and at no other moment,
+    /// what else happens moves no packet by a microsecond.
     Tick,
 }
 
@@ -102,8 +119,13 @@ pub struct NoSuchGateway;
 enum Link {
     Down,
     /// Said hello; says it again at this time.
-    Waiting { again_at: Time },
-    Up { tag: ClientTag, slots: Box<Slots> },
+    Waiting {
+        again_at: Time,
+    },
+    Up {
+        tag: ClientTag,
+        slots: Box<Slots>,
+    },
 }
 
 struct Ready {
@@ -122,6 +144,7 @@ pub struct Client {
     surbs: Surbs,
     loops: Ledger,
     rng: Rng,
+    told: Time,
     /// Next downlink number that is expected, of the mailbox with this tag.
     expected: (Option<ClientTag>, u64),
     actions: VecDeque<Action>,
@@ -133,15 +156,28 @@ impl Client {
     ///
     /// # Errors
     /// When the document lists no such gateway.
-    pub fn new(config: Config, document: Arc<Document>, gateway: &NodeId, mut rng: Rng) -> Result<Self, NoSuchGateway> {
-        let gateway =
-            document.node(gateway).filter(|n| n.role == Role::Gateway).ok_or(NoSuchGateway)?.clone();
+    pub fn new(
+        config: Config,
+        document: Arc<Document>,
+        gateway: &NodeId,
+        mut rng: Rng,
+    ) -> Result<Self, NoSuchGateway> {
+        let gateway = document
+            .node(gateway)
+            .filter(|n| n.role == Role::Gateway)
+            .ok_or(NoSuchGateway)?
+            .clone();
         let profile = document.profile();
         let life = profile.surb_life();
         // All that can be out within that life, and half as much again.
         let most_out = (profile.returning_per_s() * life.as_secs_f64() * 1.5) as usize + 1_000;
         let patience = profile.path_q999(4) + Duration::from_secs(2);
-        let sessions = Sessions::new(config.sessions, &document, &gateway, Rng::from_seed(draw::bytes(&mut rng)));
+        let sessions = Sessions::new(
+            config.sessions,
+            &document,
+            &gateway,
+            Rng::from_seed(draw::bytes(&mut rng)),
+        );
         Ok(Self {
             config,
             gateway,
@@ -151,6 +187,7 @@ impl Client {
             surbs: Surbs::new(life, most_out),
             loops: Ledger::new(patience, 65_536),
             rng,
+            told: Time::ZERO,
             expected: (None, 1),
             actions: VecDeque::new(),
             counters: Counters::default(),
@@ -160,19 +197,19 @@ impl Client {
 
     /// Tells the core what happened at `now`.
     pub fn handle(&mut self, now: Time, input: Input) {
+        if self.told.since(now) > JUMP {
+            self.set_back(now);
+        }
+        self.told = now;
         match input {
             Input::LinkUp => self.hello(now),
-            Input::LinkDown => {
-                self.link = Link::Down;
-                self.ready.clear();
-            }
+            Input::LinkDown => self.link_down(),
             Input::Frame(bytes) => self.frame(now, &bytes),
-            Input::Tick => {}
+            Input::Tick => self.serve_slots(now),
         }
         if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {
             self.hello(now);
         }
-        self.serve_slots(now);
         self.counters.add("surb.lost", self.surbs.expire(now));
         self.loops.expire(now);
         self.sessions.handle_timeouts(now);
@@ -194,7 +231,10 @@ impl Client {
             Link::Waiting { again_at } => Some(*again_at),
             Link::Down => None,
         };
-        [next_ready, next_slot, self.sessions.deadline()].into_iter().flatten().min()
+        [next_ready, next_slot, self.sessions.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Opens a stream. Its outcome comes as [`StreamEvent::Opened`] or [`StreamEvent::Failed`].
@@ -253,10 +293,38 @@ impl Client {
         matches!(self.link, Link::Up { .. })
     }
 
+    /// The clock was set back: what waits for a moment would wait until it is where it was.
+    fn set_back(&mut self, now: Time) {
+        let by = self.told.since(now);
+        match &mut self.link {
+            Link::Down => {}
+            Link::Waiting { again_at } => *again_at = *again_at - by,
+            Link::Up { slots, .. } => slots.shift_back(by),
+        }
+        self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
+        self.sessions.set_back(now);
+    }
+
+    /// What is ready was for the slots of the link that is gone.
+    fn link_down(&mut self) {
+        self.link = Link::Down;
+        self.ready.clear();
+    }
+
     fn hello(&mut self, now: Time) {
-        self.link = Link::Waiting { again_at: now + HELLO_AGAIN };
-        let content = Content::Hello { network: self.document.network(), token: self.config.token.clone() };
-        self.send(frame::encode(&Frame { ack: self.expected.1, seq: 0, content }));
+        self.ready.clear();
+        self.link = Link::Waiting {
+            again_at: now + HELLO_AGAIN,
+        };
+        let content = Content::Hello {
+            network: self.document.network(),
+            token: self.config.token.clone(),
+        };
+        self.send(frame::encode(&Frame {
+            ack: self.expected.1,
+            seq: 0,
+            content,
+        }));
     }
 
     fn send(&mut self, frame: Box<[u8]>) {
@@ -284,6 +352,10 @@ impl Client {
                     self.counters.count("drop.downlink_out_of_order");
                 }
             }
+            // A second hello may be answered too, and an answer come late: slots begin once for each link.
+            Content::Welcome { .. } | Content::Refused(_) if !matches!(self.link, Link::Waiting { .. }) => {
+                self.counters.count("drop.not_asked");
+            }
             Content::Welcome { tag, .. } => {
                 if self.expected.0 != Some(tag) {
                     self.expected = (Some(tag), 1);
@@ -294,7 +366,7 @@ impl Client {
                 self.actions.push_back(Action::Admitted);
             }
             Content::Refused(why) => {
-                self.link = Link::Down;
+                self.link_down();
                 self.actions.push_back(Action::Refused(why));
             }
             Content::Packet(_) | Content::Hello { .. } => self.counters.count("drop.bad_frame"),
@@ -316,10 +388,15 @@ impl Client {
         match owner {
             Owner::Drop => self.counters.count("reply.filler"),
             Owner::Session(session) => {
-                let Some((_, message)) = payload.split_first_chunk::<{ mizzle_sphinx::PAYLOAD_LEN - MESSAGE_LEN }>() else {
+                let Some((_, message)) =
+                    payload.split_first_chunk::<{ mizzle_sphinx::PAYLOAD_LEN - MESSAGE_LEN }>()
+                else {
                     return;
                 };
-                let body = message.try_into().ok().and_then(|m| unpad(Dialect::Lioness, m).ok());
+                let body = message
+                    .try_into()
+                    .ok()
+                    .and_then(|m| unpad(Dialect::Lioness, m).ok());
                 match body {
                     None => self.counters.count("drop.bad_padding"),
                     Some(body) => {
@@ -334,13 +411,17 @@ impl Client {
     /// Builds the packets of slots that come within [`LEAD`], and sends those whose time is now.
     fn serve_slots(&mut self, now: Time) {
         loop {
-            let Link::Up { tag, slots } = &mut self.link else { return };
+            let Link::Up { tag, slots } = &mut self.link else {
+                return;
+            };
             let next_at = slots.next_at();
-            if next_at - LEAD > now {
+            // Nothing is later than `FAR_FUTURE`, so the slot after it would be at it again, for ever.
+            if next_at - LEAD > now || next_at == Time::FAR_FUTURE {
                 break;
             }
             if now.since(next_at) > TOO_LATE {
-                self.counters.add("slot.skipped", slots.skip_to(now));
+                slots.skip_to(now);
+                self.counters.count("slot.pause");
                 continue;
             }
             let (tag, slot) = (*tag, slots.draw());
@@ -349,7 +430,14 @@ impl Client {
                 self.counters.count("slot.unready");
             }
         }
-        while let Some(mut next) = self.ready.pop_front_if(|r| r.at <= now) {
+        while self.ready.front().is_some_and(|r| r.at <= now) {
+            let Some(mut next) = self.ready.pop_front() else {
+                break;
+            };
+            if now.since(next.at) > TOO_LATE {
+                self.counters.count("slot.late");
+                continue;
+            }
             frame::set_ack(&mut next.frame, self.expected.1);
             self.send(next.frame);
         }
@@ -367,7 +455,14 @@ impl Client {
             return self.counters.count("slot.unbuilt");
         }
         let content = Content::Packet(packet);
-        self.ready.push_back(Ready { at: slot.at, frame: frame::encode(&Frame { ack: 0, seq: 0, content }) });
+        self.ready.push_back(Ready {
+            at: slot.at,
+            frame: frame::encode(&Frame {
+                ack: 0,
+                seq: 0,
+                content,
+            }),
+        });
     }
 
     fn build_loop(&mut self, at: Time, tag: ClientTag, packet: &mut Packet) -> Option<()> {
@@ -393,31 +488,56 @@ impl Client {
         may_speak: bool,
         packet: &mut Packet,
     ) -> Option<()> {
-        let speaker = if may_speak { self.sessions.pick(now, gateway, kind) } else { None };
+        let speaker = if may_speak {
+            self.sessions.pick(now, gateway, kind)
+        } else {
+            None
+        };
         let document = Arc::clone(&self.document);
         let last = document.node(&gateway)?;
         let mut surbs = Vec::new();
         if kind == Kind::Reply {
-            let owner = speaker.as_ref().map_or(Owner::Drop, |s| Owner::Session(s.session));
+            let owner = speaker
+                .as_ref()
+                .map_or(Owner::Drop, |s| Owner::Session(s.session));
             surbs = self.build_surbs(now, tag, last, owner)?;
         }
         let body = pad_in_place(MAX_BODY_LEN, packet.message_mut());
         let destination = match speaker {
             Some(Speaks { session, mailbox }) if self.sessions.fill(now, session, &surbs, &mut body[1..]) => {
                 body[0] = CODEC_STREAM;
-                self.counters.count(if kind == Kind::Data { "slot.data" } else { "slot.reply_data" });
+                self.counters.count(if kind == Kind::Data {
+                    "slot.data"
+                } else {
+                    "slot.reply_data"
+                });
                 mailbox
             }
             _ => {
                 self.rng.fill_bytes(body);
-                body[0] = if kind == Kind::Reply { SURBS_PER_REPLY_SLOT as u8 } else { 0 };
+                body[0] = if kind == Kind::Reply {
+                    SURBS_PER_REPLY_SLOT as u8
+                } else {
+                    0
+                };
                 body[1..=surbs.len()].copy_from_slice(&surbs);
-                self.counters.count(if kind == Kind::Data { "slot.drop" } else { "slot.reply_drop" });
+                self.counters.count(if kind == Kind::Data {
+                    "slot.drop"
+                } else {
+                    "slot.reply_drop"
+                });
                 MailboxId::DROP
             }
         };
         let route = Route::between(&mut self.rng, &document, &self.gateway, last);
-        build_in_place(Dialect::Lioness, &mut self.rng, &route.hops(), &destination.to_address(), packet).ok()
+        build_in_place(
+            Dialect::Lioness,
+            &mut self.rng,
+            &route.hops(),
+            &destination.to_address(),
+            packet,
+        )
+        .ok()
     }
 
     fn build_surbs(&mut self, now: Time, tag: ClientTag, holder: &Node, owner: Owner) -> Option<Vec<u8>> {
@@ -425,8 +545,13 @@ impl Client {
         for chunk in out.chunks_exact_mut(SURB_LEN) {
             let random = draw::bytes(&mut self.rng);
             let route = Route::between(&mut self.rng, &self.document, holder, &self.gateway);
-            let (surb, keys) =
-                build_surb(Dialect::Lioness, &mut self.rng, &route.hops(), &tag.reply_id(random)).ok()?;
+            let (surb, keys) = build_surb(
+                Dialect::Lioness,
+                &mut self.rng,
+                &route.hops(),
+                &tag.reply_id(random),
+            )
+            .ok()?;
             surb.to_bytes(chunk.try_into().ok()?);
             self.surbs.insert(now, random, keys, owner);
         }

@@ -4,7 +4,7 @@
 //! The design's End to end section: a stream is its own session unless user, password and target host equal those of
 //! a live one younger than ten minutes; an exit in one's own gateway, or of its operator, is never used.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub enum StreamEvent {
     Readable,
     /// There is room to write again.
     Writable,
-    /// The other side ended, and everything was read.
+    /// The other side ended, and everything was read. Once what was written is delivered too, the stream is forgotten.
     Ended,
 }
 
@@ -61,9 +61,20 @@ struct Live {
     isolation: Isolation,
     host: Host,
     since: Time,
-    streams: BTreeMap<StreamId, StreamKey>,
+    streams: BTreeMap<StreamId, Known>,
+    /// When it is in `Sessions::wakeups`.
+    wakes_at: Option<Time>,
     /// Turn at which a slot of each kind served it last: the one that waited longest is next.
     served: [u64; 2],
+}
+
+/// A stream that is not over.
+struct Known {
+    key: StreamKey,
+    /// The other side ended, and everything was read.
+    ended: bool,
+    /// This side ended, and the exit has everything.
+    delivered: bool,
 }
 
 /// See the [module](self).
@@ -72,6 +83,8 @@ pub(crate) struct Sessions {
     exits: Vec<Exit>,
     live: BTreeMap<u64, Live>,
     streams: BTreeMap<StreamKey, (u64, StreamId)>,
+    /// When each session wants to be asked.
+    wakeups: BTreeSet<(Time, u64)>,
     next_id: u64,
     turn: u64,
     rng: Rng,
@@ -81,7 +94,8 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub(crate) fn new(capacity: usize, document: &Document, own: &Node, rng: Rng) -> Self {
-        let same_hands = |g: &Node| g.id == own.id || (!own.operator.is_empty() && g.operator == own.operator);
+        let same_hands =
+            |g: &Node| g.id == own.id || (!own.operator.is_empty() && g.operator == own.operator);
         let exits = document
             .gateways()
             .filter(|g| !same_hands(g))
@@ -101,6 +115,7 @@ impl Sessions {
             exits,
             live: BTreeMap::new(),
             streams: BTreeMap::new(),
+            wakeups: BTreeSet::new(),
             next_id: 0,
             turn: 0,
             rng,
@@ -119,25 +134,48 @@ impl Sessions {
 
     pub(crate) fn open(&mut self, now: Time, request: OpenRequest) -> Result<StreamKey, OpenError> {
         let OpenRequest { target, isolation } = request;
-        let id = match self.shareable(now, &target, &isolation) {
-            Some(id) => id,
-            None => self.connect(now, &target, isolation)?,
+        let fits = |live: &Live| {
+            live.isolation.may_share(&isolation)
+                && live.host == target.host
+                && now.since(live.since) < SHARED_FOR
         };
-        let live = self.live.get_mut(&id).ok_or(OpenError::General)?;
-        let stream = live.session.open(now, &target)?;
-        self.next_id += 1;
-        let key = StreamKey(self.next_id);
-        live.streams.insert(stream, key);
-        self.streams.insert(key, (id, stream));
-        self.counters.count("stream.opened");
-        Ok(key)
+        let shareable: Vec<u64> = self
+            .live
+            .iter()
+            .filter(|(_, live)| fits(live))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in shareable {
+            // One that is about to end, or has its most streams, says no.
+            if let Ok(key) = self.begin(now, id, &target) {
+                return Ok(key);
+            }
+        }
+        let id = self.connect(now, &target, isolation)?;
+        let key = self.begin(now, id, &target);
+        if key.is_err() {
+            self.remove(id);
+        }
+        key
     }
 
-    fn shareable(&self, now: Time, target: &Target, isolation: &Isolation) -> Option<u64> {
-        let fits = |live: &Live| {
-            live.isolation.may_share(isolation) && live.host == target.host && now.since(live.since) < SHARED_FOR
-        };
-        self.live.iter().find(|(_, live)| fits(live)).map(|(&id, _)| id)
+    fn begin(&mut self, now: Time, id: u64, target: &Target) -> Result<StreamKey, OpenError> {
+        let live = self.live.get_mut(&id).ok_or(OpenError::General)?;
+        let stream = live.session.open(now, target)?;
+        self.next_id += 1;
+        let key = StreamKey(self.next_id);
+        live.streams.insert(
+            stream,
+            Known {
+                key,
+                ended: false,
+                delivered: false,
+            },
+        );
+        self.streams.insert(key, (id, stream));
+        self.counters.count("stream.opened");
+        self.collect(id);
+        Ok(key)
     }
 
     fn connect(&mut self, now: Time, target: &Target, isolation: Isolation) -> Result<u64, OpenError> {
@@ -153,8 +191,16 @@ impl Sessions {
         let rng = Rng::from_seed(draw::bytes(&mut self.rng));
         let session = Session::connect(exit.params.clone(), &exit.stream_key, rng, now);
         self.next_id += 1;
-        let (host, streams) = (target.host.clone(), BTreeMap::new());
-        let live = Live { session, exit: chosen, isolation, host, since: now, streams, served: [0; 2] };
+        let live = Live {
+            session,
+            exit: chosen,
+            isolation,
+            host: target.host.clone(),
+            since: now,
+            streams: BTreeMap::new(),
+            wakes_at: None,
+            served: [0; 2],
+        };
         self.live.insert(self.next_id, live);
         self.counters.count("session.begun");
         Ok(self.next_id)
@@ -168,7 +214,8 @@ impl Sessions {
     }
 
     pub(crate) fn write(&mut self, key: StreamKey, data: &[u8]) -> usize {
-        self.with(key, |session, stream| session.write(stream, data)).unwrap_or(0)
+        self.with(key, |session, stream| session.write(stream, data))
+            .unwrap_or(0)
     }
 
     pub(crate) fn finish(&mut self, key: StreamKey) {
@@ -176,17 +223,21 @@ impl Sessions {
     }
 
     pub(crate) fn reset(&mut self, key: StreamKey) {
-        self.with(key, |session, stream| session.reset(stream, OpenError::Closed.code()));
+        self.with(key, |session, stream| {
+            session.reset(stream, OpenError::Closed.code())
+        });
         self.remove_stream(key);
     }
 
     pub(crate) fn read(&mut self, key: StreamKey, max: usize) -> Option<Bytes> {
-        self.with(key, |session, stream| session.read(stream, max)).flatten()
+        self.with(key, |session, stream| session.read(stream, max))
+            .flatten()
     }
 
     /// The session that a slot at this gateway serves, if any has a use for it. Asked only after the slot was drawn.
     pub(crate) fn pick(&mut self, now: Time, gateway: NodeId, kind: Kind) -> Option<Speaks> {
         self.turn += 1;
+        let exit = self.exits.iter().position(|exit| exit.gateway == gateway)?;
         let which = usize::from(kind == Kind::Reply);
         // Most wanted first; among equals the one that waited longest.
         let idle_turn = self.turn.is_multiple_of(IDLE_TURN);
@@ -203,17 +254,22 @@ impl Sessions {
                 },
             }
         };
-        let here = self.live.iter().filter(|(_, live)| self.exits[live.exit].gateway == gateway);
+        let here = self.live.iter().filter(|(_, live)| live.exit == exit);
         let ranked = here.filter_map(|(&id, live)| Some((rank(live)?, live.served[which], id)));
         let (_, _, id) = ranked.min()?;
         let live = self.live.get_mut(&id)?;
         live.served[which] = self.turn;
-        Some(Speaks { session: id, mailbox: self.exits[live.exit].mailbox })
+        Some(Speaks {
+            session: id,
+            mailbox: self.exits[exit].mailbox,
+        })
     }
 
     /// Writes the session's next packet into `out`; false if it has none after all.
     pub(crate) fn fill(&mut self, now: Time, id: u64, surbs: &[u8], out: &mut [u8]) -> bool {
-        let Some(live) = self.live.get_mut(&id) else { return false };
+        let Some(live) = self.live.get_mut(&id) else {
+            return false;
+        };
         let filled = live.session.fill(now, surbs, out).is_some();
         self.collect(id);
         filled
@@ -221,7 +277,9 @@ impl Sessions {
 
     /// A packet came back on a SURB of this session.
     pub(crate) fn receive(&mut self, now: Time, id: u64, body: &[u8]) {
-        let Some(live) = self.live.get_mut(&id) else { return self.counters.count("drop.session_over") };
+        let Some(live) = self.live.get_mut(&id) else {
+            return self.counters.count("drop.session_over");
+        };
         if let Err(why) = live.session.receive(now, body) {
             self.counters.count(why.name());
         }
@@ -229,54 +287,119 @@ impl Sessions {
     }
 
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.live.values().filter_map(|live| live.session.deadline()).min()
+        self.wakeups.first().map(|w| w.0)
     }
 
     pub(crate) fn handle_timeouts(&mut self, now: Time) {
-        let due = |live: &Live| live.session.deadline().is_some_and(|at| at <= now);
-        let ids: Vec<u64> = self.live.iter().filter(|(_, live)| due(live)).map(|(&id, _)| id).collect();
-        for id in ids {
-            if let Some(live) = self.live.get_mut(&id) {
-                live.session.handle_timeout(now);
-            }
-            self.collect(id);
-        }
+        // Each once: what it wants next may be due already, and is served in the next turn.
+        let due: Vec<u64> = self
+            .wakeups
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|&(_, id)| id)
+            .collect();
+        due.into_iter().for_each(|id| self.wake(now, id));
     }
 
-    /// Turns what happened in a session into events of its streams.
+    /// The clock was set back. Sessions keep a time of their own; each learns of the step when it is told the time.
+    pub(crate) fn set_back(&mut self, now: Time) {
+        let all: Vec<u64> = self.live.keys().copied().collect();
+        all.into_iter().for_each(|id| self.wake(now, id));
+    }
+
+    fn wake(&mut self, now: Time, id: u64) {
+        if let Some(live) = self.live.get_mut(&id) {
+            live.session.handle_timeout(now);
+        }
+        self.collect(id);
+    }
+
+    /// After anything was done with a session: turns what happened in it into events of its streams, and notes when it
+    /// wants to be asked.
     fn collect(&mut self, id: u64) {
-        loop {
-            let Some(live) = self.live.get_mut(&id) else { return };
-            let Some(event) = live.session.poll_event() else { return };
-            let (stream, event) = match event {
-                Event::Opened(stream) => (stream, StreamEvent::Opened),
-                Event::OpenFailed(stream, why) => (stream, StreamEvent::Failed(why)),
-                Event::Readable(stream) => (stream, StreamEvent::Readable),
-                Event::Writable(stream) => (stream, StreamEvent::Writable),
-                Event::Finished(stream) => (stream, StreamEvent::Ended),
-                Event::Reset(stream, code) => (stream, StreamEvent::Failed(OpenError::from_code(code))),
-                Event::Delivered(_) | Event::Incoming(..) => continue,
-                Event::Closed(_) => {
-                    self.counters.count("session.ended");
-                    if let Some(live) = self.live.remove(&id) {
-                        for key in live.streams.into_values() {
-                            self.streams.remove(&key);
-                            self.events.push_back((key, StreamEvent::Failed(OpenError::Closed)));
-                        }
-                    }
-                    return;
-                }
-            };
-            let Some(&key) = live.streams.get(&stream) else { continue };
-            if matches!(event, StreamEvent::Failed(_)) {
-                self.remove_stream(key);
+        while let Some(live) = self.live.get_mut(&id) {
+            match live.session.poll_event() {
+                Some(event) => self.session_event(id, event),
+                None => break,
             }
-            self.events.push_back((key, event));
+        }
+        let Some(live) = self.live.get_mut(&id) else {
+            return;
+        };
+        let at = live.session.deadline();
+        if at != live.wakes_at {
+            let old = std::mem::replace(&mut live.wakes_at, at);
+            old.map(|at| self.wakeups.remove(&(at, id)));
+            self.wakeups.extend(at.map(|at| (at, id)));
         }
     }
 
+    fn session_event(&mut self, id: u64, event: Event) {
+        match event {
+            Event::Opened(stream) => self.stream_event(id, stream, StreamEvent::Opened),
+            Event::OpenFailed(stream, why) => self.stream_event(id, stream, StreamEvent::Failed(why)),
+            Event::Readable(stream) => self.stream_event(id, stream, StreamEvent::Readable),
+            Event::Writable(stream) => self.stream_event(id, stream, StreamEvent::Writable),
+            Event::Finished(stream) => self.stream_event(id, stream, StreamEvent::Ended),
+            Event::Reset(stream, code) => {
+                let why = match code {
+                    Session::RESET_CLOSED => OpenError::Closed,
+                    Session::RESET_TIMEOUT => OpenError::Timeout,
+                    code => OpenError::from_code(code),
+                };
+                self.stream_event(id, stream, StreamEvent::Failed(why));
+            }
+            Event::Delivered(stream) => {
+                if let Some(known) = self
+                    .live
+                    .get_mut(&id)
+                    .and_then(|live| live.streams.get_mut(&stream))
+                {
+                    known.delivered = true;
+                    if known.ended {
+                        let key = known.key;
+                        self.remove_stream(key);
+                    }
+                }
+            }
+            Event::Incoming(..) => {}
+            Event::Closed(_) => {
+                self.counters.count("session.ended");
+                self.remove(id);
+            }
+        }
+    }
+
+    fn stream_event(&mut self, id: u64, stream: StreamId, event: StreamEvent) {
+        let known = self
+            .live
+            .get_mut(&id)
+            .and_then(|live| live.streams.get_mut(&stream));
+        let Some(known) = known else { return };
+        known.ended |= event == StreamEvent::Ended;
+        let key = known.key;
+        if matches!(event, StreamEvent::Failed(_)) || (known.ended && known.delivered) {
+            self.remove_stream(key);
+        }
+        self.events.push_back((key, event));
+    }
+
+    /// Forgets a session. Its streams have failed before, but for those whose end was on its way.
+    fn remove(&mut self, id: u64) {
+        let Some(live) = self.live.remove(&id) else { return };
+        live.wakes_at.map(|at| self.wakeups.remove(&(at, id)));
+        for known in live.streams.into_values() {
+            self.streams.remove(&known.key);
+            self.events
+                .push_back((known.key, StreamEvent::Failed(OpenError::Closed)));
+        }
+    }
+
+    /// Forgets a stream that is over or has failed.
     fn remove_stream(&mut self, key: StreamKey) {
-        let Some((id, stream)) = self.streams.remove(&key) else { return };
+        let Some((id, stream)) = self.streams.remove(&key) else {
+            return;
+        };
         if let Some(live) = self.live.get_mut(&id) {
             live.streams.remove(&stream);
         }

@@ -25,13 +25,21 @@ pub(crate) struct Surbs {
 
 impl Surbs {
     pub(crate) fn new(life: Duration, capacity: usize) -> Self {
-        Self { life, capacity, out: BTreeMap::new(), by_age: VecDeque::new() }
+        Self {
+            life,
+            capacity,
+            out: BTreeMap::new(),
+            by_age: VecDeque::new(),
+        }
     }
 
-    /// Notes a SURB made at `now`. When there are too many the oldest goes: it is the likeliest to be lost.
+    /// Notes a SURB made at `now`. When there are too many, those of which the packet came back counted until their time is
+    /// over, the oldest goes: it is the likeliest to be lost.
     pub(crate) fn insert(&mut self, now: Time, id: [u8; 8], keys: SurbKeys, owner: Owner) {
-        while self.out.len() >= self.capacity {
-            let Some((_, oldest)) = self.by_age.pop_front() else { break };
+        while self.by_age.len() >= self.capacity {
+            let Some((_, oldest)) = self.by_age.pop_front() else {
+                break;
+            };
             self.out.remove(&oldest);
         }
         self.out.insert(id, (keys, owner));

@@ -5,7 +5,7 @@
 //! retransmission are `mizzle-stream`'s; sockets and names are the shell's; which addresses are allowed is
 //! [`crate::policy`]'s, asked here for the very address that is connected to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
 use mizzle_base::{Counters, Document, NodeId, Rng, Time};
 use mizzle_sphinx::{Dialect, MAX_BODY_LEN, Packet, pad_in_place, unpad, use_surb_in_place};
 use mizzle_stream::{
-    Acceptor, Arrival, CODEC_STREAM, DropReason, Event, Host, OpenError, Params, Received, Session, StreamId, Target,
+    Acceptor, Arrival, CODEC_STREAM, DropReason, Event, Host, Initial, OpenError, Params, Received, Session,
+    StreamId, Target,
 };
 use mizzle_traffic::draw;
 use mizzle_traffic::reply::{ReplySlots, decode_surbs};
@@ -24,14 +25,18 @@ use crate::policy::Policy;
 
 /// A connection to the outside.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub struct ConnId(pub u64);
+pub struct ConnId(u64);
 
 /// Bytes written to a connection and not yet taken by the socket, before the core holds back more.
 const UNWRITTEN: usize = 256 * 1024;
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
-/// Most bytes asked of a connection at once.
+/// Most and fewest bytes asked of a connection at once: room in a session comes back by the packet, and each reading has
+/// its price.
 const READ: usize = 64 * 1024;
+const READ_AT_LEAST: usize = 4 * 1024;
+/// A clock that goes back by more than this between two calls was set.
+const JUMP: Duration = Duration::from_secs(1);
 
 /// Bounds of an exit core.
 #[derive(Clone, Debug)]
@@ -56,7 +61,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Most sessions at a time; a new one beyond it is dropped and counted, and its client tries elsewhere. A session
+    /// Most sessions at a time; a new one beyond it is dropped and counted, and its client hears of a time-out. A session
     /// holds up to some 9 MB while its client reads slower than its targets send, else some 40 KB.
     #[must_use]
     pub fn with_sessions(mut self, n: usize) -> Self {
@@ -123,7 +128,7 @@ pub enum Action {
     Write(ConnId, Bytes),
     /// Nothing more will be written.
     Finish(ConnId),
-    /// Close at once, with a reset where there is such a thing.
+    /// Close at once, with a reset where there is such a thing. May be said of a connection that is gone.
     Abort(ConnId),
     /// Both directions ended in order: let the connection end by itself.
     Forget(ConnId),
@@ -131,10 +136,16 @@ pub enum Action {
     Mix(Packet),
 }
 
+#[derive(Clone, Copy)]
 enum State {
-    Resolving { port: u16 },
+    Resolving {
+        port: u16,
+    },
     Connecting,
     Open,
+    /// It broke after the target had ended. What the target sent is still delivered; what the client still sends
+    /// goes nowhere.
+    Deaf,
 }
 
 struct Conn {
@@ -155,9 +166,11 @@ struct Live {
     conns: BTreeMap<StreamId, ConnId>,
     bytes: u64,
     over_its_bytes: bool,
+    /// When it is in `Exit::wakeups`.
+    wakes_at: Option<Time>,
 }
 
-/// An exit core; see the [module](self).
+/// An exit core: [`Self::handle`], [`Self::poll`], [`Self::deadline`].
 pub struct Exit {
     config: Config,
     policy: Policy,
@@ -165,8 +178,12 @@ pub struct Exit {
     conns: BTreeMap<ConnId, Conn>,
     acceptor: Acceptor<u64>,
     surbs: ReplySlots<u64>,
+    /// When each session wants to be asked, and when each connection that isn't open is given up.
+    wakeups: BTreeSet<(Time, u64)>,
+    connecting: BTreeSet<(Time, ConnId)>,
     next_id: u64,
     rng: Rng,
+    told: Time,
     actions: VecDeque<Action>,
     counters: Counters,
 }
@@ -191,31 +208,33 @@ impl Exit {
             policy,
             sessions: BTreeMap::new(),
             conns: BTreeMap::new(),
+            wakeups: BTreeSet::new(),
+            connecting: BTreeSet::new(),
             next_id: 0,
             rng,
+            told: Time::ZERO,
             actions: VecDeque::new(),
             counters: Counters::default(),
         }
     }
 
-    /// Tells the core what happened at `now`.
+    /// Tells the core what happened at `now`. Answers for connections that were given up meanwhile are ignored.
     pub fn handle(&mut self, now: Time, input: Input) {
+        if self.told.since(now) > JUMP {
+            self.set_back(now);
+        }
+        self.told = now;
         match input {
             Input::Message(packet) => self.message(now, packet),
-            Input::Resolved(id, result) => self.resolved(now, id, result),
-            Input::Connected(id, result) => self.connected(now, id, result),
-            Input::Read(id, bytes) => self.read(now, id, &bytes),
-            Input::Wrote(id, n) => {
-                if let Some(conn) = self.conns.get_mut(&id) {
+            Input::Resolved(id, result) => self.of_connection(now, id, |exit| exit.resolved(id, result)),
+            Input::Connected(id, result) => self.of_connection(now, id, |exit| exit.connected(id, result)),
+            Input::Read(id, bytes) => self.of_connection(now, id, |exit| exit.read(id, &bytes)),
+            Input::Wrote(id, n) => self.of_connection(now, id, |exit| {
+                if let Some(conn) = exit.conns.get_mut(&id) {
                     conn.unwritten = conn.unwritten.saturating_sub(n);
-                    let session = conn.session;
-                    self.pump(now, session);
                 }
-            }
-            Input::Broken(id) => {
-                self.counters.count("connection.broken");
-                self.fail(now, id, OpenError::General);
-            }
+            }),
+            Input::Broken(id) => self.of_connection(now, id, |exit| exit.broken(id)),
             Input::Tick => {}
         }
         self.time_out(now);
@@ -231,10 +250,12 @@ impl Exit {
     /// When to call [`Self::handle`] again at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let sessions = self.sessions.values().filter_map(|live| live.session.deadline()).min();
-        let connecting =
-            self.conns.values().filter(|c| !matches!(c.state, State::Open)).map(|c| c.give_up_at).min();
-        [sessions, connecting, self.surbs.deadline()].into_iter().flatten().min()
+        let sessions = self.wakeups.first().map(|w| w.0);
+        let connecting = self.connecting.first().map(|c| c.0);
+        [sessions, connecting, self.surbs.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What it did and dropped.
@@ -256,62 +277,102 @@ impl Exit {
         let Some((&CODEC_STREAM, sealed)) = body.split_first() else {
             return self.counters.count("drop.unknown_codec");
         };
-        match self.sessions_receive(now, sealed) {
+        let (id, received) = match self.acceptor.sort(sealed) {
+            Err(why) => return self.counters.count(why.name()),
+            Ok(Arrival::Packet { session: id, counter }) => (
+                id,
+                self.of_session(id, |session| session.receive_tagged(now, counter, sealed)),
+            ),
+            Ok(Arrival::Retry { session: id, initial }) => {
+                (id, self.of_session(id, |session| session.retry(now, initial)))
+            }
+            Ok(Arrival::New(initial)) => self.begin(now, initial),
+        };
+        match received {
             Err(why) => self.counters.count(why.name()),
-            Ok((id, received)) => {
-                for surb in decode_surbs(&received.surbs).take(SURBS_PER_REPLY_SLOT) {
+            Ok(Received { surbs }) => {
+                for surb in decode_surbs(&surbs).take(SURBS_PER_REPLY_SLOT) {
                     if self.surbs.push(&mut self.rng, now, surb, id).is_err() {
                         self.counters.count("drop.surbs_full");
                     }
                 }
-                self.pump(now, id);
             }
         }
+        // After an error too: one that breaks the protocol has ended the session.
+        self.pump(now, id);
     }
 
-    fn sessions_receive(&mut self, now: Time, sealed: &[u8]) -> Result<(u64, Received), DropReason> {
-        match self.acceptor.sort(sealed)? {
-            Arrival::Packet { session, counter } => {
-                let live = self.sessions.get_mut(&session).ok_or(DropReason::Closed)?;
-                Ok((session, live.session.receive_tagged(now, counter, sealed)?))
-            }
-            Arrival::Retry { session, initial } => {
-                let live = self.sessions.get_mut(&session).ok_or(DropReason::Closed)?;
-                Ok((session, live.session.retry(now, initial)?))
-            }
-            Arrival::New(initial) => {
-                self.next_id += 1;
-                let id = self.next_id;
-                let (session, received) = self.acceptor.accept(now, id, initial)?;
-                self.sessions.insert(id, Live { session, conns: BTreeMap::new(), bytes: 0, over_its_bytes: false });
-                self.counters.count("session.begun");
-                Ok((id, received))
-            }
-        }
+    fn of_session(
+        &mut self,
+        id: u64,
+        act: impl FnOnce(&mut Session) -> Result<Received, DropReason>,
+    ) -> Result<Received, DropReason> {
+        act(&mut self.sessions.get_mut(&id).ok_or(DropReason::Closed)?.session)
+    }
+
+    fn begin(&mut self, now: Time, initial: Initial) -> (u64, Result<Received, DropReason>) {
+        self.next_id += 1;
+        let id = self.next_id;
+        let received = self.acceptor.accept(now, id, initial).map(|(session, received)| {
+            let (conns, wakes_at) = (BTreeMap::new(), None);
+            self.sessions.insert(
+                id,
+                Live {
+                    session,
+                    conns,
+                    bytes: 0,
+                    over_its_bytes: false,
+                    wakes_at,
+                },
+            );
+            self.counters.count("session.begun");
+            received
+        });
+        (id, received)
     }
 
     /// Moves everything that can move between a session and its connections.
     fn pump(&mut self, now: Time, id: u64) {
         loop {
-            let Some(live) = self.sessions.get_mut(&id) else { return };
+            let Some(live) = self.sessions.get_mut(&id) else {
+                return;
+            };
             if let Some(event) = live.session.poll_event() {
                 self.event(now, id, event);
                 continue;
             }
             self.move_bytes(id);
-            let Some(live) = self.sessions.get_mut(&id) else { return };
+            let Some(live) = self.sessions.get_mut(&id) else {
+                return;
+            };
             if live.bytes > self.config.bytes_per_session && !live.over_its_bytes {
                 live.over_its_bytes = true;
                 self.counters.count("session.over_its_bytes");
                 live.session.close(now);
             } else if !live.session.has_events() {
-                return;
+                break;
             }
+        }
+        self.schedule(id);
+    }
+
+    /// Notes when a session wants to be asked: to look at all of them for every packet would take longer than the packet.
+    fn schedule(&mut self, id: u64) {
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let at = live.session.deadline();
+        if at != live.wakes_at {
+            let old = std::mem::replace(&mut live.wakes_at, at);
+            old.map(|at| self.wakeups.remove(&(at, id)));
+            self.wakeups.extend(at.map(|at| (at, id)));
         }
     }
 
     fn event(&mut self, now: Time, id: u64, event: Event) {
-        let Some(live) = self.sessions.get_mut(&id) else { return };
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
         match event {
             Event::Incoming(stream, target) => self.incoming(now, id, stream, target),
             Event::Finished(stream) => {
@@ -321,8 +382,7 @@ impl Exit {
             }
             Event::Reset(stream, _) => {
                 if let Some(conn) = live.conns.remove(&stream) {
-                    self.conns.remove(&conn);
-                    self.actions.push_back(Action::Abort(conn));
+                    self.abort(conn);
                 }
             }
             Event::Closed(_) => self.end_session(id),
@@ -332,14 +392,31 @@ impl Exit {
     }
 
     fn move_bytes(&mut self, id: u64) {
-        let Some(live) = self.sessions.get_mut(&id) else { return };
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
         let mut over = Vec::new();
         for (&stream, &conn_id) in &live.conns {
-            let Some(conn) = self.conns.get_mut(&conn_id).filter(|c| matches!(c.state, State::Open)) else {
+            let Some(conn) = self.conns.get_mut(&conn_id) else {
                 continue;
             };
+            match conn.state {
+                State::Resolving { .. } | State::Connecting => continue,
+                State::Deaf => {
+                    while let Some(bytes) = live.session.read(stream, UNWRITTEN) {
+                        live.bytes += bytes.len() as u64;
+                    }
+                    if conn.client_finished {
+                        over.push((stream, conn_id));
+                    }
+                    continue;
+                }
+                State::Open => {}
+            }
             while conn.unwritten < UNWRITTEN {
-                let Some(bytes) = live.session.read(stream, UNWRITTEN - conn.unwritten) else { break };
+                let Some(bytes) = live.session.read(stream, UNWRITTEN - conn.unwritten) else {
+                    break;
+                };
                 conn.unwritten += bytes.len();
                 live.bytes += bytes.len() as u64;
                 self.actions.push_back(Action::Write(conn_id, bytes));
@@ -349,7 +426,7 @@ impl Exit {
                 self.actions.push_back(Action::Finish(conn_id));
             }
             let room = live.session.writable(stream).min(READ);
-            if !conn.reading && !conn.read_ended && room > 0 {
+            if !conn.reading && !conn.read_ended && room >= READ_AT_LEAST {
                 conn.reading = true;
                 self.actions.push_back(Action::Read(conn_id, room));
             }
@@ -357,15 +434,27 @@ impl Exit {
                 over.push((stream, conn_id));
             }
         }
-        for (stream, conn) in over {
+        for (stream, conn_id) in over {
             live.conns.remove(&stream);
-            self.conns.remove(&conn);
-            self.actions.push_back(Action::Forget(conn));
+            let conn = self.conns.remove(&conn_id);
+            if conn.is_some_and(|conn| matches!(conn.state, State::Open)) {
+                self.actions.push_back(Action::Forget(conn_id));
+            }
         }
     }
 
+    fn of_connection(&mut self, now: Time, id: ConnId, act: impl FnOnce(&mut Self)) {
+        let Some(session) = self.conns.get(&id).map(|conn| conn.session) else {
+            return;
+        };
+        act(self);
+        self.pump(now, session);
+    }
+
     fn incoming(&mut self, now: Time, id: u64, stream: StreamId, target: Target) {
-        let Some(live) = self.sessions.get_mut(&id) else { return };
+        let Some(live) = self.sessions.get_mut(&id) else {
+            return;
+        };
         if live.conns.len() >= self.config.connections_per_session {
             self.counters.count("connection.limit");
             return live.session.open_failed(stream, OpenError::Limit);
@@ -374,11 +463,13 @@ impl Exit {
         let conn_id = ConnId(self.next_id);
         live.conns.insert(stream, conn_id);
         self.counters.count("connection.asked_for");
+        let give_up_at = now + self.config.connect_timeout;
+        self.connecting.insert((give_up_at, conn_id));
         let conn = Conn {
             session: id,
             stream,
             state: State::Resolving { port: target.port },
-            give_up_at: now + self.config.connect_timeout,
+            give_up_at,
             reading: false,
             read_ended: false,
             unwritten: 0,
@@ -387,105 +478,167 @@ impl Exit {
         };
         self.conns.insert(conn_id, conn);
         match target.host {
-            Host::Name(name) => self.actions.push_back(Action::Resolve(conn_id, name.as_str().into())),
-            Host::Ip(ip) => self.resolved(now, conn_id, Ok(vec![ip])),
+            Host::Name(name) => self
+                .actions
+                .push_back(Action::Resolve(conn_id, name.as_str().into())),
+            Host::Ip(ip) => self.resolved(conn_id, Ok(vec![ip])),
         }
     }
 
-    fn resolved(&mut self, now: Time, id: ConnId, result: Result<Vec<IpAddr>, OpenError>) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let State::Resolving { port } = conn.state else { return };
+    fn resolved(&mut self, id: ConnId, result: Result<Vec<IpAddr>, OpenError>) {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        let State::Resolving { port } = conn.state else {
+            return;
+        };
         let found = match result {
-            Ok(found) if found.is_empty() => return self.fail(now, id, OpenError::NameNotFound),
+            Ok(found) if found.is_empty() => return self.fail(id, OpenError::NameNotFound),
             Ok(found) => found,
-            Err(why) => return self.fail(now, id, why),
+            Err(why) => return self.fail(id, why),
         };
         // What the policy gives back is what is connected to: no second look-up can change it.
         let allowed: Vec<SocketAddr> = found
             .into_iter()
-            .take(MAX_ADDRESSES)
             .filter_map(|ip| self.policy.check(SocketAddr::new(ip, port)).ok())
+            .take(MAX_ADDRESSES)
             .collect();
         if allowed.is_empty() {
             self.counters.count("connection.refused_by_policy");
-            return self.fail(now, id, OpenError::Refused);
+            return self.fail(id, OpenError::Refused);
         }
         conn.state = State::Connecting;
         self.actions.push_back(Action::Connect(id, allowed));
     }
 
-    fn connected(&mut self, now: Time, id: ConnId, result: Result<(), OpenError>) {
-        let Some(conn) = self.conns.get_mut(&id).filter(|c| matches!(c.state, State::Connecting)) else { return };
+    fn connected(&mut self, id: ConnId, result: Result<(), OpenError>) {
+        let Some(conn) = self
+            .conns
+            .get_mut(&id)
+            .filter(|c| matches!(c.state, State::Connecting))
+        else {
+            return;
+        };
         if let Err(why) = result {
-            return self.fail(now, id, why);
+            return self.fail(id, why);
         }
         conn.state = State::Open;
+        self.connecting.remove(&(conn.give_up_at, id));
         self.counters.count("connection.opened");
-        let (session, stream) = (conn.session, conn.stream);
-        if let Some(live) = self.sessions.get_mut(&session) {
-            live.session.opened(stream);
+        if let Some(live) = self.sessions.get_mut(&conn.session) {
+            live.session.opened(conn.stream);
         }
-        self.pump(now, session);
     }
 
-    fn read(&mut self, now: Time, id: ConnId, bytes: &[u8]) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+    fn read(&mut self, id: ConnId, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(&id).filter(|c| c.reading) else {
+            return;
+        };
         conn.reading = false;
-        let (session, stream) = (conn.session, conn.stream);
-        let Some(live) = self.sessions.get_mut(&session) else { return };
+        let Some(live) = self.sessions.get_mut(&conn.session) else {
+            return;
+        };
         if bytes.is_empty() {
             conn.read_ended = true;
-            live.session.finish(stream);
-        } else {
-            live.bytes += bytes.len() as u64;
-            // It was asked for no more than there was room for, and room only grows.
-            if live.session.write(stream, bytes) < bytes.len() {
-                self.counters.count("connection.overrun");
-                return self.fail(now, id, OpenError::General);
-            }
+            return live.session.finish(conn.stream);
         }
-        self.pump(now, session);
+        live.bytes += bytes.len() as u64;
+        // It was asked for no more than there was room for, and room only grows.
+        if live.session.write(conn.stream, bytes) < bytes.len() {
+            self.counters.count("connection.overrun");
+            self.fail(id, OpenError::General);
+        }
+    }
+
+    fn broken(&mut self, id: ConnId) {
+        self.counters.count("connection.broken");
+        match self.conns.get_mut(&id) {
+            // A reset would take along what the target sent before its end and the client doesn't have yet.
+            Some(conn) if conn.read_ended => {
+                conn.state = State::Deaf;
+                self.actions.push_back(Action::Abort(id));
+            }
+            _ => self.fail(id, OpenError::General),
+        }
     }
 
     /// Ends a connection that couldn't be made or broke, and tells the client.
-    fn fail(&mut self, now: Time, id: ConnId, why: OpenError) {
-        let Some(conn) = self.conns.remove(&id) else { return };
-        self.actions.push_back(Action::Abort(id));
-        let Some(live) = self.sessions.get_mut(&conn.session) else { return };
+    fn fail(&mut self, id: ConnId, why: OpenError) {
+        let Some(conn) = self.abort(id) else { return };
+        let Some(live) = self.sessions.get_mut(&conn.session) else {
+            return;
+        };
         live.conns.remove(&conn.stream);
-        if matches!(conn.state, State::Open) {
-            live.session.reset(conn.stream, why.code());
-        } else {
-            self.counters.count("connection.failed");
-            live.session.open_failed(conn.stream, why);
+        match conn.state {
+            State::Open | State::Deaf => live.session.reset(conn.stream, why.code()),
+            State::Resolving { .. } | State::Connecting => {
+                self.counters.count("connection.failed");
+                live.session.open_failed(conn.stream, why);
+            }
         }
-        self.pump(now, conn.session);
+    }
+
+    fn abort(&mut self, id: ConnId) -> Option<Conn> {
+        let conn = self.conns.remove(&id)?;
+        self.connecting.remove(&(conn.give_up_at, id));
+        self.actions.push_back(Action::Abort(id));
+        Some(conn)
     }
 
     fn end_session(&mut self, id: u64) {
         self.acceptor.forget(&id);
         self.counters.count("session.ended");
         if let Some(live) = self.sessions.remove(&id) {
+            live.wakes_at.map(|at| self.wakeups.remove(&(at, id)));
             for conn in live.conns.into_values() {
-                self.conns.remove(&conn);
-                self.actions.push_back(Action::Abort(conn));
+                self.abort(conn);
             }
         }
     }
 
     fn time_out(&mut self, now: Time) {
-        let late = |c: &Conn| !matches!(c.state, State::Open) && c.give_up_at <= now;
-        let late: Vec<ConnId> = self.conns.iter().filter(|(_, c)| late(c)).map(|(&id, _)| id).collect();
-        for id in late {
-            self.fail(now, id, OpenError::Timeout);
+        while let Some(&(at, conn)) = self.connecting.first()
+            && at <= now
+        {
+            self.connecting.pop_first();
+            self.of_connection(now, conn, |exit| exit.fail(conn, OpenError::Timeout));
         }
-        let due = |live: &Live| live.session.deadline().is_some_and(|at| at <= now);
-        let due: Vec<u64> = self.sessions.iter().filter(|(_, live)| due(live)).map(|(&id, _)| id).collect();
+        // Each once: what it wants next may be due already, and is served in the next turn.
+        let due: Vec<u64> = self
+            .wakeups
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|&(_, id)| id)
+            .collect();
         for id in due {
-            if let Some(live) = self.sessions.get_mut(&id) {
-                live.session.handle_timeout(now);
+            self.wake(now, id);
+        }
+    }
+
+    fn wake(&mut self, now: Time, id: u64) {
+        if let Some(live) = self.sessions.get_mut(&id) {
+            live.session.handle_timeout(now);
+        }
+        self.pump(now, id);
+    }
+
+    /// The clock was set back: what waits for a moment would wait until it is where it was.
+    fn set_back(&mut self, now: Time) {
+        let by = self.told.since(now);
+        self.surbs.shift_back(by);
+        self.connecting = std::mem::take(&mut self.connecting)
+            .into_iter()
+            .map(|(at, id)| (at - by, id))
+            .collect();
+        for (_, id) in &self.connecting {
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.give_up_at = conn.give_up_at - by;
             }
-            self.pump(now, id);
+        }
+        // Sessions keep a time of their own; each learns of the step when it is told the time.
+        let all: Vec<u64> = self.sessions.keys().copied().collect();
+        for id in all {
+            self.wake(now, id);
         }
     }
 

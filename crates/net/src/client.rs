@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::host::Link;
 use crate::node::peer_of;
-use crate::stream::{Changed, Far, MixStream, pair};
+use crate::stream::{Changed, Far, Left, MixStream, pair};
 
 /// A gateway that doesn't admit within this is said to be unreachable.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -326,18 +326,37 @@ impl Task {
             *finished = true;
             self.core.finish(key);
         }
-        if wishes.dropped {
-            self.streams.remove(&key);
-            self.core.reset(key);
+        match wishes.left {
+            Left::Not => {}
+            Left::InOrder => drop(self.streams.remove(&key)),
+            Left::Early => self.reset(key),
         }
     }
 
+    fn reset(&mut self, key: StreamKey) {
+        self.streams.remove(&key);
+        self.core.reset(key);
+    }
+
+    /// Resets what programs no longer wait to be opened: the exit need not hold a connection for nobody.
+    fn forget_given_up(&mut self) {
+        let given_up = |stream: &Stream| matches!(stream, Stream::Opening(answer) if answer.is_closed());
+        let keys: Vec<StreamKey> =
+            self.streams.iter().filter(|(_, stream)| given_up(stream)).map(|(&key, _)| key).collect();
+        for key in keys {
+            self.reset(key);
+        }
+        self.act();
+    }
+
+    /// What is done now and then.
     fn publish(&mut self) {
         let now = self.clock.now();
         if now.since(self.published).as_millis() < 250 {
             return;
         }
         self.published = now;
+        self.forget_given_up();
         let snapshot = Snapshot {
             counters: self.core.counters(),
             loops: self.core.loops(),

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p_mix::link;
 use mizzle_base::document::{LAYERS, Node as Listed, Role};
-use mizzle_base::{Counters, Document, NodeId, Rng};
+use mizzle_base::{Counters, Document, NodeId, Rng, Time};
 use mizzle_exit::Exit;
 use mizzle_gateway::{ClientId, Gateway};
 use mizzle_mix::{Delivered, Mix};
@@ -24,6 +25,9 @@ use crate::outside::Outside;
 
 /// Frames taken from a link at once: one batch for the curve engine.
 const BATCH: usize = 64;
+/// A refused client is disconnected after so long: closing takes along what is not yet written, and its last frame says
+/// why it was refused.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The gateway part of a node.
 pub struct GatewayParts {
@@ -117,12 +121,14 @@ struct Node {
     next_hops: BTreeMap<NodeId, PeerId>,
     senders: BTreeSet<PeerId>,
     clients: BTreeMap<ClientId, PeerId>,
+    /// Clients that were refused, and when their connections are closed; not more than the link has peers.
+    refused: BTreeMap<ClientId, Time>,
     loss: f64,
     rng: Rng,
     clock: Clock,
     counters: Counters,
     snapshot: Arc<Mutex<Snapshot>>,
-    published: mizzle_base::Time,
+    published: Time,
 }
 
 enum Woken {
@@ -169,12 +175,13 @@ impl Node {
             next_hops,
             senders,
             clients: BTreeMap::new(),
+            refused: BTreeMap::new(),
             loss,
             rng,
             clock,
             counters: Counters::default(),
             snapshot,
-            published: mizzle_base::Time::ZERO,
+            published: Time::ZERO,
         }
     }
 
@@ -200,6 +207,7 @@ impl Node {
             self.mix.deadline(),
             self.gateway.as_ref().and_then(|g| g.core.deadline()),
             self.gateway.as_ref().and_then(|g| g.exit.as_ref()?.deadline()),
+            self.refused.values().min().copied(),
         ]
         .into_iter()
         .flatten()
@@ -250,6 +258,7 @@ impl Node {
                 link::Event::Disconnected { peer } => {
                     let client = client_id(&peer);
                     self.clients.remove(&client);
+                    self.refused.remove(&client);
                     parts.core.handle(now, mizzle_gateway::Input::Gone { client });
                 }
                 _ => {}
@@ -298,10 +307,23 @@ impl Node {
                 break;
             }
         }
+        self.disconnect_refused(now);
         if now.since(self.published).as_millis() >= 250 {
             self.published = now;
             self.publish();
         }
+    }
+
+    fn disconnect_refused(&mut self, now: Time) {
+        let Some(parts) = &self.gateway else { return };
+        self.refused.retain(|client, at| {
+            if *at <= now
+                && let Some(peer) = self.clients.get(client)
+            {
+                parts.link.control.disconnect(*peer);
+            }
+            *at > now
+        });
     }
 
     fn from_exit(&mut self, packets: &mut Vec<Packet>) {
@@ -330,10 +352,7 @@ impl Node {
                     }
                 }
                 mizzle_gateway::Action::Disconnect { client } => {
-                    if let Some(peer) = self.clients.get(&client) {
-                        // Its last frame says why; the link closes once that is written.
-                        parts.link.control.disconnect(*peer);
-                    }
+                    self.refused.entry(client).or_insert(now + LAST_WORDS);
                 }
             }
         }
@@ -341,7 +360,7 @@ impl Node {
     }
 
     /// True when something was delivered, so that the other cores must be asked again.
-    fn from_mix(&mut self, now: mizzle_base::Time) -> bool {
+    fn from_mix(&mut self, now: Time) -> bool {
         let mut delivered = false;
         while let Some(action) = self.mix.poll() {
             match action {

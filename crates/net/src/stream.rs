@@ -76,12 +76,24 @@ impl Shared {
 
 /// What the program side asks for.
 pub(crate) struct Wishes {
-    /// Bytes to write, taken out as far as the core accepts them.
+    /// It wrote its last byte, and the core has them all.
     pub(crate) finish: bool,
-    pub(crate) dropped: bool,
+    pub(crate) left: Left,
 }
 
-/// A stream through the mixnet. Dropping it before both ends finished resets it.
+/// Whether the program let go of its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Left {
+    /// It holds it, or bytes that it wrote before an orderly end still wait for the core.
+    Not,
+    /// After both directions ended: what the core still has to send it shall send.
+    InOrder,
+    /// Before that: the stream is to be reset.
+    Early,
+}
+
+/// A stream through the mixnet. Dropping it before both ends finished resets it; afterwards what was written is still
+/// delivered.
 pub struct MixStream(Arc<Shared>);
 
 pub(crate) fn pair(key: StreamKey, changed: Arc<Changed>) -> (MixStream, Far) {
@@ -117,7 +129,12 @@ impl Far {
                 waker.wake();
             }
         }
-        Wishes { finish: state.finished && state.outgoing.is_empty(), dropped: state.dropped }
+        let left = match (state.dropped, state.finished && state.incoming_ended) {
+            (true, false) => Left::Early,
+            (true, true) if state.outgoing.is_empty() => Left::InOrder,
+            _ => Left::Not,
+        };
+        Wishes { finish: state.finished && state.outgoing.is_empty(), left }
     }
 
     /// All bytes from the exit were handed over.
@@ -127,12 +144,10 @@ impl Far {
         wake(&mut state);
     }
 
-    /// The stream is broken; what arrived can still be read.
+    /// The stream is broken; what arrived, its end included, can still be read.
     pub(crate) fn failed(&self, kind: io::ErrorKind) {
         let mut state = lock(&self.0.state);
-        if !state.incoming_ended {
-            state.failed = Some(kind);
-        }
+        state.failed = Some(kind);
         wake(&mut state);
     }
 }

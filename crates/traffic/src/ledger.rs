@@ -3,7 +3,7 @@
 //! Loopix section 4.3: loops tell their sender of an active attack. Here they are counted; what follows from missing
 //! ones is decided by who owns the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mizzle_base::Time;
@@ -28,8 +28,8 @@ pub struct Ledger {
     patience: Duration,
     capacity: usize,
     out: BTreeMap<[u8; 8], Time>,
-    // In order of sending, so that expiry looks at the oldest only.
-    by_due: BTreeMap<(Time, [u8; 8]), ()>,
+    // Expiry looks at the first only.
+    by_due: BTreeSet<(Time, [u8; 8])>,
     tally: Tally,
 }
 
@@ -37,7 +37,13 @@ impl Ledger {
     /// A loop not back `patience` after it was due is lost; at most `capacity` are out (80 bytes each).
     #[must_use]
     pub fn new(patience: Duration, capacity: usize) -> Self {
-        Self { patience, capacity, out: BTreeMap::new(), by_due: BTreeMap::new(), tally: Tally::default() }
+        Self {
+            patience,
+            capacity,
+            out: BTreeMap::new(),
+            by_due: BTreeSet::new(),
+            tally: Tally::default(),
+        }
     }
 
     /// A loop leaves at `now` whose hops delay it by `delay_ms` in all. False when the ledger is full.
@@ -50,13 +56,15 @@ impl Ledger {
         }
         let due = now + Duration::from_millis(delay_ms.into());
         self.out.insert(id, due);
-        self.by_due.insert((due, id), ());
+        self.by_due.insert((due, id));
         true
     }
 
     /// A packet with this id came back. False when it is no loop that is out.
     pub fn returned(&mut self, now: Time, id: [u8; 8]) -> bool {
-        let Some(due) = self.out.remove(&id) else { return false };
+        let Some(due) = self.out.remove(&id) else {
+            return false;
+        };
         self.by_due.remove(&(due, id));
         self.tally.returned += 1;
         self.tally.lateness_us += now.since(due).as_micros() as u64;
@@ -65,7 +73,7 @@ impl Ledger {
 
     /// Counts those that are lost by `now`.
     pub fn expire(&mut self, now: Time) {
-        while let Some((&(due, id), ())) = self.by_due.first_key_value() {
+        while let Some(&(due, id)) = self.by_due.first() {
             if due + self.patience > now {
                 break;
             }
@@ -98,7 +106,13 @@ mod tests {
         assert!(!ledger.returned(t(1), [3; 8]), "untracked");
         ledger.expire(t(2));
         assert!(!ledger.returned(t(2), [2; 8]), "too late");
-        let tally = Tally { sent: 3, returned: 1, lost: 1, untracked: 1, lateness_us: 900_000 };
+        let tally = Tally {
+            sent: 3,
+            returned: 1,
+            lost: 1,
+            untracked: 1,
+            lateness_us: 900_000,
+        };
         assert_eq!(ledger.tally(), tally);
     }
 }

@@ -1,4 +1,4 @@
-//! Patterns in time: the trait, Loopix's Poisson process, and a constant rate.
+//! Patterns in time: the trait, and Loopix's Poisson process.
 
 use mizzle_base::{Rng, Time};
 
@@ -20,19 +20,6 @@ pub struct Poisson {
 impl Pattern for Poisson {
     fn next(&mut self, rng: &mut Rng, last: Time) -> Time {
         last.plus_s_f64(draw::exponential(rng, 1.0 / self.per_s))
-    }
-}
-
-/// Equal gaps: a gateway's downlink.
-#[derive(Clone, Copy, Debug)]
-pub struct Constant {
-    /// Rate, per second; above zero.
-    pub per_s: f64,
-}
-
-impl Pattern for Constant {
-    fn next(&mut self, _: &mut Rng, last: Time) -> Time {
-        last.plus_s_f64(1.0 / self.per_s)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
 use mizzle_base::{Rng, Time};
@@ -50,7 +51,11 @@ impl<T> ReplySlots<T> {
     /// Due times with mean `mean_ms`, at most `capacity` SURBs (some 700 bytes each).
     #[must_use]
     pub fn new(mean_ms: f64, capacity: usize) -> Self {
-        Self { mean_s: mean_ms / 1e3, capacity, heap: BinaryHeap::new() }
+        Self {
+            mean_s: mean_ms / 1e3,
+            capacity,
+            heap: BinaryHeap::new(),
+        }
     }
 
     /// Takes a SURB that arrived at `now`.
@@ -63,7 +68,12 @@ impl<T> ReplySlots<T> {
         }
         let due = now.plus_s_f64(draw::exponential(rng, self.mean_s));
         let shuffle = u64::from_le_bytes(draw::bytes(rng));
-        self.heap.push(Entry { due, shuffle, surb, owner });
+        self.heap.push(Entry {
+            due,
+            shuffle,
+            surb,
+            owner,
+        });
         Ok(())
     }
 
@@ -73,6 +83,13 @@ impl<T> ReplySlots<T> {
             return None;
         }
         self.heap.pop().map(|e| (e.surb, e.owner))
+    }
+
+    /// The clock was set back by so much: the due times move with it, or nothing would return until it is where it was.
+    pub fn shift_back(&mut self, by: Duration) {
+        let mut all = std::mem::take(&mut self.heap).into_vec();
+        all.iter_mut().for_each(|entry| entry.due = entry.due - by);
+        self.heap = all.into();
     }
 
     /// When the next one is due.
@@ -96,8 +113,14 @@ impl<T> ReplySlots<T> {
 
 /// SURBs one after another, as a reply slot carries them. Bytes that are not whole SURBs give none.
 pub fn decode_surbs(bytes: &[u8]) -> impl Iterator<Item = Surb> + '_ {
-    let whole = if bytes.len().is_multiple_of(SURB_LEN) { bytes } else { &[] };
-    whole.chunks_exact(SURB_LEN).filter_map(|chunk| chunk.try_into().ok().map(Surb::from_bytes))
+    let whole = if bytes.len().is_multiple_of(SURB_LEN) {
+        bytes
+    } else {
+        &[]
+    };
+    whole
+        .chunks_exact(SURB_LEN)
+        .filter_map(|chunk| chunk.try_into().ok().map(Surb::from_bytes))
 }
 
 /// The body of a drop: `number of SURBs (1) ‖ SURBs ‖ anything`. `None` when it isn't one.
@@ -126,7 +149,10 @@ mod tests {
         assert!(slots.push(&mut rng, Time::ZERO, surb(), 100).is_err(), "full");
         let (mut seen, mut sum_us) = (vec![], 0);
         while let Some(due) = slots.deadline() {
-            assert!(slots.pop_due(Time::from_us(due.as_us() - 1)).is_none(), "never earlier");
+            assert!(
+                slots.pop_due(Time::from_us(due.as_us() - 1)).is_none(),
+                "never earlier"
+            );
             sum_us += due.as_us();
             seen.push(slots.pop_due(due).unwrap().1);
         }
@@ -134,6 +160,18 @@ mod tests {
         assert_eq!(seen, (0..100).collect::<Vec<_>>(), "each once");
         let mean_ms = sum_us as f64 / 100e3;
         assert!((mean_ms - 60.0).abs() < 24.0, "four standard errors: {mean_ms}");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_takes_the_due_times_along() {
+        let mut rng = Rng::seed_from_u64(6);
+        let mut slots = ReplySlots::new(60.0, 100);
+        let surb = || Surb::from_bytes(&[1; SURB_LEN]);
+        (0..10).for_each(|n| assert!(slots.push(&mut rng, Time::from_s(9_000), surb(), n).is_ok()));
+        let before = slots.deadline().unwrap();
+        slots.shift_back(Duration::from_secs(3_600));
+        assert_eq!(slots.deadline(), Some(before - Duration::from_secs(3_600)));
+        assert_eq!(slots.len(), 10);
     }
 
     #[test]

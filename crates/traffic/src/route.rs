@@ -23,7 +23,16 @@ impl<'a> Route<'a> {
         let hops: Vec<_> = hops
             .into_iter()
             .enumerate()
-            .map(|(i, node)| (node, if i == last { 0 } else { draw::delay_ms(rng, mean_ms) }))
+            .map(|(i, node)| {
+                (
+                    node,
+                    if i == last {
+                        0
+                    } else {
+                        draw::delay_ms(rng, mean_ms)
+                    },
+                )
+            })
             .collect();
         let addresses = hops.iter().map(|(node, _)| node.id.to_address()).collect();
         Self { hops, addresses }
@@ -65,7 +74,11 @@ impl<'a> Route<'a> {
         self.hops
             .iter()
             .zip(&self.addresses)
-            .map(|(&(node, delay_ms), address)| Hop { key: &node.sphinx_key, address, delay_ms })
+            .map(|(&(node, delay_ms), address)| Hop {
+                key: &node.sphinx_key,
+                address,
+                delay_ms,
+            })
             .collect()
     }
 

@@ -1,0 +1,788 @@
+//! A client core and one clock, with a gateway that says what each test lets it say. Packets are peeled along their routes
+//! by the nodes' keys, and SURBs used as a gateway or an exit would.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use mizzle_base::document::{Content as DocumentContent, ExitEntry, NodeEntry, Role};
+use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
+use mizzle_base::{ClientTag, Document, MailboxId, NodeId, Profile, Rng, Time, hex};
+use mizzle_client::{Action, Client, Config, Input, StreamEvent, StreamKey};
+use mizzle_sphinx::{
+    Dialect, MAX_BODY_LEN, PAYLOAD_LEN, Packet, Peeled, Peeler, SURB_LEN, SecretKey, Surb, pad_in_place,
+    unpad, use_surb_in_place,
+};
+use mizzle_stream::{
+    Acceptor, Arrival, CODEC_STREAM, Event, Isolation, OpenError, OpenRequest, Params, Session, Target,
+    public_key,
+};
+use mizzle_traffic::reply::{decode_drop, decode_surbs};
+use rand_core::{Rng as _, SeedableRng as _};
+
+const START: Time = Time::from_s(15_000);
+/// One's own gateway, and others. Mixes are 1 to 6, two a layer.
+const HOME: u8 = 7;
+const AWAY: u8 = 8;
+const OTHER: u8 = 9;
+const STREAM_SECRET: [u8; 32] = [3; 32];
+const TAG: ClientTag = ClientTag([0x7a; 8]);
+const US: Duration = Duration::from_micros(1);
+
+const fn s(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn secret(n: u8) -> SecretKey {
+    SecretKey::from_bytes([n; 32])
+}
+
+fn id(n: u8) -> NodeId {
+    NodeId::new([n; 32])
+}
+
+fn exit_of(n: u8) -> ExitEntry {
+    ExitEntry {
+        mailbox: format!("e{n}").repeat(16),
+        stream_key: hex::encode(&public_key(&STREAM_SECRET)),
+    }
+}
+
+/// Three gateways of one weight and no exit, but for what `change` does to them.
+fn document(change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
+    let node = |n: u8| {
+        let mut entry = NodeEntry {
+            id: id(n).to_string(),
+            role: if n >= HOME { Role::Gateway } else { Role::Mix },
+            layer: if n >= HOME { 0 } else { n.div_ceil(2) },
+            peer: String::new(),
+            addresses: Vec::new(),
+            sphinx_key: hex::encode(secret(n).public().as_bytes()),
+            weight: 1.0,
+            operator: String::new(),
+            exit: None,
+        };
+        change(&mut entry, n);
+        entry
+    };
+    let content = DocumentContent {
+        network: "test".into(),
+        sequence: 1,
+        epoch: 1,
+        valid_from_s: 10_000,
+        valid_until_s: 20_000,
+        profile: Profile::browse(),
+        nodes: (1..=OTHER).map(node).collect(),
+    };
+    let authority = SigningKey::from_bytes(&[9; 32]);
+    let bytes = content.sign(&authority).unwrap();
+    Arc::new(Document::verify(&bytes, &authority.verifying_key(), START, 0).unwrap())
+}
+
+/// An exit at [`AWAY`].
+fn with_exit() -> Arc<Document> {
+    document(|entry, n| entry.exit = (n == AWAY).then(|| exit_of(AWAY)))
+}
+
+/// Where a packet ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum End {
+    Loop,
+    Message { gateway: u8, mailbox: MailboxId },
+}
+
+struct World {
+    document: Arc<Document>,
+    client: Client,
+    now: Time,
+    sent: Vec<(Time, Frame)>,
+    refused: Vec<Refusal>,
+    admitted: usize,
+    events: Vec<(StreamKey, StreamEvent)>,
+    /// Number of the next reply that the gateway sends.
+    seq: u64,
+    acceptor: Acceptor<u8>,
+    session: Option<Session>,
+}
+
+impl World {
+    fn new(document: Arc<Document>) -> Self {
+        Self::with(Config::default(), document)
+    }
+
+    fn with(config: Config, document: Arc<Document>) -> Self {
+        let client = Client::new(config, Arc::clone(&document), &id(HOME), Rng::seed_from_u64(1)).unwrap();
+        let params = Params::for_network(&document, &id(AWAY));
+        Self {
+            client,
+            document,
+            now: START,
+            sent: Vec::new(),
+            refused: Vec::new(),
+            admitted: 0,
+            events: Vec::new(),
+            seq: 1,
+            acceptor: Acceptor::new(params, STREAM_SECRET, 8, Rng::seed_from_u64(2)),
+            session: None,
+        }
+    }
+
+    /// With a link, and welcomed.
+    fn up(document: Arc<Document>) -> Self {
+        let mut world = Self::new(document);
+        world.tell(Input::LinkUp);
+        world.welcome(TAG);
+        world.sent.clear();
+        world
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.client.handle(self.now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.client.poll() {
+            match action {
+                Action::Send(bytes) => {
+                    assert_eq!(bytes.len(), FRAME_LEN);
+                    self.sent.push((self.now, frame::decode(&bytes).unwrap()));
+                }
+                Action::Admitted => self.admitted += 1,
+                Action::Refused(why) => self.refused.push(why),
+                Action::Stream(key, event) => self.events.push((key, event)),
+            }
+        }
+    }
+
+    fn frame(&mut self, seq: u64, content: Content) {
+        self.tell(Input::Frame(frame::encode(&Frame { ack: 0, seq, content })));
+    }
+
+    fn welcome(&mut self, tag: ClientTag) {
+        self.frame(
+            0,
+            Content::Welcome {
+                tag,
+                mailbox: MailboxId::new([5; 16]),
+            },
+        );
+    }
+
+    fn junk_reply(&mut self, seq: u64) {
+        self.frame(
+            seq,
+            Content::Reply {
+                id: TAG.reply_id(seq.to_be_bytes()),
+                payload: Box::new([1; PAYLOAD_LEN]),
+            },
+        );
+    }
+
+    /// Lets time pass, with a driver that obeys [`Client::deadline`].
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.client.deadline().filter(|&at| at <= end) {
+            self.now = self.now.max(at);
+            self.tell(Input::Tick);
+        }
+        self.now = end;
+    }
+
+    fn take(&mut self) -> Vec<(Time, Frame)> {
+        std::mem::take(&mut self.sent)
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.client.counters().get(name)
+    }
+
+    fn open(&mut self, target: &str, isolation: Isolation) -> Result<StreamKey, OpenError> {
+        let target = Target::parse(target).unwrap();
+        let key = self.client.open(self.now, OpenRequest { target, isolation });
+        self.drain();
+        key
+    }
+
+    /// Takes the layers off a packet as its route does. Panics if a layer of mixes is left out.
+    fn follow(&self, packet: &mut Packet) -> End {
+        let mut at = HOME;
+        for hop in 0..5 {
+            let peeler = Peeler::new(secret(at), Dialect::Lioness);
+            match peeler.peel(packet, &mut |_| false).unwrap() {
+                Peeled::Forward { next, .. } => {
+                    let here = self.document.node(&id(at)).unwrap();
+                    let next = NodeId::from_address(&next).unwrap();
+                    assert!(
+                        self.document.next_hops(here).iter().any(|n| n.id == next),
+                        "no edge after {at}"
+                    );
+                    at = next.as_bytes()[0];
+                }
+                Peeled::Exit { destination } => {
+                    assert_eq!(hop, 4);
+                    return End::Message {
+                        gateway: at,
+                        mailbox: MailboxId::from_address(&destination).unwrap(),
+                    };
+                }
+                Peeled::Reply { id } => {
+                    assert_eq!((hop, at, ClientTag::split(&id).0), (4, HOME, TAG));
+                    return End::Loop;
+                }
+            }
+        }
+        panic!("more than five hops")
+    }
+
+    /// Sends on a SURB from `gateway`, and hands what arrives to the client.
+    fn use_surb(&mut self, gateway: u8, surb: Surb, fill: impl FnOnce(&mut [u8])) {
+        let mut packet = Packet::zeroed();
+        fill(pad_in_place(MAX_BODY_LEN, packet.message_mut()));
+        use_surb_in_place(Dialect::Lioness, surb, &mut packet);
+        let mut at = gateway;
+        loop {
+            match Peeler::new(secret(at), Dialect::Lioness)
+                .peel(&mut packet, &mut |_| false)
+                .unwrap()
+            {
+                Peeled::Forward { next, .. } => at = NodeId::from_address(&next).unwrap().as_bytes()[0],
+                Peeled::Reply { id } => {
+                    assert_eq!(at, HOME);
+                    let (seq, payload) = (self.seq, Box::new(*packet.payload()));
+                    self.seq += 1;
+                    return self.frame(seq, Content::Reply { id, payload });
+                }
+                Peeled::Exit { .. } => panic!("a SURB made a message"),
+            }
+        }
+    }
+
+    /// Plays the exit for what was sent: connects at once, ends each stream after `answer`, and uses each SURB.
+    fn exit_answers(&mut self, answer: &[u8]) {
+        for (_, frame) in self.take() {
+            let Content::Packet(mut packet) = frame.content else {
+                continue;
+            };
+            let End::Message {
+                gateway: AWAY,
+                mailbox,
+            } = self.follow(&mut packet)
+            else {
+                continue;
+            };
+            if mailbox == MailboxId::DROP {
+                continue;
+            }
+            let body = unpad(Dialect::Lioness, packet.message()).unwrap();
+            assert_eq!((body.len(), body[0]), (MAX_BODY_LEN, CODEC_STREAM));
+            let received = match self.acceptor.sort(&body[1..]).unwrap() {
+                Arrival::New(initial) => {
+                    let (session, received) = self.acceptor.accept(self.now, 0, initial).unwrap();
+                    self.session = Some(session);
+                    received
+                }
+                Arrival::Retry { initial, .. } => {
+                    self.session.as_mut().unwrap().retry(self.now, initial).unwrap()
+                }
+                Arrival::Packet { counter, .. } => self
+                    .session
+                    .as_mut()
+                    .unwrap()
+                    .receive_tagged(self.now, counter, &body[1..])
+                    .unwrap(),
+            };
+            let session = self.session.as_mut().unwrap();
+            while let Some(event) = session.poll_event() {
+                match event {
+                    Event::Incoming(stream, _) => {
+                        session.opened(stream);
+                        assert_eq!(session.write(stream, answer), answer.len());
+                        session.finish(stream);
+                    }
+                    Event::Readable(stream) => while session.read(stream, usize::MAX).is_some() {},
+                    _ => {}
+                }
+            }
+            for surb in decode_surbs(&received.surbs) {
+                let mut session = self.session.take().unwrap();
+                let now = self.now;
+                self.use_surb(AWAY, surb, |body| assert!(session.fill(now, &[], body).is_some()));
+                self.session = Some(session);
+            }
+        }
+    }
+}
+
+fn is_hello(sent: &[(Time, Frame)]) -> bool {
+    matches!(
+        sent,
+        [(
+            _,
+            Frame {
+                content: Content::Hello { .. },
+                ..
+            }
+        )]
+    )
+}
+
+fn times(sent: &[(Time, Frame)]) -> Vec<Time> {
+    sent.iter().map(|s| s.0).collect()
+}
+
+// The link
+
+#[test]
+fn hello_is_repeated_until_it_is_answered_and_then_cover_flows() {
+    let mut world = World::with(Config::default().with_token(b"invited".to_vec()), with_exit());
+    assert_eq!(world.client.deadline(), None);
+    world.tell(Input::LinkUp);
+    let sent = world.take();
+    let Content::Hello { network, token } = &sent[0].1.content else {
+        panic!("no hello")
+    };
+    assert_eq!(
+        (*network, &token[..]),
+        (world.document.network(), &b"invited"[..])
+    );
+    world.run(s(5) - US);
+    assert!(world.sent.is_empty());
+    world.run(US);
+    assert!(is_hello(&world.take()));
+    world.run(s(5));
+    assert!(is_hello(&world.take()));
+    assert!(!world.client.is_up());
+    world.welcome(TAG);
+    assert!(world.client.is_up());
+    world.run(s(10));
+    // 50 a second; 500 with a standard deviation of 22.
+    assert!((390..610).contains(&world.sent.len()), "{}", world.sent.len());
+    assert!(
+        world
+            .sent
+            .iter()
+            .all(|s| matches!(s.1.content, Content::Packet(_)))
+    );
+    assert_eq!((world.admitted, world.count("slot.unready")), (1, 0));
+}
+
+#[test]
+fn the_token_is_not_in_what_debug_shows() {
+    let config = Config::default().with_token(b"secret".to_vec());
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("115") && !shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn a_refusal_is_told_and_nothing_is_sent_until_there_is_another_link() {
+    let mut world = World::new(with_exit());
+    world.tell(Input::LinkUp);
+    world.take();
+    world.frame(0, Content::Refused(Refusal::Full));
+    assert_eq!(world.refused, [Refusal::Full]);
+    world.run(s(60));
+    assert!(world.sent.is_empty() && world.client.deadline().is_none());
+    world.tell(Input::LinkDown);
+    world.tell(Input::LinkUp);
+    assert!(is_hello(&world.sent));
+}
+
+#[test]
+fn an_answer_that_nobody_waits_for_changes_nothing() {
+    let mut world = World::new(with_exit());
+    world.welcome(TAG);
+    world.frame(0, Content::Refused(Refusal::Full));
+    assert!(!world.client.is_up() && world.client.deadline().is_none());
+    world.tell(Input::LinkUp);
+    world.welcome(TAG);
+    let next = world.client.deadline();
+    world.now = world.now + US;
+    world.welcome(TAG);
+    world.frame(0, Content::Refused(Refusal::Full));
+    assert_eq!(world.client.deadline(), next, "the slots are the same");
+    assert_eq!(
+        (world.admitted, world.refused.len(), world.count("drop.not_asked")),
+        (1, 0, 4)
+    );
+}
+
+#[test]
+fn without_a_link_nothing_is_sent_and_a_new_one_is_no_burst() {
+    let mut world = World::up(with_exit());
+    world.run(s(2));
+    assert!(!world.take().is_empty());
+    world.tell(Input::LinkDown);
+    world.run(s(60));
+    assert!(world.sent.is_empty());
+    assert_eq!(
+        world.client.deadline(),
+        None,
+        "nothing is ready for a link that is gone"
+    );
+    world.tell(Input::LinkUp);
+    assert!(is_hello(&world.take()));
+    world.run(s(1));
+    assert!(world.sent.is_empty());
+    world.welcome(TAG);
+    world.run(s(2));
+    // 100 with a standard deviation of 10.
+    assert!((50..150).contains(&world.sent.len()), "{}", world.sent.len());
+    let first_tenth = world.now - s(2) + s(1) / 10;
+    assert!(times(&world.sent).iter().filter(|&&at| at < first_tenth).count() < 20);
+}
+
+#[test]
+fn slots_that_nobody_served_are_left_out() {
+    let mut world = World::up(with_exit());
+    world.run(s(2));
+    world.take();
+    world.now = world.now + s(3_600);
+    world.tell(Input::Tick);
+    assert!(world.sent.is_empty(), "{} at once", world.sent.len());
+    world.run(s(2));
+    assert!((50..150).contains(&world.sent.len()), "{}", world.sent.len());
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_nothing() {
+    let mut world = World::up(with_exit());
+    world.run(s(2));
+    world.take();
+    world.now = world.now - s(3_600);
+    world.tell(Input::Tick);
+    world.run(s(2));
+    assert!((50..150).contains(&world.sent.len()), "{}", world.sent.len());
+    world.tell(Input::LinkDown);
+    world.tell(Input::LinkUp);
+    world.take();
+    world.now = world.now - s(3_600);
+    world.tell(Input::Tick);
+    world.run(s(5));
+    assert!(is_hello(&world.sent));
+}
+
+#[test]
+fn packets_leave_on_ticks_alone() {
+    let mut world = World::up(with_exit());
+    let due = world.client.deadline().unwrap() + s(1);
+    world.now = due;
+    world.open("example.org:80", Isolation::Fresh).unwrap();
+    world.frame(0, Content::Filler);
+    world.junk_reply(1);
+    assert!(world.sent.is_empty());
+}
+
+// Frames
+
+#[test]
+fn replies_are_taken_in_order_once_and_acknowledged() {
+    let mut world = World::up(with_exit());
+    for seq in [1, 2, 2, 1, 4, 3] {
+        world.junk_reply(seq);
+    }
+    assert_eq!(
+        (
+            world.count("drop.unknown_reply"),
+            world.count("drop.downlink_out_of_order")
+        ),
+        (3, 3)
+    );
+    world.run(s(1));
+    assert!(world.take().iter().all(|s| s.1.ack == 4));
+    world.tell(Input::LinkDown);
+    world.tell(Input::LinkUp);
+    assert_eq!(
+        world.take()[0].1.ack,
+        4,
+        "the new link goes on where the old one was"
+    );
+    // Another mailbox begins anew.
+    world.welcome(ClientTag([1; 8]));
+    world.junk_reply(1);
+    assert_eq!(world.count("drop.unknown_reply"), 4);
+}
+
+#[test]
+fn what_is_no_frame_for_a_client_is_counted() {
+    let mut world = World::up(with_exit());
+    world.tell(Input::Frame(vec![0; FRAME_LEN - 1].into()));
+    world.tell(Input::Frame(vec![9; FRAME_LEN].into()));
+    world.frame(0, Content::Packet(Packet::zeroed()));
+    world.frame(
+        0,
+        Content::Hello {
+            network: world.document.network(),
+            token: Vec::new(),
+        },
+    );
+    assert_eq!(world.count("drop.bad_frame"), 4);
+    assert_eq!(world.events, []);
+}
+
+// Slots
+
+#[test]
+fn every_packet_has_its_route_its_gateway_by_weight_and_its_kind() {
+    let weighted = document(|entry, n| {
+        entry.exit = (n == AWAY).then(|| exit_of(AWAY));
+        entry.weight = if n == AWAY { 8.0 } else { 1.0 };
+    });
+    let mut world = World::up(weighted);
+    world.run(s(20));
+    let (mut ends, mut surbs) = (BTreeMap::new(), [0, 0]);
+    for (_, frame) in world.take() {
+        let Content::Packet(mut packet) = frame.content else {
+            panic!("not a packet")
+        };
+        let end = world.follow(&mut packet);
+        *ends.entry(end).or_insert(0) += 1;
+        if end != End::Loop {
+            let drop = decode_drop(unpad(Dialect::Lioness, packet.message()).unwrap()).unwrap();
+            match decode_surbs(drop).count() {
+                0 => surbs[0] += 1,
+                5 => surbs[1] += 1,
+                n => panic!("{n} SURBs"),
+            }
+        }
+    }
+    // In 20 s 100 loops, 800 payload slots, a third of them reply slots, 100 drops. Four standard deviations.
+    let near = |n: i32, mean: f64| (f64::from(n) - mean).abs() < 4.0 * mean.sqrt();
+    assert!(near(ends[&End::Loop], 100.0), "{ends:?}");
+    for (gateway, share) in [(HOME, 0.1), (AWAY, 0.8), (OTHER, 0.1)] {
+        assert!(
+            near(
+                ends[&End::Message {
+                    gateway,
+                    mailbox: MailboxId::DROP
+                }],
+                900.0 * share
+            ),
+            "{ends:?}"
+        );
+    }
+    assert!(
+        near(surbs[1], 800.0 / 3.0) && near(surbs[0], 900.0 - 800.0 / 3.0),
+        "{surbs:?}"
+    );
+}
+
+#[test]
+fn fillers_and_loops_that_return_are_known_and_each_once() {
+    let mut world = World::up(with_exit());
+    world.run(s(4));
+    let mut surbs = Vec::new();
+    for (_, frame) in world.take() {
+        let Content::Packet(mut packet) = frame.content else {
+            continue;
+        };
+        match world.follow(&mut packet) {
+            End::Loop => {}
+            End::Message { gateway, .. } => {
+                let drop = decode_drop(unpad(Dialect::Lioness, packet.message()).unwrap())
+                    .unwrap()
+                    .to_vec();
+                surbs.extend(
+                    drop.chunks_exact(SURB_LEN)
+                        .map(|c| (gateway, <[u8; SURB_LEN]>::try_from(c).unwrap())),
+                );
+            }
+        }
+    }
+    assert!(surbs.len() > 100);
+    for (gateway, bytes) in &surbs[..20] {
+        for _ in 0..2 {
+            world.use_surb(*gateway, Surb::from_bytes(bytes), |body| {
+                Rng::seed_from_u64(3).fill_bytes(body)
+            });
+        }
+    }
+    assert_eq!(
+        (world.count("reply.filler"), world.count("drop.unknown_reply")),
+        (20, 20)
+    );
+    // The others are lost, once their time is over.
+    world.tell(Input::LinkDown);
+    let life = world.document.profile().surb_life();
+    world.now = world.now + life;
+    world.tell(Input::Tick);
+    assert!(world.count("surb.lost") >= surbs.len() as u64 - 20);
+    let loops = world.client.loops();
+    assert_eq!((loops.lost, loops.returned), (loops.sent, 0));
+}
+
+#[test]
+fn what_a_user_does_changes_neither_times_nor_gateways_nor_kinds() {
+    let run = |busy: bool| {
+        let mut world = World::up(with_exit());
+        if busy {
+            let key = world.open("example.org:80", Isolation::Fresh).unwrap();
+            world.client.write(key, &[1; 30_000]);
+            world.drain();
+        }
+        world.run(s(3));
+        let mut seen = Vec::new();
+        for (at, frame) in world.take() {
+            let Content::Packet(mut packet) = frame.content else {
+                panic!("not a packet")
+            };
+            seen.push(match world.follow(&mut packet) {
+                End::Loop => (at, 0, false),
+                End::Message { gateway, mailbox } => (at, gateway, mailbox == MailboxId::DROP),
+            });
+        }
+        seen
+    };
+    let (idle, busy) = (run(false), run(true));
+    let outside = |seen: &[(Time, u8, bool)]| seen.iter().map(|s| (s.0, s.1)).collect::<Vec<_>>();
+    assert_eq!(outside(&idle), outside(&busy));
+    assert!(busy.iter().any(|s| s.1 == AWAY && !s.2), "something was said");
+}
+
+// Sessions
+
+#[test]
+fn a_stream_is_opened_answered_ended_and_forgotten() {
+    let mut world = World::up(with_exit());
+    let key = world.open("example.org:80", Isolation::Fresh).unwrap();
+    assert_eq!(world.client.write(key, b"question"), 8);
+    let (mut got, mut finished) = (Vec::new(), false);
+    for _ in 0..40 {
+        world.run(Duration::from_millis(100));
+        world.exit_answers(&[8; 20_000]);
+        while let Some(bytes) = world.client.read(key, 5_000) {
+            got.extend_from_slice(&bytes);
+        }
+        if got.len() == 20_000 && !finished {
+            finished = true;
+            world.client.finish(key);
+        }
+        world.drain();
+    }
+    assert_eq!(got, vec![8; 20_000]);
+    let told: Vec<StreamEvent> = world.events.iter().map(|e| e.1).collect();
+    assert_eq!(
+        (told.first(), told.last()),
+        (Some(&StreamEvent::Opened), Some(&StreamEvent::Ended))
+    );
+    assert_eq!(told.iter().filter(|e| **e == StreamEvent::Ended).count(), 1);
+    // Delivered, too: there is nothing left to write to, and the session's end is no failure of it.
+    assert_eq!(world.client.write(key, b"more"), 0);
+    world.run(s(60));
+    assert_eq!(world.events.len(), told.len());
+    assert_eq!(
+        (world.count("session.begun"), world.count("session.ended")),
+        (1, 1)
+    );
+}
+
+#[test]
+fn an_exit_that_never_answers_is_a_time_out() {
+    let mut world = World::up(with_exit());
+    let key = world.open("example.org:80", Isolation::Fresh).unwrap();
+    world.run(s(31));
+    assert_eq!(world.events, [(key, StreamEvent::Failed(OpenError::Timeout))]);
+    world.run(s(60));
+    assert_eq!(world.count("session.ended"), 1);
+}
+
+#[test]
+fn no_exit_of_ones_own_gateway_or_of_its_operator_is_used() {
+    let refusing: [fn(&mut NodeEntry, u8); 3] = [
+        |_, _| {},
+        |entry, n| entry.exit = (n == HOME).then(|| exit_of(HOME)),
+        |entry, n| {
+            entry.exit = (n >= HOME).then(|| exit_of(n));
+            entry.operator = if n >= HOME {
+                "all of them".into()
+            } else {
+                String::new()
+            };
+        },
+    ];
+    for change in refusing {
+        let mut world = World::up(document(change));
+        assert_eq!(
+            world.open("example.org:80", Isolation::Fresh),
+            Err(OpenError::NoExit)
+        );
+    }
+    let mut world = World::up(document(|entry, n| {
+        entry.exit = (n >= HOME).then(|| exit_of(n));
+        entry.operator = if n == OTHER {
+            "another".into()
+        } else {
+            "ours".into()
+        };
+    }));
+    for _ in 0..20 {
+        world.open("example.org:80", Isolation::Fresh).unwrap();
+    }
+    world.run(s(5));
+    let mut mailboxes = BTreeSet::new();
+    for (_, frame) in world.take() {
+        let Content::Packet(mut packet) = frame.content else {
+            continue;
+        };
+        if let End::Message { gateway, mailbox } = world.follow(&mut packet)
+            && mailbox != MailboxId::DROP
+        {
+            mailboxes.insert((gateway, mailbox.as_bytes()[0]));
+        }
+    }
+    assert_eq!(mailboxes, BTreeSet::from([(OTHER, 0xe9)]));
+}
+
+#[test]
+fn sessions_are_bounded_and_shared_only_by_the_same_credentials_and_host() {
+    let mut world = World::with(Config::default().with_sessions(2), with_exit());
+    let shared = |user: &[u8]| Isolation::shared(user.to_vec(), b"p".to_vec());
+    world.open("example.org:80", shared(b"a")).unwrap();
+    world.open("example.org:443", shared(b"a")).unwrap();
+    assert_eq!(world.count("session.begun"), 1);
+    world.open("example.org:80", shared(b"b")).unwrap();
+    assert_eq!(world.open("other.org:80", shared(b"a")), Err(OpenError::Limit));
+    assert_eq!(
+        world.open("example.org:80", Isolation::Fresh),
+        Err(OpenError::Limit)
+    );
+    world.open("example.org:80", shared(b"b")).unwrap();
+    assert_eq!(
+        (world.count("session.begun"), world.count("stream.opened")),
+        (2, 4)
+    );
+}
+
+#[test]
+fn a_session_that_is_about_to_end_or_full_is_not_shared_but_another_begun() {
+    let mut world = World::up(with_exit());
+    let shared = || Isolation::shared(b"a".to_vec(), b"p".to_vec());
+    // As many streams as one session has, and one more.
+    for _ in 0..65 {
+        world.open("example.org:80", shared()).unwrap();
+    }
+    assert_eq!(world.count("session.begun"), 2);
+    // One that had no stream for long, and can't say so for want of a link.
+    let mut world = World::up(with_exit());
+    let key = world.open("example.org:80", shared()).unwrap();
+    world.client.finish(key);
+    for _ in 0..40 {
+        world.run(Duration::from_millis(100));
+        world.exit_answers(b"");
+        world.drain();
+    }
+    assert_eq!(world.events.last(), Some(&(key, StreamEvent::Ended)));
+    world.tell(Input::LinkDown);
+    world.run(s(19));
+    world.open("example.org:80", shared()).unwrap();
+    assert_eq!(
+        (world.count("session.begun"), world.count("session.ended")),
+        (2, 0)
+    );
+}

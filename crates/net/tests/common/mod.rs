@@ -1,0 +1,242 @@
+//! A small network on loopback sockets, for the tests of its shells: a mix in each layer, a gateway, and a gateway with an
+//! exit that may connect to loopback addresses.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use libp2p::identity::Keypair;
+use libp2p::{Multiaddr, PeerId};
+use libp2p_mix::link::Frame;
+use mizzle_base::document::{Content, ExitEntry, NodeEntry, Role};
+use mizzle_base::{Counters, Document, MailboxId, NetworkId, NodeId, Profile, Rng, hex};
+use mizzle_client::Client;
+use mizzle_exit::{Allow, Exit, Policy};
+use mizzle_gateway::{Gateway, MemoryStore};
+use mizzle_mix::Mix;
+use mizzle_net::client::{self, StartError};
+use mizzle_net::clock::{self, Clock};
+use mizzle_net::host::{self, Host, HostConfig, Transport};
+use mizzle_net::node::{self, GatewayParts, Parts, RunningNode};
+use mizzle_net::{MixStream, identity, wire};
+use mizzle_sphinx::SecretKey;
+use mizzle_stream::{OpenError, OpenRequest, Opener as _, Target};
+use rand_core::{Rng as _, SeedableRng as _};
+use tokio::time::{interval, timeout};
+
+/// How long anything may take that takes seconds on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Indices of [`Net::nodes`].
+pub const MIX_1: usize = 0;
+pub const GATEWAY: usize = 3;
+pub const EXIT: usize = 4;
+
+pub struct Net {
+    pub clock: Clock,
+    pub authority: SigningKey,
+    pub content: Content,
+    pub document: Arc<Document>,
+    pub nodes: Vec<Node>,
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub keypair: Keypair,
+    pub peer: PeerId,
+    pub addresses: Vec<Multiaddr>,
+    running: Option<(host::Running, RunningNode)>,
+}
+
+impl Node {
+    pub fn counters(&self) -> Counters {
+        self.running.as_ref().expect("it runs").1.snapshot().counters
+    }
+
+    /// Waits until it counted so many.
+    pub async fn counted(&self, name: &str, n: u64) {
+        wait_until(name, || self.counters().get(name) >= n).await;
+    }
+
+    pub async fn stop(&mut self) {
+        let (host, node) = self.running.take().expect("it runs");
+        within("a node ends", node.stop()).await;
+        within("its host ends", host.shutdown()).await;
+    }
+}
+
+struct Seedling {
+    host: Host,
+    keypair: Keypair,
+    sphinx: SecretKey,
+    stream: Option<SecretKey>,
+}
+
+pub fn rng() -> Rng {
+    clock::rng().expect("entropy")
+}
+
+fn bytes<const N: usize>(rng: &mut Rng) -> [u8; N] {
+    let mut out = [0; N];
+    rng.fill_bytes(&mut out);
+    out
+}
+
+fn fork(rng: &mut Rng) -> Rng {
+    Rng::from_seed(bytes(rng))
+}
+
+impl Net {
+    pub async fn start() -> Self {
+        let (clock, mut rng) = (Clock::start(), rng());
+        let authority = SigningKey::from_bytes(&bytes(&mut rng));
+        let name = "small".to_string();
+        let network = NetworkId::of(authority.verifying_key().as_bytes(), &name);
+        let (mut seedlings, mut entries) = (Vec::new(), Vec::new());
+        for n in MIX_1..=EXIT {
+            let keypair = identity::generate(&mut rng).expect("a key pair");
+            let mut config = HostConfig::new(keypair.clone(), Transport::Quic)
+                .with_listen(wire::loopback(Transport::Quic))
+                .with_mix(wire::mix_link(&network, 1));
+            if n >= GATEWAY {
+                config = config.with_gateway(wire::gateway_link(16)).with_directory(wire::directory_link());
+            }
+            let host = Host::start(config).await.expect("a free port");
+            let sphinx = SecretKey::generate(&mut rng);
+            let stream = (n == EXIT).then(|| SecretKey::generate(&mut rng));
+            entries.push(NodeEntry {
+                id: identity::node_id(&keypair).to_string(),
+                role: if n < GATEWAY { Role::Mix } else { Role::Gateway },
+                layer: if n < GATEWAY { n as u8 + 1 } else { 0 },
+                peer: host.peer_id.to_string(),
+                addresses: host.listen.iter().map(ToString::to_string).collect(),
+                sphinx_key: hex::encode(sphinx.public().as_bytes()),
+                weight: [0.0, 0.0, 0.0, 0.2, 0.8][n],
+                operator: String::new(),
+                exit: stream.as_ref().map(|secret| ExitEntry {
+                    mailbox: MailboxId::new(bytes(&mut rng)).to_string(),
+                    stream_key: hex::encode(secret.public().as_bytes()),
+                }),
+            });
+            seedlings.push(Seedling { host, keypair, sphinx, stream });
+        }
+        let now_s = clock.now().as_s();
+        let content = Content {
+            network: name,
+            sequence: 7,
+            epoch: 1,
+            valid_from_s: now_s,
+            valid_until_s: now_s + 3_600,
+            profile: Profile::browse().with_mean_delay_ms(2.0),
+            nodes: entries,
+        };
+        let document = verified(&content, &authority, clock);
+        let nodes = seedlings.into_iter().map(|seedling| seedling.grow(&document, clock, &mut rng)).collect();
+        Self { clock, authority, content, document, nodes }
+    }
+
+    /// A client that believes in this document.
+    pub async fn client_of(&self, gateway: usize, document: Arc<Document>) -> Result<RunningClient, StartError> {
+        let mut rng = rng();
+        let keypair = identity::generate(&mut rng).expect("a key pair");
+        let config = HostConfig::new(keypair, Transport::Quic).with_gateway(wire::client_link());
+        let host = Host::start(config).await.expect("a host");
+        let gateway = self.nodes[gateway].id;
+        let core = Client::new(mizzle_client::Config::default(), Arc::clone(&document), &gateway, fork(&mut rng));
+        let core = core.expect("the document lists the gateway");
+        let link = host.gateway.expect("its link");
+        let mut client = client::run(core, &document, &gateway, link, 0.0, self.clock, rng)?;
+        within("the gateway decides", client.admitted()).await?;
+        Ok(RunningClient { client, _host: host.running })
+    }
+
+    pub async fn client(&self) -> RunningClient {
+        self.client_of(GATEWAY, Arc::clone(&self.document)).await.expect("admitted")
+    }
+
+    /// A host with all the links of a node, that doesn't listen and is in no document.
+    pub async fn stranger(&self, keypair: Option<Keypair>) -> Host {
+        let keypair = keypair.unwrap_or_else(|| identity::generate(&mut rng()).expect("a key pair"));
+        let config = HostConfig::new(keypair, Transport::Quic)
+            .with_mix(wire::mix_link(&self.document.network(), 1))
+            .with_gateway(wire::client_link())
+            .with_directory(wire::directory_link());
+        Host::start(config).await.expect("a host")
+    }
+}
+
+pub fn verified(content: &Content, authority: &SigningKey, clock: Clock) -> Arc<Document> {
+    let signed = content.sign(authority).expect("a sound document");
+    Arc::new(Document::verify(&signed, &authority.verifying_key(), clock.now(), 0).expect("a good document"))
+}
+
+impl Seedling {
+    fn grow(mut self, document: &Arc<Document>, clock: Clock, rng: &mut Rng) -> Node {
+        let id = identity::node_id(&self.keypair);
+        let now = clock.now();
+        let mix = Mix::new(mizzle_mix::Config::default(), Arc::clone(document), id, self.sphinx, fork(rng), now);
+        let gateway = self.host.gateway.take().zip(self.host.directory.take()).map(|(link, directory)| {
+            let (config, store) = (mizzle_gateway::Config::default(), MemoryStore::new(4_096));
+            let core = Gateway::new(config, Arc::clone(document), &id, store, fork(rng));
+            let allowed = Allow::parse("127.0.0.0/8").expect("a range");
+            let policy = Policy::default().with_allowed([allowed]);
+            let exit = self.stream.map(|secret| {
+                let config = mizzle_exit::Config::default();
+                Exit::new(config, document, &id, *secret.expose_bytes(), policy, fork(rng))
+            });
+            GatewayParts { core, link, directory, exit }
+        });
+        let link = self.host.mix.take().expect("its link");
+        let mix = mix.expect("the document lists it");
+        let parts = Parts { id, document: Arc::clone(document), mix, link, gateway, loss: 0.0 };
+        let node = node::run(parts, clock, fork(rng));
+        Node {
+            id,
+            keypair: self.keypair,
+            peer: self.host.peer_id,
+            addresses: self.host.listen,
+            running: Some((self.host.running, node)),
+        }
+    }
+}
+
+pub struct RunningClient {
+    pub client: client::Running,
+    _host: host::Running,
+}
+
+impl RunningClient {
+    pub async fn open(&self, to: SocketAddr) -> Result<MixStream, OpenError> {
+        let request = OpenRequest::fresh(Target::ip(to.ip(), to.port()));
+        within("a stream is open or not", self.client.opener().open(request)).await
+    }
+
+    /// Waits until so many streams are open or being opened.
+    pub async fn streams(&self, n: usize) {
+        wait_until("the number of streams", || self.client.snapshot().streams == n).await;
+    }
+}
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
+}
+
+pub async fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
+    let mut tick = interval(Duration::from_millis(20));
+    within(what, async {
+        while !reached() {
+            tick.tick().await;
+        }
+    })
+    .await;
+}
+
+/// Noise of a length.
+pub fn garbage(len: usize) -> Frame {
+    let mut out = vec![0; len];
+    rng().fill_bytes(&mut out);
+    out.into()
+}

@@ -1,0 +1,135 @@
+//! Nodes among strangers: what comes from whom the document doesn't list, or is noise, is counted and nothing more.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{EXIT, GATEWAY, MIX_1, Net, RunningClient, garbage, wait_until, within};
+use libp2p_mix::link::{Config, FrameLen};
+use mizzle_base::NetworkId;
+use mizzle_base::frame::{self, Content, FRAME_LEN, Frame};
+use mizzle_net::host::{Host, HostConfig, Link, Transport};
+use mizzle_net::{identity, wire};
+use mizzle_sphinx::{PACKET_LEN, Packet};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+/// Whoever carries bytes there and back goes on serving.
+async fn still_serves(client: &RunningClient) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut stream = client.open(listener.local_addr().unwrap()).await.unwrap();
+    stream.write_all(b"there").await.unwrap();
+    let (mut outside, _) = within("the exit comes", listener.accept()).await.unwrap();
+    let mut bytes = [0; 5];
+    within("bytes there", outside.read_exact(&mut bytes)).await.unwrap();
+    outside.write_all(b"back!").await.unwrap();
+    within("bytes back", stream.read_exact(&mut bytes)).await.unwrap();
+    assert_eq!(&bytes, b"back!");
+}
+
+async fn send(link: &Link, net: &Net, node: usize, frames: impl IntoIterator<Item = Box<[u8]>>) {
+    let to = &net.nodes[node];
+    link.control.add_peer(to.peer, to.addresses.clone());
+    for frame in frames {
+        link.control.try_send(&to.peer, frame).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_of_peers_without_an_edge_are_dropped_unopened() {
+    let net = Net::start().await;
+    let client = net.client().await;
+    let stranger = net.stranger(None).await;
+    send(stranger.mix.as_ref().unwrap(), &net, MIX_1, (0..20).map(|_| garbage(PACKET_LEN))).await;
+    net.nodes[MIX_1].counted("drop.sender_without_edge", 20).await;
+    // A mix of the document, but of another layer.
+    let third = net.stranger(Some(net.nodes[MIX_1 + 2].keypair.clone())).await;
+    send(third.mix.as_ref().unwrap(), &net, MIX_1, (0..5).map(|_| garbage(PACKET_LEN))).await;
+    net.nodes[MIX_1].counted("drop.sender_without_edge", 25).await;
+    still_serves(&client).await;
+    assert_eq!(net.nodes[MIX_1].counters().get("drop.sender_without_edge"), 25);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn noise_from_a_peer_with_an_edge_is_counted_and_nothing_more() {
+    let net = Net::start().await;
+    let client = net.client().await;
+    // Why a packet can't be peeled is told to the node's owner alone.
+    let rejected = || -> u64 {
+        let counters = net.nodes[MIX_1].counters();
+        ["alpha", "replay", "mac", "role", "payload"].iter().map(|reason| counters.get(reason)).sum()
+    };
+    assert_eq!(rejected(), 0);
+    // Who has the gateway's key is the gateway.
+    let gateway = net.stranger(Some(net.nodes[GATEWAY].keypair.clone())).await;
+    let zeros = || Packet::zeroed().into_boxed() as Box<[u8]>;
+    let frames = (0..20).map(|_| garbage(PACKET_LEN)).chain([zeros(), zeros()]);
+    send(gateway.mix.as_ref().unwrap(), &net, MIX_1, frames).await;
+    wait_until("22 are rejected", || rejected() >= 22).await;
+    still_serves(&client).await;
+    assert_eq!(rejected(), 22);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn noise_on_the_gateway_link_admits_nobody_and_disturbs_nobody() {
+    let net = Net::start().await;
+    let client = net.client().await;
+    let stranger = net.stranger(None).await;
+    let link = stranger.gateway.as_ref().unwrap();
+    let packet = || frame::encode(&Frame { ack: u64::MAX, seq: 0, content: Content::Packet(Packet::zeroed()) });
+    let filler = || frame::encode(&Frame { ack: 0, seq: 0, content: Content::Filler });
+    let mut noise = garbage(FRAME_LEN);
+    noise[0] = 0xff;
+    send(link, &net, GATEWAY, [noise, packet(), packet(), filler()]).await;
+    net.nodes[GATEWAY].counted("drop.not_admitted", 2).await;
+    net.nodes[GATEWAY].counted("drop.bad_frame", 2).await;
+    let hello = || {
+        let content = Content::Hello { network: net.document.network(), token: Vec::new() };
+        frame::encode(&Frame { ack: u64::MAX, seq: 0, content })
+    };
+    // Who then behaves is taken like anyone else.
+    send(link, &net, GATEWAY, [hello()]).await;
+    net.nodes[GATEWAY].counted("client.admitted", 2).await;
+    still_serves(&client).await;
+    assert!(client.client.snapshot().up);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_wrong_length_or_for_another_network_never_reach_a_core() {
+    let net = Net::start().await;
+    let client = net.client().await;
+    let host = |mix: Config, gateway: Config| async move {
+        let keypair = identity::generate(&mut common::rng()).unwrap();
+        Host::start(HostConfig::new(keypair, Transport::Quic).with_mix(mix).with_gateway(gateway)).await.unwrap()
+    };
+    let odd = |protocol| Config::new(protocol, FrameLen::AtMost(1 << 20));
+    let other = NetworkId::of(&[1; 32], "other");
+    let mut strangers = Vec::new();
+    for mix in [odd(wire::MIX), wire::mix_link(&other, 1), wire::mix_link(&net.document.network(), 2)] {
+        let stranger = host(mix, odd(wire::GATEWAY)).await;
+        for len in [PACKET_LEN, PACKET_LEN, PACKET_LEN] {
+            send(stranger.mix.as_ref().unwrap(), &net, MIX_1, [garbage(len)]).await;
+        }
+        for len in [0, 1, FRAME_LEN - 1, 1 << 20] {
+            send(stranger.gateway.as_ref().unwrap(), &net, EXIT, [garbage(len)]).await;
+        }
+        strangers.push(stranger);
+    }
+    // The links have taken, or given up, all that was sent.
+    for stranger in &strangers {
+        for link in [&stranger.mix, &stranger.gateway] {
+            let control = &link.as_ref().unwrap().control;
+            let peers = [MIX_1, EXIT].map(|n| net.nodes[n].peer);
+            wait_until("written", || peers.iter().all(|peer| control.queued(peer) == 0)).await;
+        }
+    }
+    still_serves(&client).await;
+    let (mix, exit) = (net.nodes[MIX_1].counters(), net.nodes[EXIT].counters());
+    assert_eq!((mix.get("drop.sender_without_edge"), mix.get("drop.wrong_length")), (0, 0));
+    assert_eq!((exit.get("drop.bad_frame"), exit.get("drop.not_admitted")), (0, 0));
+    // Nor is anyone kept from coming in later.
+    let late = net.client_of(GATEWAY, Arc::clone(&net.document)).await.unwrap();
+    still_serves(&late).await;
+}
