@@ -135,6 +135,12 @@ pub fn encode(frame: &Frame) -> Box<[u8]> {
     out
 }
 
+/// Whether an encoded downlink frame leaves at a tick: a filler or a reply, not an answer to a hello.
+#[must_use]
+pub fn is_of_a_tick(frame: &[u8]) -> bool {
+    matches!(frame.first(), Some(&kind) if kind == Kind::Filler as u8 || kind == Kind::Reply as u8)
+}
+
 /// Puts the acknowledgement into an encoded frame: it is known only when the frame leaves, long after the rest.
 pub fn set_ack(frame: &mut [u8], ack: u64) {
     if let Some(field) = frame.get_mut(8..16) {

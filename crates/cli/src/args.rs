@@ -295,13 +295,22 @@ pub enum NetworkCommand {
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let value: f64 = text.trim_end_matches('%').parse().map_err(|_| "not a number".to_string())?;
+    let value: f64 = text
+        .trim_end_matches('%')
+        .parse()
+        .map_err(|_| "not a number".to_string())?;
     // Above that nothing useful arrives over ten links, there and back.
-    if (0.0..=50.0).contains(&value) { Ok(value) } else { Err("must be between 0 and 50".into()) }
+    if (0.0..=50.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err("must be between 0 and 50".into())
+    }
 }
 
 fn mean_delay(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "not a number of milliseconds".to_string())?;
+    let value: f64 = text
+        .parse()
+        .map_err(|_| "not a number of milliseconds".to_string())?;
     if (1.0..=MAX_MEAN_DELAY_MS).contains(&value) {
         Ok(value)
     } else {

@@ -41,9 +41,17 @@ pub enum BenchError {
 /// [`BenchError`].
 pub async fn run(bench: Bench) -> Result<String, BenchError> {
     match bench {
-        Bench::Transfer { run, bytes, against_drop_percent } => transfer(run, bytes, against_drop_percent).await,
+        Bench::Transfer {
+            run,
+            bytes,
+            against_drop_percent,
+        } => transfer(run, bytes, against_drop_percent).await,
         Bench::Small { run, bytes, times } => small(run, bytes, times).await,
-        Bench::Parallel { run, connections, bytes } => parallel(run, connections, bytes).await,
+        Bench::Parallel {
+            run,
+            connections,
+            bytes,
+        } => parallel(run, connections, bytes).await,
         Bench::Idle { run, seconds } => idle(run, seconds).await,
         Bench::Packet { json } => packet(json),
     }
@@ -65,7 +73,11 @@ impl Setting {
 
     async fn get(&self, bytes: u64, seed: u64) -> Result<Download, BenchError> {
         let download = http::download(self.local.socks(), self.server.address(), bytes, seed).await?;
-        if download.right { Ok(download) } else { Err(BenchError::Checksum) }
+        if download.right {
+            Ok(download)
+        } else {
+            Err(BenchError::Checksum)
+        }
     }
 
     async fn stop(self) {
@@ -122,15 +134,23 @@ fn run_profile(run: &Run) -> mizzle_base::Profile {
 async fn transfer(run: Run, bytes: u64, against: Option<f64>) -> Result<String, BenchError> {
     let plain = one_transfer(&run, bytes, run.network.drop_percent).await?;
     let Some(drop_percent) = against else {
-        return Ok(if run.json { json(&plain) } else { transfer_table(&plain) });
+        return Ok(if run.json {
+            json(&plain)
+        } else {
+            transfer_table(&plain)
+        });
     };
     let lossy = one_transfer(&run, bytes, drop_percent).await?;
     let ratio = lossy.mb_per_s / plain.mb_per_s;
     if run.json {
-        return Ok(json(&serde_json::json!({ "plain": plain, "lossy": lossy, "lossy_to_plain": ratio })));
+        return Ok(json(
+            &serde_json::json!({ "plain": plain, "lossy": lossy, "lossy_to_plain": ratio }),
+        ));
     }
     let (a, b) = (transfer_table(&plain), transfer_table(&lossy));
-    Ok(format!("{a}\nwith {drop_percent} % of the packets lost on every link:\n{b}\ngoodput with loss / without: {ratio:.2}\n"))
+    Ok(format!(
+        "{a}\nwith {drop_percent} % of the packets lost on every link:\n{b}\ngoodput with loss / without: {ratio:.2}\n"
+    ))
 }
 
 fn transfer_table(t: &Transfer) -> String {
@@ -146,7 +166,10 @@ fn transfer_table(t: &Transfer) -> String {
         t.first_byte_s
     );
     if let (Some(cpu), Some(idle), Some(mb)) = (t.cpu_s_per_mb, t.idle_cores, t.resident_mb) {
-        let _ = writeln!(out, "{cpu:.3} CPU-seconds per MB; idle before: {idle:.2} cores; {mb:.0} MB resident");
+        let _ = writeln!(
+            out,
+            "{cpu:.3} CPU-seconds per MB; idle before: {idle:.2} cores; {mb:.0} MB resident"
+        );
     }
     out
 }

@@ -26,7 +26,13 @@ pub fn rows() -> Option<Vec<(&'static str, usize)>> {
     ];
     let spent: usize = fixed.iter().map(|row| row.1).sum();
     let rest = PACKET_LEN.checked_sub(spent + user)?;
-    let more = [("acknowledgement of what came down, offset and length of the segment", rest), ("user bytes", user)];
+    let more = [
+        (
+            "acknowledgement of what came down, offset and length of the segment",
+            rest,
+        ),
+        ("user bytes", user),
+    ];
     Some(fixed.into_iter().chain(more).collect())
 }
 
@@ -41,7 +47,9 @@ fn user_bytes() -> Option<usize> {
     let stream = client.open(t(0), &Target::parse("example.org:443").ok()?).ok()?;
     let mut body = vec![0; SEALED];
     client.fill(t(1), &[0; 5 * mizzle_sphinx::SURB_LEN], &mut body)?;
-    let Ok(Arrival::New(initial)) = acceptor.sort(&body) else { return None };
+    let Ok(Arrival::New(initial)) = acceptor.sort(&body) else {
+        return None;
+    };
     let (mut exit, _) = acceptor.accept(t(2), 1_u8, initial).ok()?;
     exit.opened(stream);
     let mut reply = vec![0; MAX_BODY_LEN];

@@ -77,13 +77,17 @@ async fn serve(stream: TcpStream) -> io::Result<()> {
     (&mut stream).take(8_192).read_line(&mut line).await?;
     let mut parts = line.split(['/', ' ']).filter_map(|part| part.parse::<u64>().ok());
     let (Some(bytes), Some(seed)) = (parts.next(), parts.next()) else {
-        return stream.write_all(b"HTTP/1.0 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+        return stream
+            .write_all(b"HTTP/1.0 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            .await;
     };
     while line != "\r\n" && !line.is_empty() {
         line.clear();
         (&mut stream).take(8_192).read_line(&mut line).await?;
     }
-    stream.write_all(format!("HTTP/1.0 200 OK\r\ncontent-length: {bytes}\r\n\r\n").as_bytes()).await?;
+    stream
+        .write_all(format!("HTTP/1.0 200 OK\r\ncontent-length: {bytes}\r\n\r\n").as_bytes())
+        .await?;
     let (mut left, mut sequence, mut buffer) = (bytes, Sequence::new(seed), vec![0; 65_536]);
     while left > 0 {
         let n = left.min(buffer.len() as u64) as usize;
@@ -111,7 +115,9 @@ pub async fn download(proxy: SocketAddr, server: SocketAddr, bytes: u64, seed: u
     let start = Instant::now();
     let mut stream = TcpStream::connect(proxy).await?;
     stream.set_nodelay(true)?;
-    let SocketAddr::V4(server) = server else { return Err(io::ErrorKind::Unsupported.into()) };
+    let SocketAddr::V4(server) = server else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
     let mut hello = vec![5, 1, 0, 5, 1, 0, 1];
     hello.extend_from_slice(&server.ip().octets());
     hello.extend_from_slice(&server.port().to_be_bytes());
@@ -119,9 +125,14 @@ pub async fn download(proxy: SocketAddr, server: SocketAddr, bytes: u64, seed: u
     let mut reply = [0; 12];
     timeout(STALL, stream.read_exact(&mut reply)).await??;
     if reply[..2] != [5, 0] || reply[3] != 0 {
-        return Err(io::Error::other(format!("the proxy answered with SOCKS code {}", reply[3])));
+        return Err(io::Error::other(format!(
+            "the proxy answered with SOCKS code {}",
+            reply[3]
+        )));
     }
-    stream.write_all(format!("GET /{bytes}/{seed} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+    stream
+        .write_all(format!("GET /{bytes}/{seed} HTTP/1.0\r\n\r\n").as_bytes())
+        .await?;
     let mut stream = BufReader::with_capacity(65_536, stream);
     timeout(STALL, stream.fill_buf()).await??;
     let first_byte = start.elapsed();

@@ -32,10 +32,14 @@ pub enum JoinError {
         source: io::Error,
     },
     /// The authority's key.
-    #[error("--authority must be 64 hexadecimal digits, an Ed25519 key, as the network's authority publishes it")]
+    #[error(
+        "--authority must be 64 hexadecimal digits, an Ed25519 key, as the network's authority publishes it"
+    )]
     Authority,
     /// The gateway's address.
-    #[error("--gateway must be a multiaddr that ends in /p2p/ and a peer id, as /ip4/192.0.2.1/udp/4001/quic-v1/p2p/12D3Koo...")]
+    #[error(
+        "--gateway must be a multiaddr that ends in /p2p/ and a peer id, as /ip4/192.0.2.1/udp/4001/quic-v1/p2p/12D3Koo..."
+    )]
     Gateway,
     /// Signals.
     #[error(transparent)]
@@ -51,7 +55,9 @@ pub async fn run(args: ClientRun) -> Result<(), JoinError> {
     let address = args.socks.checked()?;
     let authority = authority(&args.authority)?;
     let source = source(&args)?;
-    let door = socks::Server::bind(socks::Config::new(address)).await.map_err(StartError::from)?;
+    let door = socks::Server::bind(socks::Config::new(address))
+        .await
+        .map_err(StartError::from)?;
     let mut rng = clock::rng().map_err(StartError::Entropy)?;
     let transport = args.transport.transport();
     let started = Member::start(source, &authority, transport, door, 0.0, Clock::start(), &mut rng);
@@ -61,7 +67,9 @@ pub async fn run(args: ClientRun) -> Result<(), JoinError> {
     };
     let mut out = io::stdout().lock();
     // A reader that has gone is no reason to stop.
-    let _ = out.write_all(announcement(&member).as_bytes()).and_then(|()| out.flush());
+    let _ = out
+        .write_all(announcement(&member).as_bytes())
+        .and_then(|()| out.flush());
     drop(out);
     interrupted.wait().await;
     tokio::select! {
@@ -84,15 +92,25 @@ fn source(args: &ClientRun) -> Result<Source, JoinError> {
     match (&args.document, &args.gateway) {
         (Some(path), _) => std::fs::read(path)
             .map(Source::Bytes)
-            .map_err(|source| JoinError::Read { path: path.display().to_string(), source }),
-        (None, gateway) => gateway.as_deref().and_then(Source::gateway).ok_or(JoinError::Gateway),
+            .map_err(|source| JoinError::Read {
+                path: path.display().to_string(),
+                source,
+            }),
+        (None, gateway) => gateway
+            .as_deref()
+            .and_then(Source::gateway)
+            .ok_or(JoinError::Gateway),
     }
 }
 
 fn announcement(member: &Member) -> String {
     let document = member.document();
     let profile = document.profile();
-    let mut out = format!("user of network `{}`, profile `{}`\n\n", document.name(), profile.name);
+    let mut out = format!(
+        "user of network `{}`, profile `{}`\n\n",
+        document.name(),
+        profile.name
+    );
     let _ = writeln!(out, "  SOCKS5 proxy  {}", member.socks());
     let _ = write!(
         out,

@@ -168,9 +168,24 @@ impl Local {
             nodes.push(node::run(parts, clock, fork(&mut rng)));
         }
         let source = first_gateway(&document, &mut rng)?;
-        let member =
-            Member::start(source, &authority, config.transport, door, config.loss, clock, &mut rng).await?;
-        Ok(Self { document, authority, listening, hosts, nodes, member })
+        let member = Member::start(
+            source,
+            &authority,
+            config.transport,
+            door,
+            config.loss,
+            clock,
+            &mut rng,
+        )
+        .await?;
+        Ok(Self {
+            document,
+            authority,
+            listening,
+            hosts,
+            nodes,
+            member,
+        })
     }
 
     /// Where the SOCKS port listens.
@@ -202,8 +217,13 @@ impl Local {
     pub fn report(&self) -> Report {
         let client = self.member.snapshot();
         let mut counters = client.counters;
-        self.nodes.iter().for_each(|node| counters.merge(&node.snapshot().counters));
-        Report { counters, client_loops: client.loops }
+        self.nodes
+            .iter()
+            .for_each(|node| counters.merge(&node.snapshot().counters));
+        Report {
+            counters,
+            client_loops: client.loops,
+        }
     }
 
     /// Stops everything in order: first the client, then nodes and hosts.
@@ -213,7 +233,8 @@ impl Local {
             node.stop().await;
         }
         // At once: each waits for its connections to close and its port to be free.
-        let mut closing: tokio::task::JoinSet<()> = self.hosts.into_iter().map(host::Running::shutdown).collect();
+        let mut closing: tokio::task::JoinSet<()> =
+            self.hosts.into_iter().map(host::Running::shutdown).collect();
         while closing.join_next().await.is_some() {}
     }
 }
@@ -223,7 +244,11 @@ fn fork(rng: &mut Rng) -> Rng {
 }
 
 /// Keys and listening hosts of all nodes.
-async fn plant(config: &LocalConfig, network: &NetworkId, rng: &mut Rng) -> Result<Vec<Seedling>, StartError> {
+async fn plant(
+    config: &LocalConfig,
+    network: &NetworkId,
+    rng: &mut Rng,
+) -> Result<Vec<Seedling>, StartError> {
     let mixes = (1..=3).flat_map(|layer| (0..config.mixes_per_layer).map(move |_| (Role::Mix, layer, false)));
     let gateways = (1..=config.gateways).map(|n| (Role::Gateway, 0, n == config.gateways));
     let mut seedlings = Vec::new();
@@ -234,16 +259,31 @@ async fn plant(config: &LocalConfig, network: &NetworkId, rng: &mut Rng) -> Resu
             .with_listen(wire::loopback(config.transport))
             .with_mix(wire::mix_link(network, 1));
         if role == Role::Gateway {
-            host = host.with_gateway(wire::gateway_link(128)).with_directory(wire::directory_link());
+            host = host
+                .with_gateway(wire::gateway_link(128))
+                .with_directory(wire::directory_link());
         }
         let host = Host::start(host).await?;
         let stream = has_exit.then(|| SecretKey::generate(rng));
-        seedlings.push(Seedling { host, role, layer, id, sphinx: SecretKey::generate(rng), stream });
+        seedlings.push(Seedling {
+            host,
+            role,
+            layer,
+            id,
+            sphinx: SecretKey::generate(rng),
+            stream,
+        });
     }
     Ok(seedlings)
 }
 
-fn content(config: &LocalConfig, name: String, seedlings: &[Seedling], clock: Clock, rng: &mut Rng) -> Content {
+fn content(
+    config: &LocalConfig,
+    name: String,
+    seedlings: &[Seedling],
+    clock: Clock,
+    rng: &mut Rng,
+) -> Content {
     let others = f64::from(config.gateways - 1);
     let nodes = seedlings.iter().map(|s| NodeEntry {
         id: s.id.to_string(),
@@ -277,13 +317,17 @@ fn content(config: &LocalConfig, name: String, seedlings: &[Seedling], clock: Cl
 
 /// Loopback targets are allowed here, but never a port of the network itself.
 fn policy(document: &Document, socks: SocketAddr) -> Policy {
-    let loopback = ["127.0.0.0/8", "[::1]"].iter().filter_map(|range| Allow::parse(range).ok());
+    let loopback = ["127.0.0.0/8", "[::1]"]
+        .iter()
+        .filter_map(|range| Allow::parse(range).ok());
     let endpoints = document
         .nodes()
         .iter()
         .flat_map(|n| &n.addresses)
         .filter_map(|a| wire::socket_address(&a.parse().ok()?));
-    Policy::default().with_allowed(loopback).with_refused_endpoints(endpoints.chain([socks]))
+    Policy::default()
+        .with_allowed(loopback)
+        .with_refused_endpoints(endpoints.chain([socks]))
 }
 
 impl Seedling {
@@ -293,8 +337,17 @@ impl Seedling {
             (Role::Gateway, None) => "gateway",
             (Role::Gateway, Some(_)) => "gateway with exit",
         };
-        let address = self.host.listen.first().map(ToString::to_string).unwrap_or_default();
-        Listening { role, layer: self.layer, address }
+        let address = self
+            .host
+            .listen
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        Listening {
+            role,
+            layer: self.layer,
+            address,
+        }
     }
 
     /// The node's cores and links, now that the document says who the others are.
@@ -308,22 +361,53 @@ impl Seedling {
     ) -> Result<(host::Running, Parts), StartError> {
         let now = clock.now();
         let mix_config = mizzle_mix::Config::default();
-        let mix = Mix::new(mix_config, Arc::clone(document), self.id, self.sphinx, fork(rng), now)?;
+        let mix = Mix::new(
+            mix_config,
+            Arc::clone(document),
+            self.id,
+            self.sphinx,
+            fork(rng),
+            now,
+        )?;
         let gateway = match (self.host.gateway.take(), self.host.directory.take()) {
             (Some(link), Some(directory)) => {
                 let store = MemoryStore::new(MAILBOX_LEN);
-                let core =
-                    Gateway::new(mizzle_gateway::Config::default(), Arc::clone(document), &self.id, store, fork(rng));
+                let core = Gateway::new(
+                    mizzle_gateway::Config::default(),
+                    Arc::clone(document),
+                    &self.id,
+                    store,
+                    fork(rng),
+                );
                 let exit = self.stream.map(|secret| {
                     let exit_config = mizzle_exit::Config::default();
-                    Exit::new(exit_config, document, &self.id, *secret.expose_bytes(), policy.clone(), fork(rng))
+                    Exit::new(
+                        exit_config,
+                        document,
+                        &self.id,
+                        *secret.expose_bytes(),
+                        policy.clone(),
+                        fork(rng),
+                    )
                 });
-                Some(GatewayParts { core, link, directory, exit })
+                Some(GatewayParts {
+                    core,
+                    link,
+                    directory,
+                    exit,
+                })
             }
             _ => None,
         };
         let link = self.host.mix.take().ok_or(StartError::NoLink)?;
-        let parts = Parts { id: self.id, document: Arc::clone(document), mix, link, gateway, loss: config.loss };
+        let parts = Parts {
+            id: self.id,
+            document: Arc::clone(document),
+            mix,
+            link,
+            gateway,
+            loss: config.loss,
+        };
         Ok((self.host.running, parts))
     }
 }
@@ -333,6 +417,10 @@ fn first_gateway(document: &Document, rng: &mut Rng) -> Result<Source, StartErro
     let gateway = client::choose_gateway(document, rng).ok_or(mizzle_client::NoSuchGateway)?;
     let listed = document.node(&gateway).ok_or(mizzle_client::NoSuchGateway)?;
     let peer = listed.peer.parse().map_err(|_| client::StartError::NoPeer)?;
-    let address = listed.addresses.first().and_then(|a| a.parse().ok()).ok_or(client::StartError::NoPeer)?;
+    let address = listed
+        .addresses
+        .first()
+        .and_then(|a| a.parse().ok())
+        .ok_or(client::StartError::NoPeer)?;
     Ok(Source::Gateway(peer, address))
 }

@@ -26,9 +26,11 @@ fn main() -> ExitCode {
 
 /// The log goes to standard error, at the level that `MIZZLE_LOG` says.
 fn log() {
-    let asked = EnvFilter::try_from_env("MIZZLE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let asked = EnvFilter::try_from_env("MIZZLE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,libp2p=error"));
     // Other crates name peers and addresses at every level: they have no say unless DEBUG is asked for, which may.
-    let everyone = asked.max_level_hint().is_none_or(|level| level >= LevelFilter::DEBUG);
+    let everyone = asked
+        .max_level_hint()
+        .is_none_or(|level| level >= LevelFilter::DEBUG);
     let ours = |target: &str| target.starts_with("mizzle") || target.starts_with("libp2p_mix");
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(io::stderr().is_terminal())
@@ -44,7 +46,11 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Bench(args) => runtime()?.block_on(bench::run(args))?,
         Command::Plan { json: true } => format!("{}\n", serde_json::to_string(&plan::rows())?),
         Command::Plan { json: false } => plan::table(),
-        Command::Network(NetworkCommand::Show { file, authority, json }) => show::run(&file, &authority, json)?,
+        Command::Network(NetworkCommand::Show {
+            file,
+            authority,
+            json,
+        }) => show::run(&file, &authority, json)?,
     };
     // A reader that has gone (`| head`) is no error.
     let _ = io::stdout().write_all(text.as_bytes());

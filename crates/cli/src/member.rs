@@ -71,7 +71,9 @@ impl Member {
             Source::Gateway(peer, address) => {
                 // An identity for this question alone: whoever answers doesn't see who will send.
                 let config = host_config(transport, rng)?.with_directory(wire::directory_link());
-                let Host { directory, running, .. } = Host::start(config).await?;
+                let Host {
+                    directory, running, ..
+                } = Host::start(config).await?;
                 hosts.push(running);
                 let mut link = directory.ok_or(StartError::NoLink)?;
                 directory::fetch(&mut link, peer, vec![address], 0).await?
@@ -80,17 +82,32 @@ impl Member {
         let document = Arc::new(Document::verify(&bytes, authority, clock.now(), 0)?);
         let gateway = client::choose_gateway(&document, rng).ok_or(NoSuchGateway)?;
         let config = host_config(transport, rng)?.with_gateway(wire::client_link());
-        let Host { gateway: link, running, .. } = Host::start(config).await?;
+        let Host {
+            gateway: link,
+            running,
+            ..
+        } = Host::start(config).await?;
         hosts.push(running);
         let link = link.ok_or(StartError::NoLink)?;
-        let core =
-            Client::new(mizzle_client::Config::default(), Arc::clone(&document), &gateway, fork(rng))?;
+        let core = Client::new(
+            mizzle_client::Config::default(),
+            Arc::clone(&document),
+            &gateway,
+            fork(rng),
+        )?;
         let mut client = client::run(core, &document, &gateway, link, loss, clock, fork(rng))?;
         client.admitted().await?;
         let (stop_socks, stopped) = watch::channel(false);
         let socks = door.local_addr();
         let serving = tokio::spawn(door.serve(client.opener(), stopped));
-        Ok(Self { document, hosts, client, socks, stop_socks, serving })
+        Ok(Self {
+            document,
+            hosts,
+            client,
+            socks,
+            stop_socks,
+            serving,
+        })
     }
 
     /// Where the SOCKS port listens.
@@ -124,7 +141,10 @@ impl Member {
 
 /// A host with a fresh identity that doesn't listen.
 fn host_config(transport: Transport, rng: &mut Rng) -> Result<HostConfig, StartError> {
-    Ok(HostConfig::new(identity::generate(rng).ok_or(StartError::NoLink)?, transport))
+    Ok(HostConfig::new(
+        identity::generate(rng).ok_or(StartError::NoLink)?,
+        transport,
+    ))
 }
 
 fn fork(rng: &mut Rng) -> Rng {

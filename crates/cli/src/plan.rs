@@ -38,7 +38,10 @@ pub struct Row {
 /// The table.
 #[must_use]
 pub fn rows() -> Vec<Row> {
-    [Profile::chat(), Profile::browse(), Profile::bulk()].iter().map(row).collect()
+    [Profile::chat(), Profile::browse(), Profile::bulk()]
+        .iter()
+        .map(row)
+        .collect()
 }
 
 fn row(p: &Profile) -> Row {
@@ -103,9 +106,11 @@ mod tests {
     fn the_numbers_are_those_of_the_design() {
         let rows = rows();
         let near = |a: f64, b: f64, by: f64| (a - b).abs() <= by;
-        for (row, up, down, delta, k) in
-            [(&rows[0], 0.12, 0.40, 0.45, 46.0), (&rows[1], 20.0, 40.0, 0.24, 153.0), (&rows[2], 120.0, 208.0, 0.10, 920.0)]
-        {
+        for (row, up, down, delta, k) in [
+            (&rows[0], 0.12, 0.40, 0.45, 46.0),
+            (&rows[1], 20.0, 40.0, 0.24, 153.0),
+            (&rows[2], 120.0, 208.0, 0.10, 920.0),
+        ] {
             assert!(near(row.up_gb_per_day, up, up * 0.03), "{row:?}");
             assert!(near(row.down_gb_per_day, down, down * 0.03), "{row:?}");
             assert!(near(row.delta_1, delta, 0.01), "{row:?}");

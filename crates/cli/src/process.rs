@@ -20,6 +20,13 @@ pub fn usage() -> Option<Usage> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kb = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?;
-    Some(Usage { cpu: Duration::from_millis(ticks * 10), resident: kb.trim().parse::<u64>().ok()? * 1_024 })
+    let kb = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))?
+        .trim()
+        .strip_suffix("kB")?;
+    Some(Usage {
+        cpu: Duration::from_millis(ticks * 10),
+        resident: kb.trim().parse::<u64>().ok()? * 1_024,
+    })
 }

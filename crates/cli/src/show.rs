@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use mizzle_base::document::{DocumentError, MAX_DOCUMENT_LEN, Role};
 use mizzle_base::Document;
+use mizzle_base::document::{DocumentError, MAX_DOCUMENT_LEN, Role};
 use mizzle_net::clock::Clock;
 
 use crate::join::{self, JoinError};
@@ -36,7 +36,10 @@ pub enum ShowError {
 /// What is wrong with it.
 pub fn run(file: &Path, authority: &str, json: bool) -> Result<String, ShowError> {
     let key = join::authority(authority)?;
-    let bytes = read(file).map_err(|source| ShowError::Read { path: file.display().to_string(), source })?;
+    let bytes = read(file).map_err(|source| ShowError::Read {
+        path: file.display().to_string(),
+        source,
+    })?;
     let document = Document::verify(&bytes, &key, Clock::start().now(), 0)?;
     if json {
         let signed = bytes.splitn(4, |&b| b == b'\n').nth(3).unwrap_or_default();
@@ -48,7 +51,9 @@ pub fn run(file: &Path, authority: &str, json: bool) -> Result<String, ShowError
 /// As much as shows that it is too long, whatever the file is.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(MAX_DOCUMENT_LEN as u64 + 1).read_to_end(&mut bytes)?;
+    File::open(file)?
+        .take(MAX_DOCUMENT_LEN as u64 + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -76,7 +81,11 @@ fn text(document: &Document) -> String {
             (Role::Gateway, None) => format!("gateway, weight {}", node.weight),
             (Role::Gateway, Some(_)) => format!("gateway with exit, weight {}", node.weight),
         };
-        let _ = writeln!(out, "  {what:<30} {}", node.addresses.first().map_or("no address", String::as_str));
+        let _ = writeln!(
+            out,
+            "  {what:<30} {}",
+            node.addresses.first().map_or("no address", String::as_str)
+        );
     }
     out
 }

@@ -12,7 +12,9 @@ pub(crate) struct Interrupted {
 pub(crate) fn interrupted() -> io::Result<Interrupted> {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-    Ok(Interrupted { signals: tokio::sync::Mutex::new(signals) })
+    Ok(Interrupted {
+        signals: tokio::sync::Mutex::new(signals),
+    })
 }
 
 #[cfg(unix)]

@@ -59,8 +59,10 @@ pub async fn run(up: Up) -> Result<(), UpError> {
 
 fn announce(up: &Up, local: &Local) -> Result<(), UpError> {
     if let Some(path) = &up.write_document {
-        std::fs::write(path, local.document().bytes())
-            .map_err(|source| UpError::Write { path: path.display().to_string(), source })?;
+        std::fs::write(path, local.document().bytes()).map_err(|source| UpError::Write {
+            path: path.display().to_string(),
+            source,
+        })?;
     }
     let text = if up.json { json(local) } else { text(up, local) };
     let mut out = io::stdout().lock();
@@ -83,9 +85,17 @@ fn json(local: &Local) -> String {
 
 fn text(up: &Up, local: &Local) -> String {
     let profile = local.document().profile();
-    let mut out = format!("mizzle network `{}`, profile `{}`, all in this process\n\n", local.document().name(), profile.name);
+    let mut out = format!(
+        "mizzle network `{}`, profile `{}`, all in this process\n\n",
+        local.document().name(),
+        profile.name
+    );
     for node in local.listening() {
-        let layer = if node.layer == 0 { String::new() } else { format!(" {}", node.layer) };
+        let layer = if node.layer == 0 {
+            String::new()
+        } else {
+            format!(" {}", node.layer)
+        };
         let _ = writeln!(out, "  {:<18} {}", format!("{}{layer}", node.role), node.address);
     }
     let _ = writeln!(out, "  {:<18} {}", "SOCKS5 proxy", local.socks());
@@ -100,7 +110,11 @@ fn text(up: &Up, local: &Local) -> String {
         profile.ceiling_down_bytes_per_s(EXIT_WEIGHT) / 1e6,
     );
     if up.network.drop_percent > 0.0 {
-        let _ = writeln!(out, "Every link loses {} % of the packets, as asked for.", up.network.drop_percent);
+        let _ = writeln!(
+            out,
+            "Every link loses {} % of the packets, as asked for.",
+            up.network.drop_percent
+        );
     }
     out.push_str("\nCtrl-C ends it.\n");
     out

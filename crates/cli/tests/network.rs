@@ -1,7 +1,13 @@
 //! Whole networks in this process, on real sockets, through the library: many streams at once, loss, a slow profile, the
 //! network at rest, and its end while it is used.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -19,13 +25,17 @@ use tokio::time::{Instant, interval, timeout};
 
 async fn start(flags: &[&str]) -> Local {
     let args = ["mizzle", "up", "--socks", "127.0.0.1:0"].iter().chain(flags);
-    let Command::Up(up) = Cli::try_parse_from(args).unwrap().command else { panic!("up") };
+    let Command::Up(up) = Cli::try_parse_from(args).unwrap().command else {
+        panic!("up")
+    };
     let config = LocalConfig::new(up.profile.profile(), &up.network);
     within("the start", Local::start(config)).await.unwrap()
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
+    timeout(LIMIT, future)
+        .await
+        .unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
 async fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
@@ -41,24 +51,40 @@ async fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
 /// What was dropped and isn't expected to be.
 fn dropped(local: &Local, expected: &[&str]) -> Vec<(&'static str, u64)> {
     let counters = local.report().counters;
-    counters.iter().filter(|(name, _)| name.starts_with("drop.") && !expected.contains(name)).collect()
+    counters
+        .iter()
+        .filter(|(name, _)| name.starts_with("drop.") && !expected.contains(name))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_at_rest_loses_nothing_then_twenty_downloads_are_right_then_its_end_breaks_them() {
     let _place = place();
     let local = start(&[]).await;
-    wait_until("the client's loops are back", || local.report().client_loops.returned >= 10).await;
+    wait_until("the client's loops are back", || {
+        local.report().client_loops.returned >= 10
+    })
+    .await;
     // While connections come up a packet may find none.
     let starting = ["drop.link_down", "drop.link_full"];
     assert_eq!(dropped(&local, &starting), []);
     let report = local.report();
     assert_eq!(report.client_loops.lost, 0);
-    let counts = ["downlink.filler", "reply.filler", "slot.loop", "slot.drop", "uplink.packet", "loop.returned"];
+    let counts = [
+        "downlink.filler",
+        "reply.filler",
+        "slot.loop",
+        "slot.drop",
+        "uplink.packet",
+        "loop.returned",
+    ];
     for name in counts {
         assert!(report.counters.get(name) > 0, "{name}: {:?}", report.counters);
     }
-    assert_eq!(report.counters.get("stream.opened") + report.counters.get("session.begun"), 0);
+    assert_eq!(
+        report.counters.get("stream.opened") + report.counters.get("session.begun"),
+        0
+    );
 
     let server = Server::start().await.unwrap();
     let (socks, web) = (local.socks(), server.address());
@@ -67,7 +93,10 @@ async fn a_network_at_rest_loses_nothing_then_twenty_downloads_are_right_then_it
         downloads.spawn(http::download(socks, web, 8_000, seed));
     }
     let done = within("twenty downloads", downloads.join_all()).await;
-    assert!(done.len() == 20 && done.iter().all(|d| d.as_ref().is_ok_and(|d| d.right)), "{done:?}");
+    assert!(
+        done.len() == 20 && done.iter().all(|d| d.as_ref().is_ok_and(|d| d.right)),
+        "{done:?}"
+    );
     assert_eq!(dropped(&local, &starting), []);
 
     let mut endless = JoinSet::new();
@@ -75,7 +104,10 @@ async fn a_network_at_rest_loses_nothing_then_twenty_downloads_are_right_then_it
         endless.spawn(http::download(socks, web, 1 << 30, seed));
     }
     let opened = local.report().counters.get("stream.opened") + 5;
-    wait_until("the downloads are under way", || local.report().counters.get("stream.opened") >= opened).await;
+    wait_until("the downloads are under way", || {
+        local.report().counters.get("stream.opened") >= opened
+    })
+    .await;
     let start = Instant::now();
     local.stop().await;
     // Open streams have five seconds.
@@ -91,7 +123,10 @@ async fn a_download_is_right_though_links_lose_packets() {
     let server = Server::start().await.unwrap();
     let download = http::download(local.socks(), server.address(), 50_000, 7);
     assert!(within("a download", download).await.unwrap().right);
-    wait_until("losses are counted", || local.report().counters.get("lost_on_purpose") > 0).await;
+    wait_until("losses are counted", || {
+        local.report().counters.get("lost_on_purpose") > 0
+    })
+    .await;
     within("the end", local.stop()).await;
 }
 
@@ -102,9 +137,14 @@ async fn the_chat_profile_opens_a_stream() {
     let server = Server::start().await.unwrap();
     let mut program = TcpStream::connect(local.socks()).await.unwrap();
     let [high, low] = server.address().port().to_be_bytes();
-    program.write_all(&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1, high, low]).await.unwrap();
+    program
+        .write_all(&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1, high, low])
+        .await
+        .unwrap();
     let mut answer = [0; 12];
-    within("an answer", program.read_exact(&mut answer)).await.unwrap();
+    within("an answer", program.read_exact(&mut answer))
+        .await
+        .unwrap();
     assert_eq!(answer[..4], [5, 0, 5, 0]);
     drop(program);
     within("the end", local.stop()).await;
@@ -117,9 +157,14 @@ async fn every_stream_of_a_stopped_network_was_reset_not_ended() {
     let server = Server::start().await.unwrap();
     let mut program = TcpStream::connect(local.socks()).await.unwrap();
     let [high, low] = server.address().port().to_be_bytes();
-    program.write_all(&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1, high, low]).await.unwrap();
+    program
+        .write_all(&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1, high, low])
+        .await
+        .unwrap();
     let mut answer = [0; 12];
-    within("an answer", program.read_exact(&mut answer)).await.unwrap();
+    within("an answer", program.read_exact(&mut answer))
+        .await
+        .unwrap();
     // The request is only begun: the stream stays open.
     program.write_all(b"GET /").await.unwrap();
     within("the end", local.stop()).await;

@@ -1,7 +1,13 @@
 //! The binary as a user drives it: `mizzle up` with real programs over real sockets, its ends, its errors and what it
 //! logs; `mizzle network show`; what the other commands print.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -9,7 +15,9 @@ use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Curl, LIMIT, Process, Up, Web, curl, has_curl, mizzle, pattern, place, poll_until, run, scratch};
+use common::{
+    Curl, LIMIT, Process, Up, Web, curl, has_curl, mizzle, pattern, place, poll_until, run, scratch,
+};
 use ed25519_dalek::SigningKey;
 use mizzle_base::document::{Content, NodeEntry, Role};
 use mizzle_base::{Profile, hex};
@@ -28,7 +36,10 @@ fn assert_download(up: &Up, web: &Web, user: &str, url: &str) {
     assert!(got.body == pattern(FILE), "{} wrong bytes", got.body.len());
     let peers = web.peers().split_off(before);
     // Another one than curl's own: the exit's.
-    assert!(peers.len() == 1 && peers[0].port() != got.local_port(), "{peers:?}");
+    assert!(
+        peers.len() == 1 && peers[0].port() != got.local_port(),
+        "{peers:?}"
+    );
 }
 
 #[test]
@@ -44,20 +55,29 @@ fn curl_downloads_over_quic_and_hears_why_it_cannot() {
     assert_download(&up, &web, "", &web.url(FILE));
     assert_download(&up, &web, "u:p@", &web.url(FILE));
 
-    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap();
     let start = Instant::now();
     up.curl("", &format!("http://{closed}/")).assert_refused(5);
     assert!(start.elapsed() < SECONDS, "{:?}", start.elapsed());
     // A label longer than DNS has them: no resolver, and none that is slow, has to be asked.
-    up.curl("", &format!("http://{}.invalid/", "x".repeat(64))).assert_refused(4);
+    up.curl("", &format!("http://{}.invalid/", "x".repeat(64)))
+        .assert_refused(4);
     // Loopback is allowed here, the network itself is not: neither its nodes nor the proxy.
     for port in up.ports().into_iter().take(2).chain([up.socks.port()]) {
-        up.curl("", &format!("http://127.0.0.1:{port}/")).assert_refused(2);
+        up.curl("", &format!("http://127.0.0.1:{port}/"))
+            .assert_refused(2);
     }
-    up.curl("", &format!("http://localhost:{}/", up.socks.port())).assert_refused(2);
+    up.curl("", &format!("http://localhost:{}/", up.socks.port()))
+        .assert_refused(2);
 
     let (code, stderr) = up.end("INT", SECONDS);
-    assert_eq!((code, stderr.as_str()), (Some(0), ""), "a quiet end, and no log of what went well");
+    assert_eq!(
+        (code, stderr.as_str()),
+        (Some(0), ""),
+        "a quiet end, and no log of what went well"
+    );
 }
 
 #[test]
@@ -73,17 +93,35 @@ fn curl_downloads_over_tcp_and_the_log_names_nobody() {
     let by_name = format!("http://localhost:{}/{FILE}", web.address.port());
     assert_download(&up, &web, "somebody:secret@", &by_name);
     up.curl("", "http://127.0.0.1:1/").assert_refused(5);
-    assert_document_shown(path, up.ready["authority"].as_str().unwrap(), up.ready["network"].as_str().unwrap());
+    assert_document_shown(
+        path,
+        up.ready["authority"].as_str().unwrap(),
+        up.ready["network"].as_str().unwrap(),
+    );
 
     let document = std::fs::read_to_string(&file).unwrap();
-    let (mut names, ports) = (vec!["127.0.0.1".to_string(), "localhost".into(), "somebody".into()], up.ports());
-    let peers = document.lines().filter_map(|line| line.trim().strip_prefix(r#""peer": ""#)?.strip_suffix("\","));
+    let (mut names, ports) = (
+        vec!["127.0.0.1".to_string(), "localhost".into(), "somebody".into()],
+        up.ports(),
+    );
+    let peers = document
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(r#""peer": ""#)?.strip_suffix("\","));
     names.extend(peers.map(String::from));
     assert_eq!(names.len(), 3 + 8, "the document names eight peers");
-    names.extend(ports.iter().chain([&web.address.port(), &up.socks.port()]).map(|port| format!("/{port}")));
+    names.extend(
+        ports
+            .iter()
+            .chain([&web.address.port(), &up.socks.port()])
+            .map(|port| format!("/{port}")),
+    );
     let (code, stderr) = up.end("TERM", SECONDS);
     assert_eq!(code, Some(0));
-    for name in names.iter().map(String::as_str).chain(["12D3Koo", "/ip4/", "::1"]) {
+    for name in names
+        .iter()
+        .map(String::as_str)
+        .chain(["12D3Koo", "/ip4/", "::1"])
+    {
         assert!(!stderr.contains(name), "{name} in the log:\n{stderr}");
     }
     std::fs::remove_file(file).unwrap();
@@ -94,10 +132,21 @@ fn assert_document_shown(path: &str, authority: &str, network: &str) {
     let show = |path: &str, authority: &str| run(&["network", "show", path, "--authority", authority]);
     let (code, shown, stderr) = show(path, authority);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    for words in [network, "signature good", "profile `browse`", "mix, layer 3", "gateway with exit", "/ip4/127.0.0.1/tcp/"] {
+    for words in [
+        network,
+        "signature good",
+        "profile `browse`",
+        "mix, layer 3",
+        "gateway with exit",
+        "/ip4/127.0.0.1/tcp/",
+    ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
-    assert_eq!(shown.lines().filter(|line| line.contains("mix, layer")).count(), 6, "{shown}");
+    assert_eq!(
+        shown.lines().filter(|line| line.contains("mix, layer")).count(),
+        6,
+        "{shown}"
+    );
     let (code, json, _) = run(&["network", "show", path, "--authority", authority, "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &json["network"]), (Some(0), &network.into()));
@@ -109,8 +158,16 @@ fn assert_document_shown(path: &str, authority: &str, network: &str) {
     *flipped.last_mut().unwrap() ^= 1;
     let elsewhere = hex::encode(SigningKey::from_bytes(&[9; 32]).verifying_key().as_bytes());
     for (bytes, authority, words) in [
-        (flipped.as_slice(), authority, "signature of the network document is wrong"),
-        (&whole[..whole.len() - 100], authority, "signature of the network document is wrong"),
+        (
+            flipped.as_slice(),
+            authority,
+            "signature of the network document is wrong",
+        ),
+        (
+            &whole[..whole.len() - 100],
+            authority,
+            "signature of the network document is wrong",
+        ),
         (&whole[..100], authority, "not a mizzle network document"),
         (&vec![b'\n'; 5 << 20], authority, "longer than"),
         (b"", authority, "not a mizzle network document"),
@@ -120,7 +177,10 @@ fn assert_document_shown(path: &str, authority: &str, network: &str) {
         std::fs::write(&damaged, bytes).unwrap();
         let (code, stdout, stderr) = show(damaged_path, authority);
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{words}");
-        assert!(stderr.starts_with("mizzle: ") && stderr.contains(words) && stderr.lines().count() == 1, "{stderr}");
+        assert!(
+            stderr.starts_with("mizzle: ") && stderr.contains(words) && stderr.lines().count() == 1,
+            "{stderr}"
+        );
     }
     std::fs::remove_file(damaged).unwrap();
 }
@@ -144,7 +204,11 @@ fn ctrl_c_cuts_a_download_and_a_second_one_does_not_wait() {
             process.signal("INT");
         }
         assert_eq!(process.ended(SECONDS).code(), Some(0));
-        assert!(times == 1 || start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        assert!(
+            times == 1 || start.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            start.elapsed()
+        );
         // Half a file doesn't pass for a whole one.
         let mut download = download;
         assert!(!download.ended(SECONDS).success());
@@ -155,7 +219,13 @@ fn ctrl_c_cuts_a_download_and_a_second_one_does_not_wait() {
 #[test]
 fn ctrl_c_during_the_start_ends_it_in_order() {
     let _place = place();
-    let mut process = Process::start(mizzle(&["up", "--socks", "127.0.0.1:0", "--mixes-per-layer", "16"]));
+    let mut process = Process::start(mizzle(&[
+        "up",
+        "--socks",
+        "127.0.0.1:0",
+        "--mixes-per-layer",
+        "16",
+    ]));
     let status = format!("/proc/{}/status", process.id());
     if !std::path::Path::new(&status).exists() {
         return println!("SKIPPED: this system has no /proc to see when signals are heard");
@@ -168,27 +238,50 @@ fn ctrl_c_during_the_start_ends_it_in_order() {
     });
     process.signal("INT");
     assert_eq!(process.ended(SECONDS).code(), Some(0));
-    assert_eq!((process.stdout_rest().as_str(), process.stderr().as_str()), ("", ""));
+    assert_eq!(
+        (process.stdout_rest().as_str(), process.stderr().as_str()),
+        ("", "")
+    );
 }
 
 #[test]
 fn a_reader_that_goes_away_stops_nothing() {
     for args in [&["plan"][..], &["--help"], &["bench", "packet"]] {
         let mut process = mizzle(args);
-        let mut child = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = process
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{args:?}: {output:?}"
+        );
     }
     let _place = place();
     let file = scratch("announced");
-    let mut command = mizzle(&["up", "--socks", "127.0.0.1:0", "--write-document", file.to_str().unwrap()]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = mizzle(&[
+        "up",
+        "--socks",
+        "127.0.0.1:0",
+        "--write-document",
+        file.to_str().unwrap(),
+    ]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     // Written just before the text that nobody reads.
     poll_until("the document", || std::fs::metadata(&file).ok());
     assert!(child.try_wait().unwrap().is_none());
-    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
@@ -208,10 +301,19 @@ fn up_without_json_says_what_to_paste() {
         text += &(process.line() + "\n");
     }
     let (_, rest) = text.split_once("curl -x ").expect("a line to paste");
-    let (proxy, _) = rest.split_once(" http://127.0.0.1:8000/\n").expect("with an example's target");
-    assert!(text.contains("hides nothing") && text.contains("Every link loses 1 % of the packets"), "{text}");
+    let (proxy, _) = rest
+        .split_once(" http://127.0.0.1:8000/\n")
+        .expect("with an example's target");
+    assert!(
+        text.contains("hides nothing") && text.contains("Every link loses 1 % of the packets"),
+        "{text}"
+    );
     let got = Curl::from(curl(proxy, &web.url(1_000)).output().unwrap());
-    assert!(got.code == Some(0) && got.body == pattern(1_000), "{}", got.stderr);
+    assert!(
+        got.code == Some(0) && got.body == pattern(1_000),
+        "{}",
+        got.stderr
+    );
     process.signal("INT");
     assert_eq!(process.ended(SECONDS).code(), Some(0));
 }
@@ -222,16 +324,36 @@ fn what_cannot_be_is_said_at_once_with_what_to_do() {
     let address = taken.local_addr().unwrap().to_string();
     let nowhere = scratch("no-such-folder").join("document");
     for (args, words) in [
-        (&["--socks", &address][..], &[&address, "address already in use", "choose another with --socks"][..]),
-        (&["--socks", "192.0.2.1:0"], &["192.0.2.1:0", "--danger-socks-for-others", "use 127.0.0.1"]),
-        (&["--socks", "0.0.0.0:0"], &["0.0.0.0:0", "--danger-socks-for-others", "no password"]),
+        (
+            &["--socks", &address][..],
+            &[&address, "address already in use", "choose another with --socks"][..],
+        ),
+        (
+            &["--socks", "192.0.2.1:0"],
+            &["192.0.2.1:0", "--danger-socks-for-others", "use 127.0.0.1"],
+        ),
+        (
+            &["--socks", "0.0.0.0:0"],
+            &["0.0.0.0:0", "--danger-socks-for-others", "no password"],
+        ),
         (&["--socks", "[::]:0"], &["[::]:0", "--danger-socks-for-others"]),
-        (&["--socks", "127.0.0.1:0", "--write-document", nowhere.to_str().unwrap()], &["cannot write", "no-such-folder"]),
+        (
+            &[
+                "--socks",
+                "127.0.0.1:0",
+                "--write-document",
+                nowhere.to_str().unwrap(),
+            ],
+            &["cannot write", "no-such-folder"],
+        ),
     ] {
         let _place = place();
         let (code, stdout, stderr) = run(&[&["up"], args].concat());
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{args:?}");
-        assert!(stderr.starts_with("mizzle: ") && stderr.lines().count() == 1, "{stderr}");
+        assert!(
+            stderr.starts_with("mizzle: ") && stderr.lines().count() == 1,
+            "{stderr}"
+        );
         assert!(words.iter().all(|w| stderr.contains(w)), "{stderr}");
     }
 }
@@ -241,7 +363,11 @@ fn a_bad_flag_is_named_with_its_value() {
     for (args, flag, value) in [
         (&["up", "--profile", "fast"][..], "--profile", "fast"),
         (&["up", "--socks", "nowhere"], "--socks", "nowhere"),
-        (&["up", "--drop-percent", "51"], "--drop-percent", "between 0 and 50"),
+        (
+            &["up", "--drop-percent", "51"],
+            "--drop-percent",
+            "between 0 and 50",
+        ),
         (&["up", "--gateways", "1"], "--gateways", "2..=32"),
         (&["bench", "idle", "--seconds", "0"], "--seconds", "1..=86400"),
         (&["up", "--sokcs", "127.0.0.1:0"], "--sokcs", "--socks"),
@@ -250,7 +376,10 @@ fn a_bad_flag_is_named_with_its_value() {
     ] {
         let (code, stdout, stderr) = run(args);
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{args:?}");
-        assert!(stderr.contains(flag) && stderr.contains(value), "{args:?}: {stderr}");
+        assert!(
+            stderr.contains(flag) && stderr.contains(value),
+            "{args:?}: {stderr}"
+        );
     }
 }
 
@@ -267,7 +396,9 @@ fn document(valid_from_s: u64, authority: &SigningKey) -> Vec<u8> {
         operator: String::new(),
         exit: None,
     };
-    let nodes = (1..=3).map(|layer| node(layer, Role::Mix)).chain([node(4, Role::Gateway)]);
+    let nodes = (1..=3)
+        .map(|layer| node(layer, Role::Mix))
+        .chain([node(4, Role::Gateway)]);
     let content = Content {
         network: "test".into(),
         sequence: 1,
@@ -292,27 +423,45 @@ fn a_document_out_of_its_time_says_by_how_much() {
         run(&["network", "show", path, "--authority", &key])
     };
     let seconds = |text: &str, before: &str| -> u64 {
-        text.split_once(before).and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).expect("how many seconds")
+        text.split_once(before)
+            .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
+            .expect("how many seconds")
     };
     let (code, _, stderr) = show(now_s - 3_600 - 7_200);
     assert_eq!(code, Some(1));
-    assert!((7_200..7_300).contains(&seconds(&stderr, "expired ")) && stderr.contains("set the clock"), "{stderr}");
+    assert!(
+        (7_200..7_300).contains(&seconds(&stderr, "expired ")) && stderr.contains("set the clock"),
+        "{stderr}"
+    );
     let (code, _, stderr) = show(now_s + 7_200);
     assert_eq!(code, Some(1));
-    assert!((7_100..=7_200).contains(&seconds(&stderr, "becomes valid in ")), "{stderr}");
+    assert!(
+        (7_100..=7_200).contains(&seconds(&stderr, "becomes valid in ")),
+        "{stderr}"
+    );
     // A few minutes are a clock's.
     assert_eq!(show(now_s - 3_600 - 60).0, Some(0));
     std::fs::remove_file(&file).unwrap();
     let (code, stdout, stderr) = run(&["network", "show", path, "--authority", &key]);
     assert_eq!((code, stdout.as_str()), (Some(1), ""));
-    assert!(stderr.contains("cannot read") && stderr.contains(path), "{stderr}");
+    assert!(
+        stderr.contains("cannot read") && stderr.contains(path),
+        "{stderr}"
+    );
 }
 
 #[test]
 fn the_other_commands_print_what_they_promise() {
     let (code, help, stderr) = run(&["--help"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    for words in ["mizzle up", "curl line to paste", "up ", "bench ", "plan ", "network "] {
+    for words in [
+        "mizzle up",
+        "curl line to paste",
+        "up ",
+        "bench ",
+        "plan ",
+        "network ",
+    ] {
         assert!(help.contains(words), "{words}: {help}");
     }
     assert!(run(&["up", "--help"]).1.contains("This network hides nothing"));
@@ -320,14 +469,22 @@ fn the_other_commands_print_what_they_promise() {
 
     let (code, plan, _) = run(&["plan"]);
     assert_eq!(code, Some(0));
-    assert!(["chat", "browse", "bulk"].iter().all(|name| plan.lines().any(|line| line.starts_with(name))), "{plan}");
+    assert!(
+        ["chat", "browse", "bulk"]
+            .iter()
+            .all(|name| plan.lines().any(|line| line.starts_with(name))),
+        "{plan}"
+    );
     let (_, json, _) = run(&["plan", "--json"]);
     let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(rows.as_array().map(Vec::len), Some(3));
 
     let (code, packet, _) = run(&["bench", "packet"]);
     assert_eq!(code, Some(0));
-    assert!(packet.contains("4608 bytes") && packet.contains("user bytes"), "{packet}");
+    assert!(
+        packet.contains("4608 bytes") && packet.contains("user bytes"),
+        "{packet}"
+    );
     let (_, json, _) = run(&["bench", "packet", "--json"]);
     let rows: std::collections::BTreeMap<String, u64> = serde_json::from_str(&json).unwrap();
     assert_eq!(rows.values().sum::<u64>(), 4_608, "every byte has its place");

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mizzle_base::document::{Node, Role};
+use mizzle_base::document::{CLOCK_TOLERANCE_S, Node, Role};
 use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
 use mizzle_base::{ClientTag, Counters, Document, MailboxId, NodeId, Rng, Time};
@@ -201,7 +201,13 @@ impl Client {
             self.set_back(now);
         }
         self.told = now;
+        if self.has_expired(now) && !matches!(self.link, Link::Down) {
+            // Keys beyond their time: nothing more leaves, neither data nor cover, and opening says why.
+            self.counters.count("document.expired");
+            self.link_down();
+        }
         match input {
+            Input::LinkUp if self.has_expired(now) => self.counters.count("document.expired"),
             Input::LinkUp => self.hello(now),
             Input::LinkDown => self.link_down(),
             Input::Frame(bytes) => self.frame(now, &bytes),
@@ -240,8 +246,11 @@ impl Client {
     /// Opens a stream. Its outcome comes as [`StreamEvent::Opened`] or [`StreamEvent::Failed`].
     ///
     /// # Errors
-    /// When it can't even be tried: no exit outside one's own gateway, or too many sessions.
+    /// When it can't even be tried: no exit outside one's own gateway, too many sessions, a document whose time is over.
     pub fn open(&mut self, now: Time, request: OpenRequest) -> Result<StreamKey, OpenError> {
+        if self.has_expired(now) {
+            return Err(OpenError::Expired);
+        }
         let key = self.sessions.open(now, request)?;
         self.forward_events();
         Ok(key)
@@ -294,6 +303,11 @@ impl Client {
     }
 
     /// The clock was set back: what waits for a moment would wait until it is where it was.
+    /// The document's time is over, by more than clocks may be off.
+    fn has_expired(&self, now: Time) -> bool {
+        now >= self.document.validity().1 + Duration::from_secs(CLOCK_TOLERANCE_S)
+    }
+
     fn set_back(&mut self, now: Time) {
         let by = self.told.since(now);
         match &mut self.link {

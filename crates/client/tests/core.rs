@@ -786,3 +786,21 @@ fn a_session_that_is_about_to_end_or_full_is_not_shared_but_another_begun() {
         (2, 0)
     );
 }
+
+#[test]
+fn nothing_is_sent_or_opened_once_the_document_has_expired() {
+    let mut world = World::up(with_exit());
+    world.take();
+    // Valid until second 20,000, and five minutes for clocks that are off.
+    world.now = Time::from_s(20_300);
+    world.tell(Input::Tick);
+    assert!(world.take().is_empty());
+    assert!(!world.client.is_up());
+    assert_eq!(
+        world.open("example.org:80", Isolation::Fresh),
+        Err(OpenError::Expired)
+    );
+    world.tell(Input::LinkUp);
+    assert!(world.take().is_empty(), "no hello either");
+    assert_eq!(world.count("document.expired"), 2);
+}

@@ -272,7 +272,11 @@ impl<S: MailboxStore> Gateway<S> {
         match content {
             Content::Hello { network, token } => {
                 // Each hello is answered at once and gives the downlink another phase: not as often as anyone likes.
-                if self.accounts.get_mut(&client).is_some_and(|a| !a.hellos.allows(now)) {
+                if self
+                    .accounts
+                    .get_mut(&client)
+                    .is_some_and(|a| !a.hellos.allows(now))
+                {
                     return self.counters.count("drop.hello_too_often");
                 }
                 let admitted = if network == self.document.network() {
@@ -369,7 +373,9 @@ impl<S: MailboxStore> Gateway<S> {
     }
 
     fn gone(&mut self, now: Time, client: ClientId) {
-        let Some(account) = self.accounts.get_mut(&client) else { return };
+        let Some(account) = self.accounts.get_mut(&client) else {
+            return;
+        };
         if let Some(link) = account.link.take() {
             account.away_since = now;
             self.wakeups.remove(&(link.scheduled(), client));
@@ -383,8 +389,13 @@ impl<S: MailboxStore> Gateway<S> {
             return;
         }
         let life = self.document.profile().surb_life();
-        let away = self.accounts.iter().filter(|(_, a)| a.link.is_none() && now.since(a.away_since) > life);
-        let Some(client) = away.min_by_key(|(_, a)| a.away_since).map(|(&client, _)| client) else { return };
+        let away = self
+            .accounts
+            .iter()
+            .filter(|(_, a)| a.link.is_none() && now.since(a.away_since) > life);
+        let Some(client) = away.min_by_key(|(_, a)| a.away_since).map(|(&client, _)| client) else {
+            return;
+        };
         if let Some(account) = self.accounts.remove(&client) {
             self.by_tag.remove(&account.tag);
             self.store.remove(client);
@@ -448,6 +459,7 @@ impl<S: MailboxStore> Gateway<S> {
 
     /// The clock was set back by more than jitter. No frame until it is where it was would be a silence.
     fn set_back(&mut self, now: Time) {
+        self.drops.shift_back(self.told.since(now));
         self.wakeups.clear();
         for (&client, account) in &mut self.accounts {
             account.policer.set_back(now);

@@ -49,26 +49,38 @@ struct Mailbox {
 /// Mailboxes in memory: gone with the process.
 pub struct MemoryStore {
     capacity: usize,
+    total: usize,
+    kept: usize,
     mailboxes: BTreeMap<ClientId, Mailbox>,
 }
 
 impl MemoryStore {
-    /// At most `capacity` items a mailbox, 4 KB each.
+    /// At most `capacity` items a mailbox, and [`Self::with_total`] in all; 4 KB each.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
+            total: 65_536,
+            kept: 0,
             mailboxes: BTreeMap::new(),
         }
+    }
+
+    /// At most so many items in all mailboxes together; 65,536 by default, 270 MB.
+    #[must_use]
+    pub fn with_total(mut self, items: usize) -> Self {
+        self.total = items;
+        self
     }
 }
 
 impl MailboxStore for MemoryStore {
     fn append(&mut self, client: ClientId, item: Item) -> Result<u64, MailboxFull> {
         let mailbox = self.mailboxes.entry(client).or_default();
-        if mailbox.items.len() >= self.capacity {
+        if mailbox.items.len() >= self.capacity || self.kept >= self.total {
             return Err(MailboxFull);
         }
+        self.kept += 1;
         mailbox.items.push_back(item);
         Ok(mailbox.deleted + mailbox.items.len() as u64)
     }
@@ -88,11 +100,14 @@ impl MailboxStore for MemoryStore {
             .saturating_sub(mailbox.deleted + 1)
             .min(mailbox.items.len() as u64);
         mailbox.items.drain(..n as usize);
+        self.kept -= n as usize;
         mailbox.deleted += n;
     }
 
     fn remove(&mut self, client: ClientId) {
-        self.mailboxes.remove(&client);
+        if let Some(mailbox) = self.mailboxes.remove(&client) {
+            self.kept -= mailbox.items.len();
+        }
     }
 }
 
@@ -122,5 +137,24 @@ mod tests {
         );
         store.acknowledge(client, u64::MAX);
         assert_eq!(store.append(client, item(4)), Ok(4), "numbers go on");
+    }
+
+    #[test]
+    fn all_mailboxes_together_are_bounded_too() {
+        let (alice, bob) = (ClientId([1; 32]), ClientId([2; 32]));
+        let item = || Item {
+            id: [1; 16],
+            payload: Box::new([1; PAYLOAD_LEN]),
+        };
+        let mut store = MemoryStore::new(10).with_total(3);
+        for _ in 0..3 {
+            assert!(store.append(alice, item()).is_ok());
+        }
+        assert_eq!(store.append(bob, item()), Err(MailboxFull));
+        store.acknowledge(alice, 2);
+        assert_eq!(store.append(bob, item()), Ok(1));
+        store.remove(alice);
+        assert!(store.append(bob, item()).is_ok() && store.append(bob, item()).is_ok());
+        assert_eq!(store.append(bob, item()), Err(MailboxFull));
     }
 }

@@ -28,7 +28,10 @@ use rand_core::{Rng as _, SeedableRng as _};
 const START: Time = Time::from_s(15_000);
 /// `browse` with a downlink that is a round number of microseconds and nearly full.
 fn browse() -> Profile {
-    Profile { downlink_per_s: 80.0, ..Profile::browse() }
+    Profile {
+        downlink_per_s: 80.0,
+        ..Profile::browse()
+    }
 }
 
 /// 80 frames a second.
@@ -1168,8 +1171,19 @@ fn hellos_without_end_are_answered_no_more() {
     for _ in 0..1_000 {
         world.seen.clear();
         let network = world.document.network();
-        world.frame(ALICE, 0, Content::Hello { network, token: Vec::new() });
-        answered += world.seen.iter().filter(|s| matches!(s.2, Seen::Welcome(..))).count();
+        world.frame(
+            ALICE,
+            0,
+            Content::Hello {
+                network,
+                token: Vec::new(),
+            },
+        );
+        answered += world
+            .seen
+            .iter()
+            .filter(|s| matches!(s.2, Seen::Welcome(..)))
+            .count();
     }
     assert_eq!(answered, 199);
     assert_eq!(world.count("drop.hello_too_often"), 801);
@@ -1184,7 +1198,11 @@ fn a_client_away_for_long_makes_room_for_a_newcomer() {
         world.admit(newcomer(n));
         world.tell(Input::Gone { client: newcomer(n) });
     }
-    assert_eq!(world.hello(newcomer(9), 1), Seen::Refused(Refusal::Full), "none is away for long");
+    assert_eq!(
+        world.hello(newcomer(9), 1),
+        Seen::Refused(Refusal::Full),
+        "none is away for long"
+    );
     world.now = world.now + browse().surb_life() + Duration::from_secs(1);
     world.admit(newcomer(9));
     assert_eq!(world.count("client.forgotten"), 1);

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use mizzle_base::{NodeId, Time};
 use mizzle_sphinx::Packet;
@@ -50,6 +51,15 @@ impl DelayQueue {
         let Reverse((_, _, slot)) = self.heap.pop()?;
         self.free.push(slot);
         self.slab[slot].take()
+    }
+
+    /// The clock was set back by so much: what waits still waits as long as it was to.
+    pub(crate) fn shift_back(&mut self, by: Duration) {
+        let mut entries = std::mem::take(&mut self.heap).into_vec();
+        entries
+            .iter_mut()
+            .for_each(|Reverse((due, _, _))| *due = *due - by);
+        self.heap = entries.into();
     }
 
     pub(crate) fn deadline(&self) -> Option<Time> {

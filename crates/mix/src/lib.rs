@@ -191,8 +191,9 @@ impl Mix {
     pub fn handle(&mut self, now: Time, input: Input) {
         if self.told.since(now) > JUMP {
             // The clock was set back. No loop until it is where it was would be a silence that tells of it; the
-            // process has no memory, so the next one may as well be drawn again.
+            // process has no memory, so the next one may as well be drawn again. What is held goes on as if nothing were.
             self.prepare_loop(now);
+            self.delays.shift_back(self.told.since(now));
         }
         self.told = now;
         match input {

@@ -12,7 +12,7 @@ use libp2p::PeerId;
 use libp2p_mix::link;
 use mizzle_base::document::{Document, Role};
 use mizzle_base::frame::Refusal;
-use mizzle_base::{Counters, NodeId};
+use mizzle_base::{Counters, NodeId, Time};
 use mizzle_client::{Action, Client, Input, StreamEvent, StreamKey};
 use mizzle_stream::{OpenError, OpenRequest, Opener};
 use mizzle_traffic::draw;
@@ -79,10 +79,12 @@ impl Opener for ClientOpener {
     async fn open(&self, request: OpenRequest) -> Result<MixStream, OpenError> {
         let (answer, opened) = oneshot::channel();
         // Full means a thousand programs at once: told so at once, not left to wait.
-        self.0.try_send(OpenCommand { request, answer }).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => OpenError::Limit,
-            mpsc::error::TrySendError::Closed(_) => OpenError::Closed,
-        })?;
+        self.0
+            .try_send(OpenCommand { request, answer })
+            .map_err(|e| match e {
+                mpsc::error::TrySendError::Full(_) => OpenError::Limit,
+                mpsc::error::TrySendError::Closed(_) => OpenError::Closed,
+            })?;
         opened.await.unwrap_or(Err(OpenError::Closed))
     }
 }
@@ -114,7 +116,10 @@ impl Running {
     /// What it has done, as of within the last second or so.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.snapshot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Waits until the gateway admitted the client.
@@ -147,7 +152,11 @@ impl Running {
 #[must_use]
 pub fn choose_gateway(document: &Document, rng: &mut mizzle_base::Rng) -> Option<NodeId> {
     let has_exit_elsewhere = |own: &NodeId| document.gateways().any(|g| g.id != *own && g.exit.is_some());
-    let gateways: Vec<NodeId> = document.gateways().map(|g| g.id).filter(has_exit_elsewhere).collect();
+    let gateways: Vec<NodeId> = document
+        .gateways()
+        .map(|g| g.id)
+        .filter(has_exit_elsewhere)
+        .collect();
     gateways.get(draw::below(rng, gateways.len())).copied()
 }
 
@@ -164,7 +173,10 @@ pub fn run(
     clock: Clock,
     rng: mizzle_base::Rng,
 ) -> Result<Running, StartError> {
-    let listed = document.node(gateway).filter(|n| n.role == Role::Gateway).ok_or(StartError::NoPeer)?;
+    let listed = document
+        .node(gateway)
+        .filter(|n| n.role == Role::Gateway)
+        .ok_or(StartError::NoPeer)?;
     let peer = peer_of(listed).ok_or(StartError::NoPeer)?;
     let addresses = listed.addresses.iter().filter_map(|a| a.parse().ok()).collect();
     link.control.add_peer(peer, addresses);
@@ -184,10 +196,17 @@ pub fn run(
         clock,
         rng,
         snapshot: Arc::clone(&snapshot),
-        published: mizzle_base::Time::ZERO,
+        published: Time::ZERO,
+        not_sent: 0,
     };
     let task = tokio::spawn(task.run(command_queue, stopped));
-    Ok(Running { opener: ClientOpener(commands), task, stop, state: state_seen, snapshot })
+    Ok(Running {
+        opener: ClientOpener(commands),
+        task,
+        stop,
+        state: state_seen,
+        snapshot,
+    })
 }
 
 enum Stream {
@@ -206,30 +225,47 @@ struct Task {
     clock: Clock,
     rng: mizzle_base::Rng,
     snapshot: Arc<Mutex<Snapshot>>,
-    published: mizzle_base::Time,
+    published: Time,
+    not_sent: u64,
 }
 
 impl Task {
     async fn run(mut self, mut commands: mpsc::Receiver<OpenCommand>, mut stopped: watch::Receiver<bool>) {
         let mut events = Vec::with_capacity(BATCH);
         let changed = Arc::clone(&self.changed);
+        let mut armed = self.core.deadline();
+        // One timer for all turns, and the core's time passes when it fires, never because a program or the gateway woke
+        // this task: else what a user does would show in when packets leave, by fractions of the timer's millisecond.
+        let timer = tokio::time::sleep_until(self.instant(armed));
+        tokio::pin!(timer);
         loop {
-            let deadline = self.core.deadline();
             tokio::select! {
                 biased;
                 _ = stopped.changed() => break,
-                n = self.link.receiver.recv_many(&mut events, BATCH) => if n == 0 { break },
+                () = &mut timer => {
+                    self.core.handle(self.clock.now(), Input::Tick);
+                    self.act();
+                    armed = self.core.deadline();
+                    timer.as_mut().reset(self.instant(armed));
+                }
+                n = self.link.receiver.recv_many(&mut events, BATCH) => {
+                    if n == 0 {
+                        break;
+                    }
+                    self.take_frames(&mut events);
+                }
                 Some(command) = commands.recv() => self.open(command),
                 () = changed.wait() => {}
-                () = self.clock.sleep_until(deadline) => {}
             }
-            self.from_link(&mut events);
-            self.core.handle(self.clock.now(), Input::Tick);
             for key in self.changed.take() {
                 self.pump(key);
             }
             self.act();
             self.publish();
+            if self.core.deadline() != armed {
+                armed = self.core.deadline();
+                timer.as_mut().reset(self.instant(armed));
+            }
         }
         // Programs are told; the gateway sees the connection close with the host.
         for (_, stream) in std::mem::take(&mut self.streams) {
@@ -239,14 +275,20 @@ impl Task {
         }
     }
 
-    fn from_link(&mut self, events: &mut Vec<link::Event>) {
+    fn instant(&self, deadline: Option<Time>) -> tokio::time::Instant {
+        self.clock.instant(deadline.unwrap_or(Time::FAR_FUTURE))
+    }
+
+    fn take_frames(&mut self, events: &mut Vec<link::Event>) {
         for event in events.drain(..) {
             let now = self.clock.now();
             match event {
                 link::Event::Frame { peer, frame } if peer == self.gateway => {
                     self.core.handle(now, Input::Frame(frame));
                 }
-                link::Event::Connected { peer } if peer == self.gateway => self.core.handle(now, Input::LinkUp),
+                link::Event::Connected { peer } if peer == self.gateway => {
+                    self.core.handle(now, Input::LinkUp)
+                }
                 link::Event::Disconnected { peer } if peer == self.gateway => {
                     self.core.handle(now, Input::LinkDown);
                 }
@@ -279,8 +321,8 @@ impl Task {
                 Action::Send(frame) => {
                     let lost = self.loss > 0.0 && self.core.is_up() && draw::unit(&mut self.rng) <= self.loss;
                     // A full link is a link that stands: what can't leave at its time doesn't leave.
-                    if !lost {
-                        let _ = self.link.control.try_send(&self.gateway, frame);
+                    if !lost && self.link.control.try_send(&self.gateway, frame).is_err() {
+                        self.not_sent += 1;
                     }
                 }
                 Action::Admitted => drop(self.state.send_replace(State::Up)),
@@ -293,7 +335,9 @@ impl Task {
     fn stream_event(&mut self, key: StreamKey, event: StreamEvent) {
         match event {
             StreamEvent::Opened => {
-                let Some(Stream::Opening(answer)) = self.streams.remove(&key) else { return };
+                let Some(Stream::Opening(answer)) = self.streams.remove(&key) else {
+                    return;
+                };
                 let (stream, far) = pair(key, Arc::clone(&self.changed));
                 self.streams.insert(key, Stream::Open { far, finished: false });
                 // If the program left meanwhile, dropping its end marks the stream, and it is reset at the next turn.
@@ -316,7 +360,9 @@ impl Task {
 
     /// Moves bytes between a program and the core as far as both take them.
     fn pump(&mut self, key: StreamKey) {
-        let Some(Stream::Open { far, finished }) = self.streams.get_mut(&key) else { return };
+        let Some(Stream::Open { far, finished }) = self.streams.get_mut(&key) else {
+            return;
+        };
         let core = std::cell::RefCell::new(&mut self.core);
         let wishes = far.pump(
             |bytes| core.borrow_mut().write(key, bytes),
@@ -341,8 +387,12 @@ impl Task {
     /// Resets what programs no longer wait to be opened: the exit need not hold a connection for nobody.
     fn forget_given_up(&mut self) {
         let given_up = |stream: &Stream| matches!(stream, Stream::Opening(answer) if answer.is_closed());
-        let keys: Vec<StreamKey> =
-            self.streams.iter().filter(|(_, stream)| given_up(stream)).map(|(&key, _)| key).collect();
+        let keys: Vec<StreamKey> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| given_up(stream))
+            .map(|(&key, _)| key)
+            .collect();
         for key in keys {
             self.reset(key);
         }
@@ -357,8 +407,10 @@ impl Task {
         }
         self.published = now;
         self.forget_given_up();
+        let mut counters = self.core.counters();
+        counters.add("slot.not_sent", self.not_sent);
         let snapshot = Snapshot {
-            counters: self.core.counters(),
+            counters,
             loops: self.core.loops(),
             up: self.core.is_up(),
             streams: self.streams.len(),

@@ -23,7 +23,10 @@ impl Clock {
         // Before 1970 the document check tells the user to set his clock.
         let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let origin_utc = Time::from_us(u64::try_from(utc.as_micros()).unwrap_or(u64::MAX));
-        Self { origin: Instant::now(), origin_utc }
+        Self {
+            origin: Instant::now(),
+            origin_utc,
+        }
     }
 
     /// Now.
@@ -35,7 +38,9 @@ impl Clock {
     /// The runtime's instant of a moment; a day ahead for anything later, so that timers can hold it.
     #[must_use]
     pub fn instant(&self, at: Time) -> Instant {
-        self.origin + at.since(self.origin_utc).min(self.origin.elapsed() + Duration::from_secs(86_400))
+        self.origin
+            + at.since(self.origin_utc)
+                .min(self.origin.elapsed() + Duration::from_secs(86_400))
     }
 
     /// Waits until `at`, or for a day where there is no deadline: callers ask again after every wake-up.
@@ -50,6 +55,7 @@ impl Clock {
 /// When the operating system gives no entropy.
 pub fn rng() -> io::Result<Rng> {
     let mut seed = zeroize::Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *seed).map_err(|e| io::Error::other(format!("no entropy from the operating system: {e}")))?;
+    getrandom::fill(&mut *seed)
+        .map_err(|e| io::Error::other(format!("no entropy from the operating system: {e}")))?;
     Ok(Rng::from_seed(*seed))
 }

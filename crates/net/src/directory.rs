@@ -48,10 +48,10 @@ pub async fn fetch(
 ) -> Result<Vec<u8>, FetchError> {
     link.control.add_peer(gateway, addresses);
     let question: link::Frame = Box::new(known.to_be_bytes());
-    if link.control.try_send(&gateway, question).is_err() {
-        return Err(FetchError::NoAnswer);
-    }
     let answer = async {
+        if let Err((why, _)) = link.control.try_send(&gateway, question) {
+            return Err(FetchError::Unreachable(why.to_string()));
+        }
         loop {
             match link.receiver.recv().await {
                 Some(link::Event::Frame { peer, frame }) if peer == gateway => return Ok(frame.into_vec()),
@@ -63,7 +63,9 @@ pub async fn fetch(
             }
         }
     };
-    let result = timeout(TIMEOUT, answer).await.unwrap_or(Err(FetchError::NoAnswer));
+    let result = timeout(TIMEOUT, answer)
+        .await
+        .unwrap_or(Err(FetchError::NoAnswer));
     link.control.remove_peer(gateway);
     result
 }

@@ -81,7 +81,10 @@ impl RunningNode {
     /// What it has done, as of within the last second or so.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.snapshot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Stops it and waits until it has.
@@ -142,7 +145,14 @@ enum Woken {
 
 impl Node {
     fn new(parts: Parts, clock: Clock, rng: Rng, snapshot: Arc<Mutex<Snapshot>>) -> Self {
-        let Parts { id, document, mix, link, gateway, loss } = parts;
+        let Parts {
+            id,
+            document,
+            mix,
+            link,
+            gateway,
+            loss,
+        } = parts;
         let me = document.node(&id);
         let next_hops: BTreeMap<NodeId, PeerId> = me
             .map(|me| document.next_hops(me))
@@ -151,7 +161,9 @@ impl Node {
             .filter_map(|n| Some((n.id, peer_of(n)?)))
             .collect();
         for listed in document.nodes() {
-            let Some(peer) = next_hops.get(&listed.id) else { continue };
+            let Some(peer) = next_hops.get(&listed.id) else {
+                continue;
+            };
             let addresses = listed.addresses.iter().filter_map(|a| a.parse().ok()).collect();
             link.control.add_peer(*peer, addresses);
             link.control.connect(*peer);
@@ -163,7 +175,16 @@ impl Node {
             Some((Role::Mix, layer)) => other.role == Role::Mix && other.layer + 1 == layer,
             None => false,
         };
-        let senders = document.nodes().iter().filter(before).filter_map(peer_of).collect();
+        let mut senders = BTreeSet::new();
+        for listed in document.nodes().iter().filter(before) {
+            let Some(peer) = peer_of(listed) else { continue };
+            // Known, so that the link takes its streams: those of strangers it refuses. Not dialled from here.
+            link.control.add_peer(
+                peer,
+                listed.addresses.iter().filter_map(|a| a.parse().ok()).collect(),
+            );
+            senders.insert(peer);
+        }
         let (events, outside_events) = mpsc::channel(1_024);
         Self {
             document,
@@ -193,10 +214,19 @@ impl Node {
             match woken {
                 Woken::Stopped => break,
                 Woken::Deadline => {}
-                Woken::Mix => self.from_mix_link(&mut events, &mut packets),
-                Woken::Gateway => self.from_gateway_link(&mut events),
-                Woken::Directory => self.from_directory(&mut events),
-                Woken::Outside(input) => self.to_exit(input),
+                Woken::Mix => self.take_packets(&mut events, &mut packets),
+                Woken::Gateway => self.take_frames(&mut events),
+                Woken::Directory => self.answer_questions(&mut events),
+                Woken::Outside(input) => {
+                    self.tell_exit(input);
+                    // More that is there already: one at a time they would starve behind the links.
+                    for _ in 1..BATCH {
+                        let Ok(input) = self.outside_events.try_recv() else {
+                            break;
+                        };
+                        self.tell_exit(input);
+                    }
+                }
             }
             self.turn(packets);
         }
@@ -233,7 +263,7 @@ impl Node {
         woken
     }
 
-    fn from_mix_link(&mut self, events: &mut Vec<link::Event>, packets: &mut Vec<Packet>) {
+    fn take_packets(&mut self, events: &mut Vec<link::Event>, packets: &mut Vec<Packet>) {
         for event in events.drain(..) {
             if let link::Event::Frame { peer, frame } = event {
                 match <Box<[u8; mizzle_sphinx::PACKET_LEN]>>::try_from(frame) {
@@ -245,7 +275,7 @@ impl Node {
         }
     }
 
-    fn from_gateway_link(&mut self, events: &mut Vec<link::Event>) {
+    fn take_frames(&mut self, events: &mut Vec<link::Event>) {
         let Some(parts) = &mut self.gateway else { return };
         let now = self.clock.now();
         for event in events.drain(..) {
@@ -253,7 +283,9 @@ impl Node {
                 link::Event::Frame { peer, frame } => {
                     let client = client_id(&peer);
                     self.clients.insert(client, peer);
-                    parts.core.handle(now, mizzle_gateway::Input::Frame { client, bytes: frame });
+                    parts
+                        .core
+                        .handle(now, mizzle_gateway::Input::Frame { client, bytes: frame });
                 }
                 link::Event::Disconnected { peer } => {
                     let client = client_id(&peer);
@@ -266,7 +298,7 @@ impl Node {
         }
     }
 
-    fn from_directory(&mut self, events: &mut Vec<link::Event>) {
+    fn answer_questions(&mut self, events: &mut Vec<link::Event>) {
         let Some(parts) = &self.gateway else { return };
         for event in events.drain(..) {
             if let link::Event::Frame { peer, frame } = event {
@@ -278,7 +310,7 @@ impl Node {
         }
     }
 
-    fn to_exit(&mut self, input: mizzle_exit::Input) {
+    fn tell_exit(&mut self, input: mizzle_exit::Input) {
         let now = self.clock.now();
         if let Some(exit) = self.gateway.as_mut().and_then(|g| g.exit.as_mut()) {
             exit.handle(now, input);
@@ -295,15 +327,15 @@ impl Node {
             }
         }
         loop {
-            self.from_exit(&mut packets);
-            self.from_gateway(&mut packets);
+            self.drain_exit(&mut packets);
+            self.drain_gateway(&mut packets);
             let input = if packets.is_empty() {
                 mizzle_mix::Input::Tick
             } else {
                 mizzle_mix::Input::Packets(std::mem::take(&mut packets))
             };
             self.mix.handle(now, input);
-            if !self.from_mix(now) {
+            if !self.drain_mix(now) {
                 break;
             }
         }
@@ -326,14 +358,16 @@ impl Node {
         });
     }
 
-    fn from_exit(&mut self, packets: &mut Vec<Packet>) {
-        let Some(exit) = self.gateway.as_mut().and_then(|g| g.exit.as_mut()) else { return };
+    fn drain_exit(&mut self, packets: &mut Vec<Packet>) {
+        let Some(exit) = self.gateway.as_mut().and_then(|g| g.exit.as_mut()) else {
+            return;
+        };
         while let Some(action) = exit.poll() {
             packets.extend(self.outside.perform(action));
         }
     }
 
-    fn from_gateway(&mut self, packets: &mut Vec<Packet>) {
+    fn drain_gateway(&mut self, packets: &mut Vec<Packet>) {
         let now = self.clock.now();
         let Some(parts) = &mut self.gateway else { return };
         while let Some(action) = parts.core.poll() {
@@ -345,10 +379,15 @@ impl Node {
                     }
                 }
                 mizzle_gateway::Action::Send { client, bytes } => {
-                    let sent =
-                        self.clients.get(&client).is_some_and(|p| parts.link.control.try_send(p, bytes).is_ok());
-                    if !sent {
-                        parts.core.handle(now, mizzle_gateway::Input::NotWritten { client });
+                    let of_a_tick = mizzle_base::frame::is_of_a_tick(&bytes);
+                    let sent = self
+                        .clients
+                        .get(&client)
+                        .is_some_and(|p| parts.link.control.try_send(p, bytes).is_ok());
+                    if !sent && of_a_tick {
+                        parts
+                            .core
+                            .handle(now, mizzle_gateway::Input::NotWritten { client });
                     }
                 }
                 mizzle_gateway::Action::Disconnect { client } => {
@@ -356,11 +395,11 @@ impl Node {
                 }
             }
         }
-        self.from_exit(packets);
+        self.drain_exit(packets);
     }
 
     /// True when something was delivered, so that the other cores must be asked again.
-    fn from_mix(&mut self, now: Time) -> bool {
+    fn drain_mix(&mut self, now: Time) -> bool {
         let mut delivered = false;
         while let Some(action) = self.mix.poll() {
             match action {
@@ -370,13 +409,17 @@ impl Node {
                     delivered = true;
                     match what {
                         Delivered::Message { mailbox, packet } => {
-                            parts.core.handle(now, mizzle_gateway::Input::Message { mailbox, packet });
+                            parts
+                                .core
+                                .handle(now, mizzle_gateway::Input::Message { mailbox, packet });
                         }
                         Delivered::Reply { id, packet } => {
                             if self.loss > 0.0 && draw::unit(&mut self.rng) <= self.loss {
                                 self.counters.count("lost_on_purpose");
                             } else {
-                                parts.core.handle(now, mizzle_gateway::Input::Reply { id, packet });
+                                parts
+                                    .core
+                                    .handle(now, mizzle_gateway::Input::Reply { id, packet });
                             }
                         }
                     }
@@ -390,7 +433,9 @@ impl Node {
         if self.loss > 0.0 && draw::unit(&mut self.rng) <= self.loss {
             return self.counters.count("lost_on_purpose");
         }
-        let Some(peer) = self.next_hops.get(to) else { return self.counters.count("drop.no_peer") };
+        let Some(peer) = self.next_hops.get(to) else {
+            return self.counters.count("drop.no_peer");
+        };
         if let Err((why, _)) = self.link.control.try_send(peer, packet.into_boxed()) {
             self.counters.count(match why {
                 link::SendError::Full => "drop.link_full",

@@ -53,7 +53,10 @@ pub(crate) struct Outside {
 impl Outside {
     /// Inputs for the exit core go to `events`.
     pub(crate) fn new(events: mpsc::Sender<Input>) -> Self {
-        Self { events, conns: BTreeMap::new() }
+        Self {
+            events,
+            conns: BTreeMap::new(),
+        }
     }
 
     /// Carries out what the core wants. A packet for the mix comes back: it is none of this module's.
@@ -64,7 +67,9 @@ impl Outside {
                 let _ = events.send(Input::Resolved(id, resolve(&name).await)).await;
             }),
             Action::Connect(id, addresses) => {
-                self.spawn(id, |events, reads, writes| connection(id, addresses, events, reads, writes));
+                self.spawn(id, |events, reads, writes| {
+                    connection(id, addresses, events, reads, writes)
+                });
             }
             Action::Read(id, max) => {
                 if let Some(conn) = self.conns.get(&id) {
@@ -93,12 +98,23 @@ impl Outside {
     fn spawn<F: Future<Output = ()> + Send + 'static>(
         &mut self,
         id: ConnId,
-        task: impl FnOnce(mpsc::Sender<Input>, mpsc::UnboundedReceiver<usize>, mpsc::UnboundedReceiver<Write>) -> F,
+        task: impl FnOnce(
+            mpsc::Sender<Input>,
+            mpsc::UnboundedReceiver<usize>,
+            mpsc::UnboundedReceiver<Write>,
+        ) -> F,
     ) {
         let (reads, read_queue) = mpsc::unbounded_channel();
         let (writes, write_queue) = mpsc::unbounded_channel();
         let task = tokio::spawn(task(self.events.clone(), read_queue, write_queue)).abort_handle();
-        self.conns.insert(id, Conn { task: Some(task), reads, writes });
+        self.conns.insert(
+            id,
+            Conn {
+                task: Some(task),
+                reads,
+                writes,
+            },
+        );
     }
 }
 
@@ -162,9 +178,11 @@ async fn connection(
         return;
     }
     let (reader, writer) = socket.0.split();
-    match tokio::try_join!(read(id, reader, reads, &events), write(id, writer, writes, &events)) {
-        Ok(_) => socket.ended_in_order(),
-        Err(_) => drop(events.send(Input::Broken(id)).await),
+    // A target that answers and hangs up before it has read all (HTTP 413) is still read to its end.
+    let writing = async { Ok::<_, io::Error>(write(id, writer, writes, &events).await.is_ok()) };
+    match tokio::try_join!(read(id, reader, reads, &events), writing) {
+        Ok(((), true)) => socket.ended_in_order(),
+        _ => drop(events.send(Input::Broken(id)).await),
     }
 }
 

@@ -97,7 +97,11 @@ pub(crate) enum Left {
 pub struct MixStream(Arc<Shared>);
 
 pub(crate) fn pair(key: StreamKey, changed: Arc<Changed>) -> (MixStream, Far) {
-    let shared = Arc::new(Shared { key, changed, state: Mutex::default() });
+    let shared = Arc::new(Shared {
+        key,
+        changed,
+        state: Mutex::default(),
+    });
     (MixStream(Arc::clone(&shared)), Far(shared))
 }
 
@@ -123,7 +127,9 @@ impl Far {
         }
         while state.incoming.len() < BUFFER {
             let room = BUFFER - state.incoming.len();
-            let Some(bytes) = read(room).filter(|b| !b.is_empty()) else { break };
+            let Some(bytes) = read(room).filter(|b| !b.is_empty()) else {
+                break;
+            };
             state.incoming.extend_from_slice(&bytes);
             if let Some(waker) = state.reader.take() {
                 waker.wake();
@@ -134,7 +140,10 @@ impl Far {
             (true, true) if state.outgoing.is_empty() => Left::InOrder,
             _ => Left::Not,
         };
-        Wishes { finish: state.finished && state.outgoing.is_empty(), left }
+        Wishes {
+            finish: state.finished && state.outgoing.is_empty(),
+            left,
+        }
     }
 
     /// All bytes from the exit were handed over.
@@ -147,13 +156,25 @@ impl Far {
     /// The stream is broken; what arrived, its end included, can still be read.
     pub(crate) fn failed(&self, kind: io::ErrorKind) {
         let mut state = lock(&self.0.state);
-        state.failed = Some(kind);
+        state.failed.get_or_insert(kind);
         wake(&mut state);
     }
 }
 
+impl Drop for Far {
+    fn drop(&mut self) {
+        // Whatever ended the client's task or forgot the stream: its program must not wait for ever.
+        if !lock(&self.0.state).incoming_ended {
+            self.failed(io::ErrorKind::ConnectionAborted);
+        }
+    }
+}
+
 fn wake(state: &mut State) {
-    [state.reader.take(), state.writer.take()].into_iter().flatten().for_each(Waker::wake);
+    [state.reader.take(), state.writer.take()]
+        .into_iter()
+        .flatten()
+        .for_each(Waker::wake);
 }
 
 impl AsyncRead for MixStream {

@@ -34,7 +34,7 @@ pub fn mix_link(network: &NetworkId, epoch: u32) -> Config {
     headed(Config::new(MIX, FrameLen::Exact(PACKET_LEN)), header)
         .with_send_queue_len(1_024)
         .with_receive_queue_len(2_048)
-        .with_inbound_from_unknown(true)
+        .with_inbound_from_unknown(false)
 }
 
 /// The gateway's side of the gateway link. It has no header: a client says in its first frame which network it means, so

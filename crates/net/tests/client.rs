@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use common::{EXIT, GATEWAY, Net, verified, within};
 use mizzle_base::frame::Refusal;
-use mizzle_net::client::StartError;
 use mizzle_net::MixStream;
+use mizzle_net::client::StartError;
 use mizzle_stream::{OpenError, OpenRequest, Opener as _, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 fn bytes(n: usize) -> Vec<u8> {
-    (0..n as u32).flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes()).take(n).collect()
+    (0..n as u32)
+        .flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes())
+        .take(n)
+        .collect()
 }
 
 /// Both ends of a stream: the program's, and that of the server which the exit connected to.
@@ -37,7 +40,10 @@ async fn a_client_of_another_network_is_told_so() {
     let another = verified(&content, &net.authority, net.clock);
     let start = Instant::now();
     let refused = net.client_of(GATEWAY, another).await.map(drop);
-    assert!(matches!(refused, Err(StartError::Refused(Refusal::WrongNetwork))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StartError::Refused(Refusal::WrongNetwork))),
+        "{refused:?}"
+    );
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     // And the gateway doesn't keep it.
     let gateway = &net.nodes[GATEWAY];
@@ -55,7 +61,10 @@ async fn each_direction_ends_by_itself() {
     let (mut stream, mut server) = connected(&client).await;
     stream.write_all(&sent).await.unwrap();
     stream.shutdown().await.unwrap();
-    assert_eq!(stream.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert_eq!(
+        stream.write(b"x").await.unwrap_err().kind(),
+        ErrorKind::BrokenPipe
+    );
     let mut got = Vec::new();
     within("an end", server.read_to_end(&mut got)).await.unwrap();
     assert!(got == sent, "{} bytes", got.len());
@@ -74,7 +83,9 @@ async fn each_direction_ends_by_itself() {
     stream.shutdown().await.unwrap();
     drop(stream);
     got.clear();
-    within("an end", server.read_to_end(&mut got)).await.expect("an end and no reset");
+    within("an end", server.read_to_end(&mut got))
+        .await
+        .expect("an end and no reset");
     assert!(got == sent, "{} bytes", got.len());
     client.streams(0).await;
 }
@@ -182,5 +193,8 @@ async fn without_its_gateway_a_client_says_so_in_time() {
     let pending = tokio::spawn(async move { opener.open(OpenRequest::fresh(target)).await.map(drop) });
     client.streams(1).await;
     within("the client stops", client.client.stop()).await;
-    assert_eq!(within("an answer", pending).await.unwrap(), Err(OpenError::Closed));
+    assert_eq!(
+        within("an answer", pending).await.unwrap(),
+        Err(OpenError::Closed)
+    );
 }

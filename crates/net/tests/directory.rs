@@ -16,8 +16,9 @@ use tokio::time::Instant;
 
 async fn asker(transport: Transport) -> (Host, Link) {
     let keypair = identity::generate(&mut rng()).unwrap();
-    let mut host =
-        Host::start(HostConfig::new(keypair, transport).with_directory(wire::directory_link())).await.unwrap();
+    let mut host = Host::start(HostConfig::new(keypair, transport).with_directory(wire::directory_link()))
+        .await
+        .unwrap();
     let link = host.directory.take().unwrap();
     (host, link)
 }
@@ -28,8 +29,17 @@ async fn a_document_comes_as_it_was_signed_and_none_if_it_is_not_newer() {
     let gateway = &net.nodes[GATEWAY];
     let (_host, mut link) = asker(Transport::Quic).await;
     let known = net.document.sequence();
-    for (sequence, answer) in [(0, net.document.bytes()), (known - 1, net.document.bytes()), (known, b""), (known + 1, b"")] {
-        let got = within("an answer", fetch(&mut link, gateway.peer, gateway.addresses.clone(), sequence)).await;
+    for (sequence, answer) in [
+        (0, net.document.bytes()),
+        (known - 1, net.document.bytes()),
+        (known, b""),
+        (known + 1, b""),
+    ] {
+        let got = within(
+            "an answer",
+            fetch(&mut link, gateway.peer, gateway.addresses.clone(), sequence),
+        )
+        .await;
         assert!(got.unwrap() == answer, "known: {sequence}");
     }
 }
@@ -41,7 +51,9 @@ async fn what_is_no_question_gets_an_empty_answer_and_others_are_still_served() 
     let (_host, mut link) = asker(Transport::Quic).await;
     for len in [0, 3, 9, 100_000] {
         link.control.add_peer(gateway.peer, gateway.addresses.clone());
-        link.control.try_send(&gateway.peer, common::garbage(len)).unwrap();
+        link.control
+            .try_send(&gateway.peer, common::garbage(len))
+            .unwrap();
         let frame = within("an answer", async {
             loop {
                 if let Event::Frame { frame, .. } = link.receiver.recv().await.unwrap() {
@@ -52,21 +64,34 @@ async fn what_is_no_question_gets_an_empty_answer_and_others_are_still_served() 
         assert!(frame.await.is_empty(), "{len} bytes");
     }
     let (_host, mut link) = asker(Transport::Quic).await;
-    let got = within("an answer", fetch(&mut link, gateway.peer, gateway.addresses.clone(), 0)).await;
+    let got = within(
+        "an answer",
+        fetch(&mut link, gateway.peer, gateway.addresses.clone(), 0),
+    )
+    .await;
     assert_eq!(got.unwrap(), net.document.bytes());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_not_there_or_says_nothing_is_an_error_in_time() {
     let peer = identity::generate(&mut rng()).unwrap().public().to_peer_id();
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let tcp = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     // Somebody has the port, but speaks no QUIC.
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let quic = udp.local_addr().unwrap().port();
     let nobody = |transport, address: String| async move {
         let (_host, mut link) = asker(transport).await;
         let start = Instant::now();
-        let error = within("an error", fetch(&mut link, peer, vec![address.parse().unwrap()], 0)).await.unwrap_err();
+        let error = within(
+            "an error",
+            fetch(&mut link, peer, vec![address.parse().unwrap()], 0),
+        )
+        .await
+        .unwrap_err();
         assert!(matches!(error, FetchError::Unreachable(_)), "{error}");
         (start.elapsed(), error.to_string())
     };
@@ -75,7 +100,9 @@ async fn a_gateway_that_is_not_there_or_says_nothing_is_an_error_in_time() {
         // A mix has no directory.
         let mix = &net.nodes[MIX_1];
         let (_host, mut link) = asker(Transport::Quic).await;
-        within("an error", fetch(&mut link, mix.peer, mix.addresses.clone(), 0)).await.unwrap_err()
+        within("an error", fetch(&mut link, mix.peer, mix.addresses.clone(), 0))
+            .await
+            .unwrap_err()
     };
     let (closed, deaf, silent) = tokio::join!(
         nobody(Transport::Tcp, format!("/ip4/127.0.0.1/tcp/{tcp}")),
@@ -84,6 +111,9 @@ async fn a_gateway_that_is_not_there_or_says_nothing_is_an_error_in_time() {
     );
     assert!(closed.0 < Duration::from_secs(5), "{closed:?}");
     assert!(deaf.0 < Duration::from_secs(15), "{deaf:?}");
-    assert!(closed.1.starts_with("the gateway can't be reached: "), "{closed:?}");
+    assert!(
+        closed.1.starts_with("the gateway can't be reached: "),
+        "{closed:?}"
+    );
     assert!(matches!(silent, FetchError::NoAnswer), "{silent}");
 }

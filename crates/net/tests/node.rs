@@ -23,7 +23,9 @@ async fn still_serves(client: &RunningClient) {
     stream.write_all(b"there").await.unwrap();
     let (mut outside, _) = within("the exit comes", listener.accept()).await.unwrap();
     let mut bytes = [0; 5];
-    within("bytes there", outside.read_exact(&mut bytes)).await.unwrap();
+    within("bytes there", outside.read_exact(&mut bytes))
+        .await
+        .unwrap();
     outside.write_all(b"back!").await.unwrap();
     within("bytes back", stream.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(&bytes, b"back!");
@@ -42,11 +44,23 @@ async fn packets_of_peers_without_an_edge_are_dropped_unopened() {
     let net = Net::start().await;
     let client = net.client().await;
     let stranger = net.stranger(None).await;
-    send(stranger.mix.as_ref().unwrap(), &net, MIX_1, (0..20).map(|_| garbage(PACKET_LEN))).await;
+    send(
+        stranger.mix.as_ref().unwrap(),
+        &net,
+        MIX_1,
+        (0..20).map(|_| garbage(PACKET_LEN)),
+    )
+    .await;
     net.nodes[MIX_1].counted("drop.sender_without_edge", 20).await;
     // A mix of the document, but of another layer.
     let third = net.stranger(Some(net.nodes[MIX_1 + 2].keypair.clone())).await;
-    send(third.mix.as_ref().unwrap(), &net, MIX_1, (0..5).map(|_| garbage(PACKET_LEN))).await;
+    send(
+        third.mix.as_ref().unwrap(),
+        &net,
+        MIX_1,
+        (0..5).map(|_| garbage(PACKET_LEN)),
+    )
+    .await;
     net.nodes[MIX_1].counted("drop.sender_without_edge", 25).await;
     still_serves(&client).await;
     assert_eq!(net.nodes[MIX_1].counters().get("drop.sender_without_edge"), 25);
@@ -59,7 +73,10 @@ async fn noise_from_a_peer_with_an_edge_is_counted_and_nothing_more() {
     // Why a packet can't be peeled is told to the node's owner alone.
     let rejected = || -> u64 {
         let counters = net.nodes[MIX_1].counters();
-        ["alpha", "replay", "mac", "role", "payload"].iter().map(|reason| counters.get(reason)).sum()
+        ["alpha", "replay", "mac", "role", "payload"]
+            .iter()
+            .map(|reason| counters.get(reason))
+            .sum()
     };
     assert_eq!(rejected(), 0);
     // Who has the gateway's key is the gateway.
@@ -78,16 +95,35 @@ async fn noise_on_the_gateway_link_admits_nobody_and_disturbs_nobody() {
     let client = net.client().await;
     let stranger = net.stranger(None).await;
     let link = stranger.gateway.as_ref().unwrap();
-    let packet = || frame::encode(&Frame { ack: u64::MAX, seq: 0, content: Content::Packet(Packet::zeroed()) });
-    let filler = || frame::encode(&Frame { ack: 0, seq: 0, content: Content::Filler });
+    let packet = || {
+        frame::encode(&Frame {
+            ack: u64::MAX,
+            seq: 0,
+            content: Content::Packet(Packet::zeroed()),
+        })
+    };
+    let filler = || {
+        frame::encode(&Frame {
+            ack: 0,
+            seq: 0,
+            content: Content::Filler,
+        })
+    };
     let mut noise = garbage(FRAME_LEN);
     noise[0] = 0xff;
     send(link, &net, GATEWAY, [noise, packet(), packet(), filler()]).await;
     net.nodes[GATEWAY].counted("drop.not_admitted", 2).await;
     net.nodes[GATEWAY].counted("drop.bad_frame", 2).await;
     let hello = || {
-        let content = Content::Hello { network: net.document.network(), token: Vec::new() };
-        frame::encode(&Frame { ack: u64::MAX, seq: 0, content })
+        let content = Content::Hello {
+            network: net.document.network(),
+            token: Vec::new(),
+        };
+        frame::encode(&Frame {
+            ack: u64::MAX,
+            seq: 0,
+            content,
+        })
     };
     // Who then behaves is taken like anyone else.
     send(link, &net, GATEWAY, [hello()]).await;
@@ -102,12 +138,22 @@ async fn frames_of_wrong_length_or_for_another_network_never_reach_a_core() {
     let client = net.client().await;
     let host = |mix: Config, gateway: Config| async move {
         let keypair = identity::generate(&mut common::rng()).unwrap();
-        Host::start(HostConfig::new(keypair, Transport::Quic).with_mix(mix).with_gateway(gateway)).await.unwrap()
+        Host::start(
+            HostConfig::new(keypair, Transport::Quic)
+                .with_mix(mix)
+                .with_gateway(gateway),
+        )
+        .await
+        .unwrap()
     };
     let odd = |protocol| Config::new(protocol, FrameLen::AtMost(1 << 20));
     let other = NetworkId::of(&[1; 32], "other");
     let mut strangers = Vec::new();
-    for mix in [odd(wire::MIX), wire::mix_link(&other, 1), wire::mix_link(&net.document.network(), 2)] {
+    for mix in [
+        odd(wire::MIX),
+        wire::mix_link(&other, 1),
+        wire::mix_link(&net.document.network(), 2),
+    ] {
         let stranger = host(mix, odd(wire::GATEWAY)).await;
         for len in [PACKET_LEN, PACKET_LEN, PACKET_LEN] {
             send(stranger.mix.as_ref().unwrap(), &net, MIX_1, [garbage(len)]).await;
@@ -127,8 +173,14 @@ async fn frames_of_wrong_length_or_for_another_network_never_reach_a_core() {
     }
     still_serves(&client).await;
     let (mix, exit) = (net.nodes[MIX_1].counters(), net.nodes[EXIT].counters());
-    assert_eq!((mix.get("drop.sender_without_edge"), mix.get("drop.wrong_length")), (0, 0));
-    assert_eq!((exit.get("drop.bad_frame"), exit.get("drop.not_admitted")), (0, 0));
+    assert_eq!(
+        (mix.get("drop.sender_without_edge"), mix.get("drop.wrong_length")),
+        (0, 0)
+    );
+    assert_eq!(
+        (exit.get("drop.bad_frame"), exit.get("drop.not_admitted")),
+        (0, 0)
+    );
     // Nor is anyone kept from coming in later.
     let late = net.client_of(GATEWAY, Arc::clone(&net.document)).await.unwrap();
     still_serves(&late).await;

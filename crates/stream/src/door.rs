@@ -362,6 +362,9 @@ pub enum OpenError {
     /// The session ended while the stream was being opened.
     #[error("the session with the exit ended")]
     Closed = 11,
+    /// The network document's time is over; nothing is sent under its keys.
+    #[error("the network document has expired: get the current one and start again")]
+    Expired = 12,
 }
 
 impl OpenError {
@@ -385,6 +388,7 @@ impl OpenError {
             9 => Self::NoExit,
             10 => Self::Limit,
             11 => Self::Closed,
+            12 => Self::Expired,
             _ => Self::General,
         }
     }
@@ -456,7 +460,7 @@ mod tests {
     fn codes_are_stable() {
         for code in 0..=255 {
             let e = OpenError::from_code(code);
-            assert_eq!(e.code() == code, (1..=11).contains(&code), "{code}");
+            assert_eq!(e.code() == code, (1..=12).contains(&code), "{code}");
         }
     }
 }

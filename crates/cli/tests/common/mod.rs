@@ -25,7 +25,9 @@ pub struct Place(());
 pub fn place() -> Place {
     let (running, freed) = &RUNNING;
     let taken = running.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut taken = freed.wait_while(taken, |n| *n >= NETWORKS).unwrap_or_else(PoisonError::into_inner);
+    let mut taken = freed
+        .wait_while(taken, |n| *n >= NETWORKS)
+        .unwrap_or_else(PoisonError::into_inner);
     *taken += 1;
     Place(())
 }
@@ -81,12 +83,24 @@ pub struct Process {
 
 impl Process {
     pub fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a process");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a process");
         let (line, lines) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).all(|text| line.send(text).is_ok()));
+        std::thread::spawn(move || {
+            stdout
+                .lines()
+                .map_while(Result::ok)
+                .all(|text| line.send(text).is_ok())
+        });
         let stderr = Arc::new(Mutex::new(String::new()));
-        let (said, errors) = (Arc::clone(&stderr), BufReader::new(child.stderr.take().expect("piped")));
+        let (said, errors) = (
+            Arc::clone(&stderr),
+            BufReader::new(child.stderr.take().expect("piped")),
+        );
         let (at_end, stderr_end) = mpsc::channel();
         std::thread::spawn(move || {
             for text in errors.lines().map_while(Result::ok) {
@@ -99,7 +113,14 @@ impl Process {
         let id = child.id();
         let (ended, end) = mpsc::channel();
         std::thread::spawn(move || child.wait().map(|status| ended.send(status)));
-        Self { id, status: None, end, lines: Some(lines), stderr, stderr_end }
+        Self {
+            id,
+            status: None,
+            end,
+            lines: Some(lines),
+            stderr,
+            stderr_end,
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -109,8 +130,15 @@ impl Process {
     pub fn line(&mut self) -> String {
         let lines = self.lines.as_ref().expect("still read");
         lines.recv_timeout(LIMIT).unwrap_or_else(|why| {
-            let why = if why == RecvTimeoutError::Timeout { "in time" } else { "before the end" };
-            panic!("no line on stdout {why}; stderr: {}", self.stderr.lock().expect("not poisoned"))
+            let why = if why == RecvTimeoutError::Timeout {
+                "in time"
+            } else {
+                "before the end"
+            };
+            panic!(
+                "no line on stdout {why}; stderr: {}",
+                self.stderr.lock().expect("not poisoned")
+            )
         })
     }
 
@@ -127,8 +155,13 @@ impl Process {
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([format!("-{name}"), self.id.to_string()]).status();
-        assert!(status.expect("kill runs").success(), "the process has ended before it was told to");
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.id.to_string()])
+            .status();
+        assert!(
+            status.expect("kill runs").success(),
+            "the process has ended before it was told to"
+        );
     }
 
     pub fn ended(&mut self, within: Duration) -> ExitStatus {
@@ -136,7 +169,10 @@ impl Process {
             return status;
         }
         let status = self.end.recv_timeout(within).unwrap_or_else(|_| {
-            panic!("no end within {within:?}; stderr: {}", self.stderr.lock().expect("not poisoned"))
+            panic!(
+                "no end within {within:?}; stderr: {}",
+                self.stderr.lock().expect("not poisoned")
+            )
         });
         self.status = Some(status);
         status
@@ -146,7 +182,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.status.is_none() && self.end.try_recv().is_err() {
-            let _ = Command::new("kill").args(["-KILL", &self.id.to_string()]).status();
+            let _ = Command::new("kill")
+                .args(["-KILL", &self.id.to_string()])
+                .status();
         }
     }
 }
@@ -166,9 +204,19 @@ impl Up {
         command.args(args);
         log.map(|filter| command.env("MIZZLE_LOG", filter));
         let mut process = Process::start(command);
-        let ready: serde_json::Value = serde_json::from_str(&process.line()).expect("one JSON object on one line");
-        let socks = ready["socks"].as_str().expect("where the proxy listens").parse().expect("an address");
-        Self { process, ready, socks, _place: place }
+        let ready: serde_json::Value =
+            serde_json::from_str(&process.line()).expect("one JSON object on one line");
+        let socks = ready["socks"]
+            .as_str()
+            .expect("where the proxy listens")
+            .parse()
+            .expect("an address");
+        Self {
+            process,
+            ready,
+            socks,
+            _place: place,
+        }
     }
 
     /// Where its nodes listen.
@@ -196,7 +244,10 @@ impl Up {
 
 /// Whether there is a curl; if not, a word that the test skips.
 pub fn has_curl() -> bool {
-    let found = Command::new("curl").arg("--version").output().is_ok_and(|output| output.status.success());
+    let found = Command::new("curl")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success());
     if !found {
         println!("SKIPPED: curl is not installed");
     }
@@ -206,7 +257,16 @@ pub fn has_curl() -> bool {
 /// curl, untouched by the tester's settings; the local port of its connection goes to standard error's end.
 pub fn curl(proxy: &str, url: &str) -> Command {
     let mut command = Command::new("curl");
-    command.args(["-q", "-sS", "--max-time", "60", "--noproxy", "", "-w", "%{stderr}%{local_port}"]);
+    command.args([
+        "-q",
+        "-sS",
+        "--max-time",
+        "60",
+        "--noproxy",
+        "",
+        "-w",
+        "%{stderr}%{local_port}",
+    ]);
     command.args(["--proxy", proxy, url]).stdin(Stdio::null());
     command
 }
@@ -221,7 +281,11 @@ pub struct Curl {
 impl From<Output> for Curl {
     fn from(output: Output) -> Self {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        Self { code: output.status.code(), body: output.stdout, stderr }
+        Self {
+            code: output.status.code(),
+            body: output.stdout,
+            stderr,
+        }
     }
 }
 
@@ -229,7 +293,12 @@ impl Curl {
     /// Its proxy refused with this code of RFC 1928.
     pub fn assert_refused(&self, code: u8) {
         let text = format!("({code})");
-        assert!(self.code == Some(97) && self.stderr.contains(&text), "{:?}, wanted {text}: {}", self.code, self.stderr);
+        assert!(
+            self.code == Some(97) && self.stderr.contains(&text),
+            "{:?}, wanted {text}: {}",
+            self.code,
+            self.stderr
+        );
     }
 
     /// The port that it connected to the proxy from.
@@ -241,7 +310,10 @@ impl Curl {
 
 /// Bytes that show any that is missing or out of place.
 pub fn pattern(n: usize) -> Vec<u8> {
-    (0..n as u32).flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes()).take(n).collect()
+    (0..n as u32)
+        .flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes())
+        .take(n)
+        .collect()
 }
 
 /// A web server that answers `GET /N` with N bytes of the pattern, and keeps who connected.
@@ -266,7 +338,11 @@ impl Web {
                 std::thread::spawn(move || serve(stream, &begin));
             }
         });
-        Self { address, peers, begun }
+        Self {
+            address,
+            peers,
+            begun,
+        }
     }
 
     pub fn url(&self, bytes: usize) -> String {
@@ -287,11 +363,22 @@ fn serve(stream: TcpStream, begin: &mpsc::Sender<()>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let (mut first, mut line) = (String::new(), String::new());
     (&mut stream).take(8_192).read_line(&mut first)?;
-    while line != "\r\n" && (&mut stream).take(8_192).read_line({ line.clear(); &mut line })? > 0 {}
-    let wanted = first.split(['/', ' ']).find_map(|part| part.parse::<usize>().ok());
+    while line != "\r\n"
+        && (&mut stream).take(8_192).read_line({
+            line.clear();
+            &mut line
+        })? > 0
+    {}
+    let wanted = first
+        .split(['/', ' '])
+        .find_map(|part| part.parse::<usize>().ok());
     let body = pattern(wanted.unwrap_or(0));
     let _ = begin.send(());
     let stream = stream.get_mut();
-    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )?;
     stream.write_all(&body)
 }

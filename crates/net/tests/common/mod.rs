@@ -102,7 +102,9 @@ impl Net {
                 .with_listen(wire::loopback(Transport::Quic))
                 .with_mix(wire::mix_link(&network, 1));
             if n >= GATEWAY {
-                config = config.with_gateway(wire::gateway_link(16)).with_directory(wire::directory_link());
+                config = config
+                    .with_gateway(wire::gateway_link(16))
+                    .with_directory(wire::directory_link());
             }
             let host = Host::start(config).await.expect("a free port");
             let sphinx = SecretKey::generate(&mut rng);
@@ -121,7 +123,12 @@ impl Net {
                     stream_key: hex::encode(secret.public().as_bytes()),
                 }),
             });
-            seedlings.push(Seedling { host, keypair, sphinx, stream });
+            seedlings.push(Seedling {
+                host,
+                keypair,
+                sphinx,
+                stream,
+            });
         }
         let now_s = clock.now().as_s();
         let content = Content {
@@ -130,31 +137,54 @@ impl Net {
             epoch: 1,
             valid_from_s: now_s,
             valid_until_s: now_s + 3_600,
-            profile: Profile::browse().with_mean_delay_ms(2.0),
+            profile: Profile::browse(),
             nodes: entries,
         };
         let document = verified(&content, &authority, clock);
-        let nodes = seedlings.into_iter().map(|seedling| seedling.grow(&document, clock, &mut rng)).collect();
-        Self { clock, authority, content, document, nodes }
+        let nodes = seedlings
+            .into_iter()
+            .map(|seedling| seedling.grow(&document, clock, &mut rng))
+            .collect();
+        Self {
+            clock,
+            authority,
+            content,
+            document,
+            nodes,
+        }
     }
 
     /// A client that believes in this document.
-    pub async fn client_of(&self, gateway: usize, document: Arc<Document>) -> Result<RunningClient, StartError> {
+    pub async fn client_of(
+        &self,
+        gateway: usize,
+        document: Arc<Document>,
+    ) -> Result<RunningClient, StartError> {
         let mut rng = rng();
         let keypair = identity::generate(&mut rng).expect("a key pair");
         let config = HostConfig::new(keypair, Transport::Quic).with_gateway(wire::client_link());
         let host = Host::start(config).await.expect("a host");
         let gateway = self.nodes[gateway].id;
-        let core = Client::new(mizzle_client::Config::default(), Arc::clone(&document), &gateway, fork(&mut rng));
+        let core = Client::new(
+            mizzle_client::Config::default(),
+            Arc::clone(&document),
+            &gateway,
+            fork(&mut rng),
+        );
         let core = core.expect("the document lists the gateway");
         let link = host.gateway.expect("its link");
         let mut client = client::run(core, &document, &gateway, link, 0.0, self.clock, rng)?;
         within("the gateway decides", client.admitted()).await?;
-        Ok(RunningClient { client, _host: host.running })
+        Ok(RunningClient {
+            client,
+            _host: host.running,
+        })
     }
 
     pub async fn client(&self) -> RunningClient {
-        self.client_of(GATEWAY, Arc::clone(&self.document)).await.expect("admitted")
+        self.client_of(GATEWAY, Arc::clone(&self.document))
+            .await
+            .expect("admitted")
     }
 
     /// A host with all the links of a node, that doesn't listen and is in no document.
@@ -177,21 +207,45 @@ impl Seedling {
     fn grow(mut self, document: &Arc<Document>, clock: Clock, rng: &mut Rng) -> Node {
         let id = identity::node_id(&self.keypair);
         let now = clock.now();
-        let mix = Mix::new(mizzle_mix::Config::default(), Arc::clone(document), id, self.sphinx, fork(rng), now);
-        let gateway = self.host.gateway.take().zip(self.host.directory.take()).map(|(link, directory)| {
-            let (config, store) = (mizzle_gateway::Config::default(), MemoryStore::new(4_096));
-            let core = Gateway::new(config, Arc::clone(document), &id, store, fork(rng));
-            let allowed = Allow::parse("127.0.0.0/8").expect("a range");
-            let policy = Policy::default().with_allowed([allowed]);
-            let exit = self.stream.map(|secret| {
-                let config = mizzle_exit::Config::default();
-                Exit::new(config, document, &id, *secret.expose_bytes(), policy, fork(rng))
+        let mix = Mix::new(
+            mizzle_mix::Config::default(),
+            Arc::clone(document),
+            id,
+            self.sphinx,
+            fork(rng),
+            now,
+        );
+        let gateway = self
+            .host
+            .gateway
+            .take()
+            .zip(self.host.directory.take())
+            .map(|(link, directory)| {
+                let (config, store) = (mizzle_gateway::Config::default(), MemoryStore::new(4_096));
+                let core = Gateway::new(config, Arc::clone(document), &id, store, fork(rng));
+                let allowed = Allow::parse("127.0.0.0/8").expect("a range");
+                let policy = Policy::default().with_allowed([allowed]);
+                let exit = self.stream.map(|secret| {
+                    let config = mizzle_exit::Config::default();
+                    Exit::new(config, document, &id, *secret.expose_bytes(), policy, fork(rng))
+                });
+                GatewayParts {
+                    core,
+                    link,
+                    directory,
+                    exit,
+                }
             });
-            GatewayParts { core, link, directory, exit }
-        });
         let link = self.host.mix.take().expect("its link");
         let mix = mix.expect("the document lists it");
-        let parts = Parts { id, document: Arc::clone(document), mix, link, gateway, loss: 0.0 };
+        let parts = Parts {
+            id,
+            document: Arc::clone(document),
+            mix,
+            link,
+            gateway,
+            loss: 0.0,
+        };
         let node = node::run(parts, clock, fork(rng));
         Node {
             id,
@@ -221,7 +275,9 @@ impl RunningClient {
 }
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
+    timeout(LIMIT, future)
+        .await
+        .unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
 pub async fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
