@@ -1,6 +1,13 @@
 //! A small network on loopback sockets, for the tests of its shells: a mix in each layer, a gateway, and a gateway with an
 //! exit that may connect to loopback addresses.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests; each file uses its part"
+)]
 
 use std::future::Future;
 use std::net::SocketAddr;
