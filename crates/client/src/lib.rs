@@ -38,6 +38,8 @@ use surbs::{Owner, Surbs};
 const LEAD: Duration = Duration::from_millis(5);
 /// A slot served later than this is left out: a burst after a pause would tell of the pause.
 const TOO_LATE: Duration = Duration::from_secs(1);
+/// A gateway away for longer ends all sessions: what they had under way is lost by then.
+const AWAY_PATIENCE: Duration = Duration::from_secs(60);
 /// A gateway that doesn't answer is asked again after so long.
 const HELLO_AGAIN: Duration = Duration::from_secs(5);
 
@@ -145,6 +147,8 @@ pub struct Client {
     loops: Ledger,
     rng: Rng,
     told: Time,
+    /// Since when there is no gateway, once there was one.
+    away_since: Option<Time>,
     /// Next downlink number that is expected, of the mailbox with this tag.
     expected: (Option<ClientTag>, u64),
     actions: VecDeque<Action>,
@@ -188,6 +192,7 @@ impl Client {
             loops: Ledger::new(patience, 65_536),
             rng,
             told: Time::ZERO,
+            away_since: None,
             expected: (None, 1),
             actions: VecDeque::new(),
             counters: Counters::default(),
@@ -216,6 +221,11 @@ impl Client {
         if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {
             self.hello(now);
         }
+        if self.gives_up_at().is_some_and(|at| at <= now) {
+            // Programs hear now that nothing comes any more, not when each of their sessions is tired of waiting.
+            self.counters.count("link.gone_for_long");
+            self.sessions.end_all();
+        }
         self.counters.add("surb.lost", self.surbs.expire(now));
         self.loops.expire(now);
         self.sessions.handle_timeouts(now);
@@ -237,10 +247,15 @@ impl Client {
             Link::Waiting { again_at } => Some(*again_at),
             Link::Down => None,
         };
-        [next_ready, next_slot, self.sessions.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            next_ready,
+            next_slot,
+            self.sessions.deadline(),
+            self.gives_up_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Opens a stream. Its outcome comes as [`StreamEvent::Opened`] or [`StreamEvent::Failed`].
@@ -303,6 +318,12 @@ impl Client {
     }
 
     /// The clock was set back: what waits for a moment would wait until it is where it was.
+    /// When sessions end because the gateway is away, if it is and there are any.
+    fn gives_up_at(&self) -> Option<Time> {
+        let away_since = self.away_since.filter(|_| !self.sessions.is_empty())?;
+        Some(away_since + AWAY_PATIENCE)
+    }
+
     /// The document's time is over, by more than clocks may be off.
     fn has_expired(&self, now: Time) -> bool {
         now >= self.document.validity().1 + Duration::from_secs(CLOCK_TOLERANCE_S)
@@ -316,11 +337,13 @@ impl Client {
             Link::Up { slots, .. } => slots.shift_back(by),
         }
         self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
+        self.away_since = self.away_since.map(|at| at - by);
         self.sessions.set_back(now);
     }
 
     /// What is ready was for the slots of the link that is gone.
     fn link_down(&mut self) {
+        self.away_since.get_or_insert(self.told);
         self.link = Link::Down;
         self.ready.clear();
     }
@@ -377,6 +400,7 @@ impl Client {
                 let rng = Rng::from_seed(draw::bytes(&mut self.rng));
                 let slots = Box::new(Slots::new(&self.document, rng, now));
                 self.link = Link::Up { tag, slots };
+                self.away_since = None;
                 self.actions.push_back(Action::Admitted);
             }
             Content::Refused(why) => {

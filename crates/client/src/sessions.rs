@@ -128,6 +128,18 @@ impl Sessions {
         &self.counters
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// Ends all sessions without a word to their exits.
+    pub(crate) fn end_all(&mut self) {
+        for id in self.live.keys().copied().collect::<Vec<u64>>() {
+            self.counters.count("session.ended");
+            self.remove(id);
+        }
+    }
+
     pub(crate) fn poll_event(&mut self) -> Option<(StreamKey, StreamEvent)> {
         self.events.pop_front()
     }

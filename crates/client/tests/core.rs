@@ -804,3 +804,24 @@ fn nothing_is_sent_or_opened_once_the_document_has_expired() {
     assert!(world.take().is_empty(), "no hello either");
     assert_eq!(world.count("document.expired"), 2);
 }
+
+#[test]
+fn streams_end_when_the_gateway_is_away_for_a_minute() {
+    let mut world = World::up(with_exit());
+    let open = world.open("example.org:80", Isolation::Fresh).unwrap();
+    world.tell(Input::LinkDown);
+    // A short absence ends nothing.
+    world.run(Duration::from_secs(20));
+    assert!(world.events.is_empty(), "{:?}", world.events);
+    let since = world.now;
+    while world.events.is_empty() {
+        world.now = world.client.deadline().unwrap();
+        world.tell(Input::Tick);
+    }
+    assert!(
+        matches!(world.events[..], [(key, StreamEvent::Failed(_))] if key == open),
+        "{:?}",
+        world.events
+    );
+    assert!(world.now.since(since) <= Duration::from_secs(40));
+}
