@@ -41,9 +41,9 @@ pub enum Role {
     Gateway,
 }
 
-/// An exit that runs inside a gateway, as the document writes it.
+/// What runs behind a mailbox of a gateway and speaks in sessions, as the document writes it: an exit, or the mail.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ExitEntry {
+pub struct ServiceEntry {
     /// Mailbox id in hexadecimal: where packets for it go at its gateway.
     pub mailbox: String,
     /// X25519 key of its sessions in hexadecimal, for this epoch.
@@ -73,7 +73,10 @@ pub struct NodeEntry {
     pub operator: String,
     /// The exit inside a gateway, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit: Option<ExitEntry>,
+    pub exit: Option<ServiceEntry>,
+    /// What takes messages for the gateway's mailboxes, if it keeps any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<ServiceEntry>,
 }
 
 /// The signed content.
@@ -95,9 +98,9 @@ pub struct Content {
     pub nodes: Vec<NodeEntry>,
 }
 
-/// An exit, checked.
+/// A service of a gateway, checked.
 #[derive(Clone, Debug)]
-pub struct Exit {
+pub struct Service {
     /// Where packets for it go at its gateway.
     pub mailbox: MailboxId,
     /// X25519 key of its sessions.
@@ -124,7 +127,9 @@ pub struct Node {
     /// Who runs it.
     pub operator: String,
     /// The exit inside it.
-    pub exit: Option<Exit>,
+    pub exit: Option<Service>,
+    /// What takes messages for its mailboxes.
+    pub mail: Option<Service>,
 }
 
 /// A verified document.
@@ -408,7 +413,7 @@ impl Document {
 }
 
 impl Node {
-    fn check(entry: NodeEntry) -> Result<Self, &'static str> {
+    fn check(entry: NodeEntry) -> Result<Self, String> {
         let id = NodeId::from_hex(&entry.id).ok_or("`id` must be 64 hexadecimal digits")?;
         let key: [u8; 32] =
             hex::decode(&entry.sphinx_key).ok_or("`sphinx_key` must be 64 hexadecimal digits")?;
@@ -416,28 +421,29 @@ impl Node {
         match entry.role {
             Role::Mix if (1..=LAYERS).contains(&entry.layer) => {}
             Role::Gateway if entry.layer == 0 => {}
-            _ => return Err("`layer` must be 1 to 3 for a mix and 0 for a gateway"),
+            _ => return Err("`layer` must be 1 to 3 for a mix and 0 for a gateway".into()),
         }
         if entry.role == Role::Gateway && !(entry.weight > 0.0 && entry.weight <= 1e6) {
-            return Err("a gateway's `weight` must be above 0 and at most 1000000");
+            return Err("a gateway's `weight` must be above 0 and at most 1000000".into());
         }
         if entry.addresses.len() > 16 || entry.addresses.iter().any(|a| a.len() > 255) {
-            return Err("at most 16 `addresses` of 255 bytes");
+            return Err("at most 16 `addresses` of 255 bytes".into());
         }
-        let exit = match entry.exit {
-            None => None,
-            Some(_) if entry.role == Role::Mix => return Err("only a gateway has an `exit`"),
-            Some(exit) => {
-                let mailbox = MailboxId::from_hex(&exit.mailbox)
-                    .ok_or("exit `mailbox` must be 32 hexadecimal digits")?;
-                if mailbox == MailboxId::DROP {
-                    return Err("exit `mailbox` must not be zero");
-                }
-                let stream_key =
-                    hex::decode(&exit.stream_key).ok_or("exit `stream_key` must be 64 hexadecimal digits")?;
-                Some(Exit { mailbox, stream_key })
-            }
+        let is_mix = entry.role == Role::Mix;
+        let service = |name: &str, service: Option<ServiceEntry>| match service {
+            Some(_) if is_mix => Err(format!("only a gateway has `{name}`")),
+            service => service
+                .map(Service::check)
+                .transpose()
+                .map_err(|e| format!("`{name}`: {e}")),
         };
+        let exit = service("exit", entry.exit)?;
+        let mail = service("mail", entry.mail)?;
+        if let (Some(exit), Some(mail)) = (&exit, &mail)
+            && exit.mailbox == mail.mailbox
+        {
+            return Err("`exit` and `mail` need mailboxes of their own".into());
+        }
         Ok(Self {
             id,
             role: entry.role,
@@ -448,7 +454,21 @@ impl Node {
             weight: entry.weight,
             operator: entry.operator,
             exit,
+            mail,
         })
+    }
+}
+
+impl Service {
+    fn check(entry: ServiceEntry) -> Result<Self, &'static str> {
+        let mailbox = MailboxId::from_hex(&entry.mailbox).ok_or("`mailbox` must be 32 hexadecimal digits")?;
+        if mailbox == MailboxId::DROP {
+            return Err("`mailbox` must not be zero");
+        }
+        let stream_key =
+            hex::decode(&entry.stream_key).ok_or("`stream_key` must be 64 hexadecimal digits")?;
+        PublicKey::from_bytes(&stream_key).map_err(|_| "`stream_key` is not a good X25519 key")?;
+        Ok(Self { mailbox, stream_key })
     }
 }
 
@@ -468,6 +488,7 @@ mod tests {
             weight: 1.0,
             operator: String::new(),
             exit: None,
+            mail: None,
         };
         Content {
             network: "test".into(),
@@ -482,6 +503,13 @@ mod tests {
                 node(3, Role::Mix, 3),
                 node(4, Role::Gateway, 0)
             ],
+        }
+    }
+
+    fn service(n: u8) -> ServiceEntry {
+        ServiceEntry {
+            mailbox: hex::encode(&[n; 16]),
+            stream_key: hex::encode(SecretKey::from_bytes([n; 32]).public().as_bytes()),
         }
     }
 
@@ -563,7 +591,7 @@ mod tests {
     #[test]
     fn unsound_content_is_not_signed() {
         type Spoil = fn(&mut Content);
-        let cases: [(&str, Spoil); 7] = [
+        let cases: [(&str, Spoil); 9] = [
             ("layer", |c| c.nodes[0].layer = 4),
             ("empty layer", |c| drop(c.nodes.remove(1))),
             ("no gateway", |c| drop(c.nodes.remove(3))),
@@ -571,9 +599,16 @@ mod tests {
             ("low-order key", |c| c.nodes[0].sphinx_key = "00".repeat(32)),
             ("weight", |c| c.nodes[3].weight = f64::NAN),
             ("exit in a mix", |c| {
-                c.nodes[0].exit = Some(ExitEntry {
-                    mailbox: "01".repeat(16),
-                    stream_key: "02".repeat(32),
+                c.nodes[0].exit = Some(service(1));
+            }),
+            ("two services in one mailbox", |c| {
+                c.nodes[3].exit = Some(service(1));
+                c.nodes[3].mail = Some(service(1));
+            }),
+            ("low-order stream key", |c| {
+                c.nodes[3].mail = Some(ServiceEntry {
+                    stream_key: "00".repeat(32),
+                    ..service(1)
                 });
             }),
         ];

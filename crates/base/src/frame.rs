@@ -1,16 +1,19 @@
 //! Frames of the gateway link, `/mizzle/gateway/1.0.0`: one size both ways, filler or real alike.
 //!
 //! `kind (1) ‖ zeros (7) ‖ ack (8) ‖ seq (8) ‖ body (4608)`, big-endian. Uplink: the body is a packet, `ack` is the
-//! next downlink `seq` that the client expects. Downlink: the body is `reply id (16) ‖ payload (3984) ‖ zeros`.
-//! Before a client is admitted it sends [`Kind::Hello`] and gets [`Kind::Welcome`] or [`Kind::Refused`]. When a
-//! frame leaves is decided by the client and gateway cores.
+//! next `seq` of a [`Kind::Reply`] that the client expects, `seq` the next one of a [`Kind::Mail`] (zero: whatever is
+//! first). Downlink: the body is `reply id (16) ‖ payload (3984) ‖ zeros`, or `letter id (16) ‖ index (4) ‖ count (4) ‖
+//! item (4096) ‖ zeros`. Replies and mail are numbered apart: a reply is acknowledged when it was read, mail when it is
+//! on the client's disk. Before a client is admitted it sends [`Kind::Hello`] and gets [`Kind::Welcome`] or
+//! [`Kind::Refused`]. When a frame leaves is decided by the client and gateway cores.
 
 use alloc::boxed::Box;
 use alloc::vec;
 
 use mizzle_sphinx::{PACKET_LEN, PAYLOAD_LEN, Packet};
 
-use crate::id::{ClientTag, MailboxId, NetworkId};
+use crate::id::{ClientTag, LetterId, MailboxId, NetworkId};
+use crate::item::{ITEM_LEN, Item};
 
 /// Length of every frame in bytes.
 pub const FRAME_LEN: usize = BODY + PACKET_LEN;
@@ -18,6 +21,8 @@ pub const FRAME_LEN: usize = BODY + PACKET_LEN;
 const BODY: usize = 24;
 /// Where the payload of a downlink frame starts: after the reply's id.
 const PAYLOAD: usize = BODY + 16;
+/// Where the item of a mail frame starts: after letter id, index and count.
+const ITEM: usize = BODY + 24;
 /// Longest admission token in bytes.
 pub const MAX_TOKEN_LEN: usize = 255;
 
@@ -37,6 +42,8 @@ pub enum Kind {
     Welcome = 4,
     /// Downlink: it is not.
     Refused = 5,
+    /// Downlink: a piece of a letter from the client's mailbox.
+    Mail = 6,
 }
 
 /// Why a gateway doesn't admit a client.
@@ -52,6 +59,12 @@ pub enum Refusal {
     /// The client speaks for another network or version.
     #[error("the gateway belongs to another network; get that gateway's network document")]
     WrongNetwork = 3,
+    /// A client with the same identity came after this one.
+    #[error(
+        "another client runs with the same identity, and the gateway keeps the newer one: its state directory is a \
+         copy of this one's; stop one of the two"
+    )]
+    Replaced = 4,
 }
 
 /// What a frame says.
@@ -71,6 +84,8 @@ pub enum Content {
     Hello {
         /// The network that the client believes to talk to.
         network: NetworkId,
+        /// Drawn by each run of a client: of two that run with one identity the newer wins, and the older is told.
+        run: [u8; 8],
         /// What an invitation says; empty where none is needed.
         token: vec::Vec<u8>,
     },
@@ -78,18 +93,23 @@ pub enum Content {
     Welcome {
         /// Starts the id of each reply for this client.
         tag: ClientTag,
-        /// Where messages for this client are kept.
+        /// Where letters for this client are kept.
         mailbox: MailboxId,
+        /// Drawn when the mailbox was made: the numbers of its mail mean nothing in another one.
+        generation: u64,
     },
     /// See [`Kind::Refused`].
     Refused(Refusal),
+    /// See [`Kind::Mail`].
+    Mail(Item),
 }
 
 /// One parsed frame.
 pub struct Frame {
-    /// Uplink: the next downlink `seq` that the client expects.
+    /// Uplink: the next `seq` of a reply that the client expects.
     pub ack: u64,
-    /// Downlink: number of this frame among the real ones; zero for others.
+    /// Downlink: number of this frame among the replies or among the mail; zero for others. Uplink: the next one of mail
+    /// that the client expects.
     pub seq: u64,
     /// The rest.
     pub content: Content,
@@ -113,18 +133,31 @@ pub fn encode(frame: &Frame) -> Box<[u8]> {
             body[16..16 + PAYLOAD_LEN].copy_from_slice(&payload[..]);
             Kind::Reply
         }
-        Content::Hello { network, token } => {
+        Content::Hello { network, run, token } => {
             // A longer token is cut; the gateway then refuses it like any wrong one.
             let token = &token[..token.len().min(MAX_TOKEN_LEN)];
             body[..32].copy_from_slice(network.as_bytes());
-            body[32] = token.len() as u8;
-            body[33..33 + token.len()].copy_from_slice(token);
+            body[32..40].copy_from_slice(run);
+            body[40] = token.len() as u8;
+            body[41..41 + token.len()].copy_from_slice(token);
             Kind::Hello
         }
-        Content::Welcome { tag, mailbox } => {
+        Content::Welcome {
+            tag,
+            mailbox,
+            generation,
+        } => {
             body[..8].copy_from_slice(&tag.0);
             body[8..24].copy_from_slice(mailbox.as_bytes());
+            body[24..32].copy_from_slice(&generation.to_be_bytes());
             Kind::Welcome
+        }
+        Content::Mail(item) => {
+            body[..16].copy_from_slice(item.letter.as_bytes());
+            body[16..20].copy_from_slice(&item.index.to_be_bytes());
+            body[20..24].copy_from_slice(&item.count.to_be_bytes());
+            body[24..24 + ITEM_LEN].copy_from_slice(&item.bytes[..]);
+            Kind::Mail
         }
         Content::Refused(why) => {
             body[0] = *why as u8;
@@ -135,16 +168,19 @@ pub fn encode(frame: &Frame) -> Box<[u8]> {
     out
 }
 
-/// Whether an encoded downlink frame leaves at a tick: a filler or a reply, not an answer to a hello.
+/// Whether an encoded downlink frame leaves at a tick: a filler, a reply or mail, not an answer to a hello.
 #[must_use]
 pub fn is_of_a_tick(frame: &[u8]) -> bool {
-    matches!(frame.first(), Some(&kind) if kind == Kind::Filler as u8 || kind == Kind::Reply as u8)
+    const OF_A_TICK: [u8; 3] = [Kind::Filler as u8, Kind::Reply as u8, Kind::Mail as u8];
+    frame.first().is_some_and(|kind| OF_A_TICK.contains(kind))
 }
 
-/// Puts the acknowledgement into an encoded frame: it is known only when the frame leaves, long after the rest.
-pub fn set_ack(frame: &mut [u8], ack: u64) {
-    if let Some(field) = frame.get_mut(8..16) {
-        field.copy_from_slice(&ack.to_be_bytes());
+/// Puts the acknowledgements of replies and of mail into an encoded uplink frame: they are known only when the frame
+/// leaves, long after the rest.
+pub fn set_acks(frame: &mut [u8], replies: u64, mail: u64) {
+    if let Some(fields) = frame.get_mut(8..24) {
+        fields[..8].copy_from_slice(&replies.to_be_bytes());
+        fields[8..].copy_from_slice(&mail.to_be_bytes());
     }
 }
 
@@ -168,22 +204,42 @@ pub fn decode(bytes: &[u8]) -> Option<Frame> {
                 .ok()?,
         },
         3 => {
-            let len = usize::from(body[32]);
+            let len = usize::from(body[40]);
             Content::Hello {
                 network: NetworkId::new(body[..32].try_into().ok()?),
-                token: body[33..33 + len].to_vec(),
+                run: body[32..40].try_into().ok()?,
+                token: body[41..41 + len].to_vec(),
             }
         }
         4 => Content::Welcome {
             tag: ClientTag(body[..8].try_into().ok()?),
             mailbox: MailboxId::new(body[8..24].try_into().ok()?),
+            generation: word(BODY + 24)?,
         },
         5 => Content::Refused(match body[0] {
             1 => Refusal::Full,
             2 => Refusal::NotAdmitted,
             3 => Refusal::WrongNetwork,
+            4 => Refusal::Replaced,
             _ => return None,
         }),
+        6 => {
+            let number = |at: usize| body[at..at + 4].try_into().ok().map(u32::from_be_bytes);
+            let item = Item {
+                letter: LetterId::new(body[..16].try_into().ok()?),
+                index: number(16)?,
+                count: number(20)?,
+                bytes: bytes[ITEM..ITEM + ITEM_LEN]
+                    .to_vec()
+                    .into_boxed_slice()
+                    .try_into()
+                    .ok()?,
+            };
+            if item.index >= item.count {
+                return None;
+            }
+            Content::Mail(item)
+        }
         _ => return None,
     };
     Some(Frame {
@@ -208,13 +264,22 @@ mod tests {
             },
             Content::Hello {
                 network: NetworkId::new([5; 32]),
+                run: [1; 8],
                 token: vec![6; 255],
             },
             Content::Welcome {
                 tag: ClientTag([7; 8]),
                 mailbox: MailboxId::new([8; 16]),
+                generation: 9,
             },
             Content::Refused(Refusal::Full),
+            Content::Refused(Refusal::Replaced),
+            Content::Mail(Item {
+                letter: LetterId::new([9; 16]),
+                index: 6,
+                count: 7,
+                bytes: Box::new([10; ITEM_LEN]),
+            }),
         ];
         for content in contents {
             let bytes = encode(&Frame {
@@ -238,8 +303,10 @@ mod tests {
             content: Content::Filler,
         });
         assert!(decode(&bytes[1..]).is_none());
-        bytes[0] = 6;
+        bytes[0] = 7;
         assert!(decode(&bytes).is_none());
+        bytes[0] = 6;
+        assert!(decode(&bytes).is_none(), "an index beyond the count");
         bytes[0] = 0;
         bytes[7] = 1;
         assert!(decode(&bytes).is_none());

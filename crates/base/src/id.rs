@@ -90,6 +90,11 @@ id! {
     MailboxId, 16
 }
 
+id! {
+    /// A letter: drawn by its sender. Sending it again under its id stores it once.
+    LetterId, 16
+}
+
 impl NetworkId {
     /// The id of the network `name` under an authority's Ed25519 key.
     #[must_use]

@@ -1,5 +1,6 @@
 //! What every part of mizzle names alike: [`Time`], [ids](id), the [profile] of a network, its
-//! [document], the [frames](frame) of the gateway link.
+//! [document], the [frames](frame) of the gateway link, the [addresses](address) of people and the [items](item) of the
+//! letters between them.
 //!
 //! No I/O, no clock, no entropy: [`Time`] and [`Rng`] are handed to a core by whoever runs it. Packets are
 //! `mizzle-sphinx`'s, traffic is `mizzle-traffic`'s; a thing belongs here only when at least two crates that may
@@ -8,17 +9,21 @@
 
 extern crate alloc;
 
+pub mod address;
 pub mod count;
 pub mod document;
 pub mod frame;
 pub mod hex;
 pub mod id;
+pub mod item;
 pub mod profile;
 mod time;
 
+pub use address::Address;
 pub use count::Counters;
 pub use document::Document;
-pub use id::{ClientTag, MailboxId, NetworkId, NodeId};
+pub use id::{ClientTag, LetterId, MailboxId, NetworkId, NodeId};
+pub use item::Item;
 pub use profile::Profile;
 pub use time::Time;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use mizzle_apps::socks;
-use mizzle_base::document::{Content, DocumentError, ExitEntry, NodeEntry, Role};
+use mizzle_base::document::{Content, DocumentError, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Counters, Document, MailboxId, NetworkId, NodeId, Profile, Rng, hex};
 use mizzle_exit::{Allow, Exit, Policy};
 use mizzle_gateway::{Gateway, MemoryStore};
@@ -298,10 +298,11 @@ fn content(
             (Role::Gateway, None) => (1.0 - EXIT_WEIGHT) / others,
         },
         operator: String::new(),
-        exit: s.stream.as_ref().map(|secret| ExitEntry {
+        exit: s.stream.as_ref().map(|secret| ServiceEntry {
             mailbox: MailboxId::new(draw::bytes(rng)).to_string(),
             stream_key: hex::encode(secret.public().as_bytes()),
         }),
+        mail: None,
     });
     let now_s = clock.now().as_s();
     Content {

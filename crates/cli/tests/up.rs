@@ -395,6 +395,7 @@ fn document(valid_from_s: u64, authority: &SigningKey) -> Vec<u8> {
         weight: 1.0,
         operator: String::new(),
         exit: None,
+        mail: None,
     };
     let nodes = (1..=3)
         .map(|layer| node(layer, Role::Mix))

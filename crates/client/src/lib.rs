@@ -355,6 +355,7 @@ impl Client {
         };
         let content = Content::Hello {
             network: self.document.network(),
+            run: self.run,
             token: self.config.token.clone(),
         };
         self.send(frame::encode(&Frame {

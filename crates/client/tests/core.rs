@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use mizzle_base::document::{Content as DocumentContent, ExitEntry, NodeEntry, Role};
+use mizzle_base::document::{Content as DocumentContent, NodeEntry, Role, ServiceEntry};
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
 use mizzle_base::{ClientTag, Document, MailboxId, NodeId, Profile, Rng, Time, hex};
 use mizzle_client::{Action, Client, Config, Input, StreamEvent, StreamKey};
@@ -47,8 +47,8 @@ fn id(n: u8) -> NodeId {
     NodeId::new([n; 32])
 }
 
-fn exit_of(n: u8) -> ExitEntry {
-    ExitEntry {
+fn exit_of(n: u8) -> ServiceEntry {
+    ServiceEntry {
         mailbox: format!("e{n}").repeat(16),
         stream_key: hex::encode(&public_key(&STREAM_SECRET)),
     }
@@ -67,6 +67,7 @@ fn document(change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
             weight: 1.0,
             operator: String::new(),
             exit: None,
+            mail: None,
         };
         change(&mut entry, n);
         entry

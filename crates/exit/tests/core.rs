@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use mizzle_base::document::{Content, ExitEntry, NodeEntry, Role};
+use mizzle_base::document::{Content, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Document, NodeId, Profile, Rng, Time, hex};
 use mizzle_exit::{Action, Config, ConnId, Exit, Input, Policy};
 use mizzle_sphinx::{
@@ -57,10 +57,11 @@ fn document(profile: Profile) -> Document {
         sphinx_key: hex::encode(secret(n).public().as_bytes()),
         weight: 1.0,
         operator: String::new(),
-        exit: (n == HERE).then(|| ExitEntry {
+        exit: (n == HERE).then(|| ServiceEntry {
             mailbox: "e7".repeat(16),
             stream_key: hex::encode(&public_key(&STREAM_SECRET)),
         }),
+        mail: None,
     };
     let content = Content {
         network: "test".into(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use mizzle_base::document::{Content as DocumentContent, ExitEntry, NodeEntry, Role};
+use mizzle_base::document::{Content as DocumentContent, NodeEntry, Role, ServiceEntry};
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
 use mizzle_base::{ClientTag, Document, MailboxId, NetworkId, NodeId, Profile, Rng, Time, hex};
 use mizzle_gateway::{Action, Admission, ClientId, Config, Gateway, Input, MemoryStore};
@@ -69,10 +69,11 @@ fn document(profile: Profile) -> Arc<Document> {
             sphinx_key: hex::encode(secret(n).public().as_bytes()),
             weight: 1.0,
             operator: String::new(),
-            exit: (n == HERE).then(|| ExitEntry {
+            exit: (n == HERE).then(|| ServiceEntry {
                 mailbox: "e7".repeat(16),
-                stream_key: "02".repeat(32),
+                stream_key: format!("09{}", "00".repeat(31)),
             }),
+            mail: None,
         }
     };
     let content = DocumentContent {

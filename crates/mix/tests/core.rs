@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use mizzle_base::document::{Content, ExitEntry, NodeEntry, Role};
+use mizzle_base::document::{Content, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Document, MailboxId, NodeId, Profile, Rng, Time, hex};
 use mizzle_mix::{Action, Config, Delivered, Input, Mix, NotOurs};
 use mizzle_sphinx::{
@@ -60,10 +60,11 @@ fn document(profile: Profile) -> Arc<Document> {
             sphinx_key: hex::encode(secret(n).public().as_bytes()),
             weight: 1.0,
             operator: String::new(),
-            exit: (n == GATEWAYS[0]).then(|| ExitEntry {
+            exit: (n == GATEWAYS[0]).then(|| ServiceEntry {
                 mailbox: "e7".repeat(16),
-                stream_key: "02".repeat(32),
+                stream_key: format!("09{}", "00".repeat(31)),
             }),
+            mail: None,
         }
     };
     let content = Content {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use mizzle_base::document::{Content, DocumentError, ExitEntry, NodeEntry, Role};
+use mizzle_base::document::{Content, DocumentError, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Document, MailboxId, NodeId, Profile, Rng, Time, hex};
 use mizzle_sphinx::SecretKey;
 use mizzle_traffic::draw;
@@ -86,10 +86,11 @@ impl Plan {
                 sphinx_key: hex::encode(sphinx.public().as_bytes()),
                 weight,
                 operator: String::new(),
-                exit: stream.as_ref().map(|secret| ExitEntry {
+                exit: stream.as_ref().map(|secret| ServiceEntry {
                     mailbox: MailboxId::new(draw::bytes(rng)).to_string(),
                     stream_key: hex::encode(SecretKey::from_bytes(*secret).public().as_bytes()),
                 }),
+                mail: None,
             });
             secrets.push(Secrets { id, sphinx, stream });
         };

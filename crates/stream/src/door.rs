@@ -9,6 +9,7 @@ use core::fmt;
 use core::future::Future;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use mizzle_base::MailboxId;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -55,6 +56,8 @@ pub enum Host {
     Name(HostName),
     /// An address.
     Ip(IpAddr),
+    /// A mailbox of the gateway that the session is with. Programs at a proxy can't name one.
+    Mailbox(MailboxId),
 }
 
 /// Where a stream is to go: host and port.
@@ -88,6 +91,7 @@ pub enum TargetError {
 const KIND_NAME: u8 = 0;
 const KIND_V4: u8 = 4;
 const KIND_V6: u8 = 6;
+const KIND_MAILBOX: u8 = 16;
 
 impl Target {
     /// A target by name.
@@ -107,6 +111,15 @@ impl Target {
         Self {
             host: Host::Ip(ip),
             port,
+        }
+    }
+
+    /// A mailbox of the gateway that the session is with.
+    #[must_use]
+    pub fn mailbox(id: MailboxId) -> Self {
+        Self {
+            host: Host::Mailbox(id),
+            port: 0,
         }
     }
 
@@ -134,11 +147,11 @@ impl Target {
         3 + match &self.host {
             Host::Name(name) => 1 + name.0.len(),
             Host::Ip(IpAddr::V4(_)) => 4,
-            Host::Ip(IpAddr::V6(_)) => 16,
+            Host::Ip(IpAddr::V6(_)) | Host::Mailbox(_) => 16,
         }
     }
 
-    /// Appends the encoding: kind (0 name, 4, 6), for a name its length, the host, the port (big-endian).
+    /// Appends the encoding: kind (0 name, 4, 6, 16 mailbox), for a name its length, the host, the port (big-endian).
     pub fn encode(&self, out: &mut Vec<u8>) {
         match &self.host {
             Host::Name(name) => {
@@ -154,6 +167,10 @@ impl Target {
             Host::Ip(IpAddr::V6(ip)) => {
                 out.push(KIND_V6);
                 out.extend_from_slice(&ip.octets());
+            }
+            Host::Mailbox(id) => {
+                out.push(KIND_MAILBOX);
+                out.extend_from_slice(id.as_bytes());
             }
         }
         out.extend_from_slice(&self.port.to_be_bytes());
@@ -179,6 +196,12 @@ impl Target {
             KIND_V6 => {
                 let (ip, rest) = rest.split_first_chunk::<16>().ok_or(TargetError::Encoding)?;
                 (Host::Ip(IpAddr::from(*ip)), rest)
+            }
+            KIND_MAILBOX => {
+                let (id, rest) = rest
+                    .split_first_chunk::<{ MailboxId::LEN }>()
+                    .ok_or(TargetError::Encoding)?;
+                (Host::Mailbox(MailboxId::new(*id)), rest)
             }
             _ => return Err(TargetError::Encoding),
         };
@@ -210,6 +233,7 @@ impl fmt::Debug for Host {
         match self {
             Self::Name(_) => f.write_str("Name(..)"),
             Self::Ip(_) => f.write_str("Ip(..)"),
+            Self::Mailbox(_) => f.write_str("Mailbox(..)"),
         }
     }
 }
@@ -219,6 +243,7 @@ impl fmt::Display for Host {
         match self {
             Self::Name(name) => name.fmt(f),
             Self::Ip(ip) => ip.fmt(f),
+            Self::Mailbox(id) => write!(f, "mailbox {id}"),
         }
     }
 }
@@ -365,6 +390,14 @@ pub enum OpenError {
     /// The network document's time is over; nothing is sent under its keys.
     #[error("the network document has expired: get the current one and start again")]
     Expired = 12,
+    /// The gateway keeps no such mailbox.
+    #[error(
+        "the receiver's gateway has no such mailbox: the address is old, or its owner has not been there for long"
+    )]
+    NoMailbox = 13,
+    /// The mailbox, or all of the gateway's together, hold as much as they may.
+    #[error("the receiver's mailbox is full: try again when its owner has fetched what is there")]
+    MailboxFull = 14,
 }
 
 impl OpenError {
@@ -389,6 +422,8 @@ impl OpenError {
             10 => Self::Limit,
             11 => Self::Closed,
             12 => Self::Expired,
+            13 => Self::NoMailbox,
+            14 => Self::MailboxFull,
             _ => Self::General,
         }
     }
@@ -416,6 +451,16 @@ mod tests {
                 assert!(Target::decode(&bytes[..cut]).is_err());
             }
         }
+        let mailbox = Target::mailbox(MailboxId::new([7; 16]));
+        let mut bytes = Vec::new();
+        mailbox.encode(&mut bytes);
+        assert_eq!(bytes.len(), mailbox.encoded_len());
+        assert_eq!(Target::decode(&bytes).unwrap(), (mailbox.clone(), bytes.len()));
+        assert_eq!(
+            Target::parse(&format!("{mailbox}:0")),
+            Err(TargetError::NameBytes),
+            "no program can ask a proxy for one"
+        );
         assert_eq!(
             Target::parse("EXAMPLE.org:1").unwrap(),
             Target::name("example.ORG", 1).unwrap()
@@ -460,7 +505,7 @@ mod tests {
     fn codes_are_stable() {
         for code in 0..=255 {
             let e = OpenError::from_code(code);
-            assert_eq!(e.code() == code, (1..=12).contains(&code), "{code}");
+            assert_eq!(e.code() == code, (1..=14).contains(&code), "{code}");
         }
     }
 }

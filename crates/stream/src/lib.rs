@@ -6,13 +6,15 @@
 //! bounded. Which session gets a slot, which SURB goes where and what a stream is connected to is left to the cores
 //! of client and exit. The design's End to end section.
 //!
-//! [`door`] is what a program's front-end sees of all this.
+//! [`door`] is what a program's front-end sees of all this. [`letter`] is the other thing that is sealed end to end:
+//! what one person sends to another, who may be away.
 
 mod accept;
 mod arq;
 mod bytestream;
 pub mod door;
 mod frame;
+pub mod letter;
 mod ranges;
 mod seal;
 mod session;

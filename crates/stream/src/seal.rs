@@ -87,8 +87,13 @@ impl CryptoResolver for Resolver {
     }
 }
 
-fn builder<'a>(prologue: &'a [u8], rng: &mut Rng) -> Result<Builder<'a>, SealError> {
-    let params: NoiseParams = PATTERN.parse()?;
+/// What a handshake of the pattern is built from; its ephemeral keys come from `rng`.
+pub(crate) fn builder<'a>(
+    pattern: &str,
+    prologue: &'a [u8],
+    rng: &mut Rng,
+) -> Result<Builder<'a>, SealError> {
+    let params: NoiseParams = pattern.parse()?;
     let mut seed = Zeroizing::new([0; 32]);
     rng.fill_bytes(&mut *seed);
     Ok(Builder::with_resolver(params, Box::new(Resolver { seed })).prologue(prologue)?)
@@ -111,7 +116,7 @@ impl Initiator {
         out: &mut [u8],
     ) -> Result<Self, SealError> {
         let prologue = prologue(context);
-        let mut state = builder(&prologue, rng)?
+        let mut state = builder(PATTERN, &prologue, rng)?
             .remote_public_key(exit_key)?
             .build_initiator()?;
         state.write_message(payload, out)?;
@@ -172,7 +177,7 @@ pub(crate) fn respond(
         return Err(SealError);
     }
     let prologue = prologue(context);
-    let mut state = builder(&prologue, rng)?
+    let mut state = builder(PATTERN, &prologue, rng)?
         .local_private_key(secret)?
         .build_responder()?;
     let len = state.read_message(message, payload)?;

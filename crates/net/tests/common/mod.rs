@@ -18,7 +18,7 @@ use ed25519_dalek::SigningKey;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};
 use libp2p_mix::link::Frame;
-use mizzle_base::document::{Content, ExitEntry, NodeEntry, Role};
+use mizzle_base::document::{Content, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Counters, Document, MailboxId, NetworkId, NodeId, Profile, Rng, hex};
 use mizzle_client::Client;
 use mizzle_exit::{Allow, Exit, Policy};
@@ -125,10 +125,11 @@ impl Net {
                 sphinx_key: hex::encode(sphinx.public().as_bytes()),
                 weight: [0.0, 0.0, 0.0, 0.2, 0.8][n],
                 operator: String::new(),
-                exit: stream.as_ref().map(|secret| ExitEntry {
+                exit: stream.as_ref().map(|secret| ServiceEntry {
                     mailbox: MailboxId::new(bytes(&mut rng)).to_string(),
                     stream_key: hex::encode(secret.public().as_bytes()),
                 }),
+                mail: None,
             });
             seedlings.push(Seedling {
                 host,
