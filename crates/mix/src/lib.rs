@@ -264,7 +264,7 @@ impl Mix {
                     let (tag, random) = ClientTag::split(id);
                     if tag != self.own_tag {
                         self.deliver(Delivered::Reply { id: *id, packet });
-                    } else if self.ledger.returned(now, random) {
+                    } else if self.ledger.returned(now, random).is_some() {
                         self.counters.count("loop.returned");
                     } else {
                         self.counters.count("drop.loop_too_late");
