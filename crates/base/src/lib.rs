@@ -1,6 +1,6 @@
 //! What every part of mizzle names alike: [`Time`], [ids](id), the [profile] of a network, its
-//! [document], the [frames](frame) of the gateway link, the [addresses](address) of people and the [items](item) of the
-//! letters between them.
+//! [document], the [frames](frame) of the gateway link, the [addresses](address) of people, the [items](item) of the
+//! letters between them and how they are [brought](upload).
 //!
 //! No I/O, no clock, no entropy: [`Time`] and [`Rng`] are handed to a core by whoever runs it. Packets are
 //! `mizzle-sphinx`'s, traffic is `mizzle-traffic`'s; a thing belongs here only when at least two crates that may
@@ -18,6 +18,7 @@ pub mod id;
 pub mod item;
 pub mod profile;
 mod time;
+pub mod upload;
 
 pub use address::Address;
 pub use count::Counters;
