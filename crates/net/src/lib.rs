@@ -10,6 +10,7 @@ pub mod clock;
 pub mod directory;
 pub mod host;
 pub mod identity;
+pub mod mail;
 pub mod node;
 mod outside;
 mod stream;
