@@ -319,11 +319,11 @@ fn note_address(shared: &Shared, admission: &Admission) -> Result<(), DiskError>
     if shared.address.borrow().as_ref() == Some(&address) {
         return Ok(());
     }
-    shared.address.send_replace(Some(address.clone()));
-    disk::replace(
-        &shared.folder.join(ADDRESS_FILE),
-        format!("{address}\n").as_bytes(),
-    )
+    let text = format!("{address}\n");
+    let written = disk::replace(&shared.folder.join(ADDRESS_FILE), text.as_bytes());
+    // Good while the client runs, whatever the disk says.
+    shared.address.send_replace(Some(address));
+    written
 }
 
 /// The task of the inbox: as many items as came meanwhile are one commit.
