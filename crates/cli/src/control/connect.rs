@@ -40,7 +40,9 @@ pub enum ConnectError {
     #[error("the client stopped before it answered: start it again with `mizzle client run`")]
     Gone,
     /// It doesn't speak as it should.
-    #[error("the client answers in another way than this program expects: are both the same version of mizzle?")]
+    #[error(
+        "the client answers in another way than this program expects: are both the same version of mizzle?"
+    )]
     Strange,
 }
 
@@ -58,7 +60,12 @@ pub async fn connect(state: &Path, command: Command) -> Result<Control, ConnectE
     let path = state.join(SOCKET);
     let stream = match timeout(CONNECT_TIMEOUT, socket::connect(&path)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(e)) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        Ok(Err(e))
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
             return Err(ConnectError::NotRunning(state.into()));
         }
         Ok(Err(source)) => return Err(ConnectError::Unreachable { path, source }),

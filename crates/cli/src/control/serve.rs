@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mizzle_base::address::Address;
-use mizzle_net::mail::{AcceptError, Content, ContentError, Lease, Mail, Outgoing, SendError, Stage, kind_name};
+use mizzle_net::mail::{
+    AcceptError, Content, ContentError, Lease, Mail, Outgoing, SendError, Stage, kind_name,
+};
 use tokio::io::{AsyncReadExt as _, BufReader, BufWriter, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -14,8 +16,8 @@ use tokio::time::timeout;
 use super::socket::{Listener, Stream};
 use super::wire::{self, Chunk};
 use super::{
-    Code, Command, Event, LoopEnd, MAX_CONNECTIONS, MAX_PING, REQUEST_TIMEOUT, Request, STALL, Until, VERSION,
-    Written,
+    Code, Command, Event, LoopEnd, MAX_CONNECTIONS, MAX_PING, REQUEST_TIMEOUT, Request, STALL, Until,
+    VERSION, Written,
 };
 
 /// Pieces of a letter that are read from the disk at once: 64 KiB.
@@ -168,7 +170,12 @@ impl Session {
         };
         match request(&line)? {
             Command::Address => self.address().await,
-            Command::Send { to, name, sign, until } => self.send(&to, name, sign, until).await,
+            Command::Send {
+                to,
+                name,
+                sign,
+                until,
+            } => self.send(&to, name, sign, until).await,
             Command::Receive { count, wait } => self.receive(count, wait).await,
             Command::Accept { address, name } => {
                 let (mail, address) = (self.services.mail.clone(), parse(&address)?);
@@ -178,8 +185,12 @@ impl Session {
             Command::Unaccept { address } => {
                 let (mail, address) = (self.services.mail.clone(), parse(&address)?);
                 let removed = blocking(move || mail.unaccept(&address)).await?;
-                self.say(if removed.map_err(disk)? { Event::Done } else { Event::Empty })
-                    .await
+                self.say(if removed.map_err(disk)? {
+                    Event::Done
+                } else {
+                    Event::Empty
+                })
+                .await
             }
             Command::Correspondents => {
                 let all = self.services.mail.correspondents();
@@ -206,7 +217,8 @@ impl Session {
             }
             None => Err(End::Told(
                 Code::NotYet,
-                "the client's gateway has not admitted it yet: an address contains the gateway's mailbox".into(),
+                "the client's gateway has not admitted it yet: an address contains the gateway's mailbox"
+                    .into(),
             )),
         }
     }
@@ -216,7 +228,8 @@ impl Session {
         if wants_read && !sign {
             return Err(End::Told(
                 Code::Request,
-                "only who signs hears that a letter was read: the receiver's client must know whom to tell".into(),
+                "only who signs hears that a letter was read: the receiver's client must know whom to tell"
+                    .into(),
             ));
         }
         let outgoing = Outgoing {
@@ -357,7 +370,9 @@ impl Session {
             Some(Written { written: true }) => {}
             Some(Written { written: false }) | None => return Err(End::Gone),
         }
-        blocking(move || mail.fetched(lease, &header)).await?.map_err(disk)?;
+        blocking(move || mail.fetched(lease, &header))
+            .await?
+            .map_err(disk)?;
         self.say(Event::Removed).await?;
         Ok(true)
     }
@@ -461,7 +476,8 @@ fn request(line: &[u8]) -> Result<Command, End> {
         Some(_) => {
             return Err(End::Told(
                 Code::Version,
-                "the client is another version of mizzle than this program: start it again with this one".into(),
+                "the client is another version of mizzle than this program: start it again with this one"
+                    .into(),
             ));
         }
         None => return Err(strange()),

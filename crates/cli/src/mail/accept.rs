@@ -28,8 +28,13 @@ pub(super) async fn run(args: &AcceptArgs) -> Result<(), Failure> {
         _ => return Err(ConnectError::Strange.into()),
     }
     say(&match (args.json, accepted) {
-        (true, _) => format!("{}\n", serde_json::json!({ "address": address, "accepted": accepted })),
-        (false, true) => "accepted: who writes from this address, signs and asks hears when you have read it\n".into(),
+        (true, _) => format!(
+            "{}\n",
+            serde_json::json!({ "address": address, "accepted": accepted })
+        ),
+        (false, true) => {
+            "accepted: who writes from this address, signs and asks hears when you have read it\n".into()
+        }
         (false, false) => "removed: nothing that you read is told to this address any more\n".into(),
     });
     Ok(())

@@ -157,10 +157,10 @@ pub struct AcceptArgs {
     /// Whom: an address
     pub address: Option<String>,
     /// A name for him, shown when letters from him come
-    #[arg(long, requires = "address")]
+    #[arg(long, requires = "address", conflicts_with = "list")]
     pub name: Option<String>,
     /// Take it back: he hears no longer what you read
-    #[arg(long, requires = "address", conflicts_with = "name")]
+    #[arg(long, requires = "address", conflicts_with_all = ["name", "list"])]
     pub remove: bool,
     /// Show who is accepted
     #[arg(long)]
@@ -269,8 +269,14 @@ impl Which {
         };
         // The specification: a relative path is not used.
         let absolute = |path: &PathBuf| path.is_absolute();
-        let folder = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(absolute);
-        let folder = folder.or_else(|| std::env::home_dir().filter(absolute).map(|home| home.join(".local/state")));
+        let folder = std::env::var_os("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .filter(absolute);
+        let folder = folder.or_else(|| {
+            std::env::home_dir()
+                .filter(absolute)
+                .map(|home| home.join(".local/state"))
+        });
         let nowhere = || Failure::Other("there is no home folder: say --state DIR".into());
         Ok(folder.ok_or_else(nowhere)?.join("mizzle").join(name))
     }
@@ -371,7 +377,9 @@ mod tests {
             (&["address", "--client", "a", "--state", "b"], "--state"),
         ] {
             let all = [&["mizzle"], args].concat();
-            let error = Cli::try_parse_from(all).map(|cli| cli.command).expect_err("refused");
+            let error = Cli::try_parse_from(all)
+                .map(|cli| cli.command)
+                .expect_err("refused");
             assert!(error.to_string().contains(word), "{args:?}: {error}");
         }
     }

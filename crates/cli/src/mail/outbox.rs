@@ -30,7 +30,8 @@ pub(super) async fn run(args: &OutboxArgs) -> Result<(), Failure> {
         all.retain(|letter| letter.stage == Stage::Waiting);
     }
     if args.json {
-        let outbox = serde_json::json!({ "letters": all, "inbox": { "letters": waiting, "problem": problem } });
+        let outbox =
+            serde_json::json!({ "letters": all, "inbox": { "letters": waiting, "problem": problem } });
         say(&format!("{outbox}\n"));
         return Ok(());
     }
@@ -51,7 +52,10 @@ fn line(letter: &Posted, now_s: u64) -> String {
     };
     let stage = match &letter.stage {
         Stage::Waiting => {
-            let problem = letter.problem.as_ref().map(|why| format!("; the last attempt: {why}"));
+            let problem = letter
+                .problem
+                .as_ref()
+                .map(|why| format!("; the last attempt: {why}"));
             format!(
                 "waits since {}, {} of {} items on their way{}",
                 ago(letter.queued_s),

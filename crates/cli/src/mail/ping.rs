@@ -111,6 +111,10 @@ mod tests {
             "250 loops, 50 lost (20.0 %)\nround trip: min 1 ms, median 100 ms, 90 % 180 ms, 99 % 198 ms, max 200 ms\n"
         );
         assert_eq!(Seen::default().words(), "0 loops, 0 lost (0.0 %)\n");
-        assert!(expectation(20, 0.05).contains("about 6 min"), "{}", expectation(20, 0.05));
+        assert!(
+            expectation(20, 0.05).contains("about 6 min"),
+            "{}",
+            expectation(20, 0.05)
+        );
     }
 }

@@ -73,7 +73,15 @@ mod tests {
             .collect();
         assert_eq!(
             said,
-            ["0 bytes", "1 byte", "999 bytes", "1.0 kB", "1.2 MB", "1.0 GB", "4.3 GB"]
+            [
+                "0 bytes",
+                "1 byte",
+                "999 bytes",
+                "1.0 kB",
+                "1.2 MB",
+                "1.0 GB",
+                "4.3 GB"
+            ]
         );
         let said: Vec<String> = [0, 90, 600, 10_000, 400_000]
             .map(|s| time(Duration::from_secs(s)))
