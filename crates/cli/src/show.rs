@@ -285,7 +285,7 @@ fn count(n: usize, one: &str, more: &str) -> String {
     }
 }
 
-/// Three digits or more that matter, and no zeros behind the point.
+/// As many digits as matter, and no zeros behind the point.
 fn figure(value: f64) -> String {
     let decimals = match value.abs() {
         v if v >= 100.0 => 0,
@@ -438,7 +438,7 @@ mod tests {
             })
         };
         let mut nodes: Vec<_> = (1..=3).map(|layer| node(layer, "mix", layer)).collect();
-        nodes[0]["addresses"][1] = "/dns4/mix.example/tcp/4001".into();
+        nodes[0]["addresses"] = json!(["/ip4/192.0.2.1/udp/4001/quic-v1", "/dns4/mix.example/tcp/4001"]);
         nodes[2]["addresses"] = json!([]);
         let mut gateway = node(0xaa, "gateway", 0);
         gateway["weight"] = 3.0.into();
@@ -472,7 +472,7 @@ mod tests {
             "\nlayer 1: 1 mix\n  01010101  /ip4/192.0.2.1/udp/4001/quic-v1\n            /dns4/mix.example/tcp/4001\n",
             "\nlayer 3: 1 mix\n  03030303  no address\n",
             "\n2 gateways\n  aaaaaaaa    75 %  exit  by the \\u{1b}[31mred ones  /ip4/192.0.2.170/udp",
-            "\n  bbbbbbbb    25 %                                  /ip4/192.0.2.187/udp/4001/quic-v1\n",
+            "\n  bbbbbbbb    25 %                                   /ip4/192.0.2.187/udp/4001/quic-v1\n",
         ] {
             assert!(shown.contains(words), "{words}\n--\n{shown}");
         }
