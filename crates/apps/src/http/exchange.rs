@@ -1,9 +1,11 @@
 //! One request and its answer over an open stream: the request's body goes one way while the answer may already come
 //! the other.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -111,10 +113,9 @@ where
         let answer = answer(&mut from, &mut program.write, request, &progress);
         tokio::pin!(send, answer);
         let answered = tokio::select! {
-            // A program that goes away as soon as it has its whole answer has it.
-            biased;
             answered = &mut answer => answered,
-            left = &mut send => Err(left.into()),
+            // A program that goes away as soon as it has its whole answer has it.
+            left = &mut send => at_once(answer.as_mut()).await.unwrap_or(Err(left.into())),
             () = progress.stalled(patience) => Err(Failure::Stalled),
         };
         // A server that answers well before it has read all shall have the rest; one that answers with an error,
@@ -137,6 +138,15 @@ where
         }
         Err(failure) => failure.outcome(progress.has_begun()),
     }
+}
+
+/// What a future comes to without waiting.
+async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Why an exchange was given up.

@@ -235,7 +235,12 @@ pub fn response_head(head: &ResponseHead, chunked: bool, close: bool) -> Vec<u8>
     out.extend_from_slice(format!("HTTP/1.1 {} ", head.status).as_bytes());
     out.extend_from_slice(&head.reason);
     out.extend_from_slice(b"\r\n");
-    end_to_end(&head.fields, chunked).write(&mut out);
+    let mut fields = end_to_end(&head.fields, chunked);
+    // Such answers never have a body; a length would make a careless reader wait for one (RFC 9110, section 8.6).
+    if matches!(head.status, 100..=199 | 204) {
+        fields.0.retain(|field| !is(field, "Content-Length"));
+    }
+    fields.write(&mut out);
     if close {
         out.extend_from_slice(b"Connection: close\r\n");
     }

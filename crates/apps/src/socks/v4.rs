@@ -47,8 +47,11 @@ pub(super) fn request(bytes: &[u8]) -> Parsed {
     }))
 }
 
-/// A field up to its zero, and what follows; `None` until the zero is there.
-fn terminated(bytes: &[u8], max: usize, too_long: Fault) -> Result<Option<(&[u8], &[u8])>, Fault> {
+/// A field, and what follows its zero.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
+/// A field that ends with a zero; `None` until that is there.
+fn terminated(bytes: &[u8], max: usize, too_long: Fault) -> Result<Option<Split<'_>>, Fault> {
     match bytes.iter().take(max + 1).position(|&b| b == 0) {
         Some(end) => Ok(Some((&bytes[..end], &bytes[end + 1..]))),
         None if bytes.len() > max => Err(too_long),

@@ -1,5 +1,6 @@
 //! The port as programs see it: byte by byte over real sockets, then with a real program.
 
+mod bodies;
 mod curl;
 mod forwarding;
 mod http;
