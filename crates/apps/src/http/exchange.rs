@@ -256,6 +256,8 @@ async fn answer<R: AsyncRead + Unpin>(
     request: &Request,
     progress: &Progress,
 ) -> Result<Answered, Failure> {
+    // Who waits for 100 and gets a final answer need not send the body: what it sends may be its next request.
+    let mut body_comes = !request.head.fields.lists("Expect", "100-continue");
     for interim in 0..INTERIM_MAX {
         let head = match from.head().await {
             Ok(Ok(Some(head))) => head,
@@ -271,6 +273,7 @@ async fn answer<R: AsyncRead + Unpin>(
             return Err(Failure::Server(Refusal::Switched));
         }
         if head.status < 200 {
+            body_comes |= head.status == 100;
             // Programs of HTTP/1.0 know of no interim responses.
             if request.head.version == Version::Http11 {
                 let interim = forward::response_head(&head, false, false);
@@ -290,7 +293,7 @@ async fn answer<R: AsyncRead + Unpin>(
             .await
             .map_err(broken)?;
         progress.moved();
-        let wants_rest = head.status < 400 && server_stays;
+        let wants_rest = body_comes && head.status < 400 && server_stays;
         drop(head);
         match from.carry(program, framing, chunked, &progress.moved).await {
             Ok(()) => {}

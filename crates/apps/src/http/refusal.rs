@@ -1,9 +1,14 @@
 //! What a program hears instead of what it asked for: a status and a page of plain text that says what went wrong
 //! and what to do.
 
+use std::net::SocketAddr;
+
 use mizzle_stream::{OpenError, Target};
 
 use super::head::Malformed;
+
+/// Stands for the port's address in the text of pages.
+const PORT: &str = "ADDRESS:PORT";
 
 /// Why a request was not carried out. `Display` names no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,13 +157,14 @@ impl Refusal {
         }
     }
 
-    /// The whole response, after which the connection closes; `target`: which one it was about, `head_only`: the
-    /// request was HEAD.
+    /// The whole response, after which the connection closes; `port`: where this proxy listens, `target`: which one
+    /// it was about, `head_only`: the request was HEAD.
     #[must_use]
-    pub fn page(self, target: Option<&Target>, head_only: bool) -> Vec<u8> {
+    pub fn page(self, port: SocketAddr, target: Option<&Target>, head_only: bool) -> Vec<u8> {
         let (status, reason) = self.status();
         let about = target.map_or_else(String::new, |target| format!("{target}: "));
-        let text = format!("{about}{self}.\n\n{}\n", self.advice());
+        let advice = self.advice().replace(PORT, &port.to_string());
+        let text = format!("{about}{self}.\n\n{advice}\n");
         let challenge = match self {
             Self::Credentials => "Proxy-Authenticate: Basic realm=\"any user, any password\"\r\n",
             _ => "",

@@ -4,6 +4,7 @@
 //! The stream of a request waits for the next one if that goes to the same server with the same credentials: to open
 //! one takes seconds, and on one connection the server sees nothing of this that it wouldn't without a proxy.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -28,9 +29,11 @@ where
     O: Opener,
     O::Stream: AsyncRead + AsyncWrite + Unpin,
 {
+    let port = local.local_addr().unwrap_or(connection.config.listen);
     let (read, write) = local.split();
     let session = Session {
         connection: &mut connection,
+        port,
         program: Program {
             read: Inbox::new(read),
             write,
@@ -65,6 +68,8 @@ struct Kept<S> {
 
 struct Session<'a, O: Opener> {
     connection: &'a mut Connection<O>,
+    /// Where the program has found us.
+    port: SocketAddr,
     program: Program<'a>,
     kept: Option<Kept<O::Stream>>,
 }
@@ -218,7 +223,7 @@ where
         let End::Http(refusal) = end else {
             return Last::Nothing;
         };
-        let page = refusal.page(target, head_only);
+        let page = refusal.page(self.port, target, head_only);
         match timeout(FAREWELL, self.program.write.write_all(&page)).await {
             Ok(Ok(())) => Last::Words,
             _ => Last::Nothing,

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// How the port behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub(super) listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     pub(super) max_connections: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Duration,

@@ -1,5 +1,7 @@
 //! What is asked, and what goes on.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use mizzle_stream::{Isolation, OpenError, Target};
 
 use super::super::body::{Framing, of_request};
@@ -230,6 +232,8 @@ fn who_may_go_on_is_as_the_versions_say() {
     ));
 }
 
+const PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1080);
+
 #[test]
 fn each_failure_has_its_status_and_a_page_with_a_way_out() {
     let target = Target::name("example.org", 80).unwrap();
@@ -247,7 +251,7 @@ fn each_failure_has_its_status_and_a_page_with_a_way_out() {
         (OpenError::Closed, 503),
         (OpenError::Expired, 503),
     ] {
-        let page = String::from_utf8(Refusal::NotOpened(error).page(Some(&target), false)).unwrap();
+        let page = String::from_utf8(Refusal::NotOpened(error).page(PORT, Some(&target), false)).unwrap();
         let (head, text) = page.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         assert!(head.contains(&format!("Content-Length: {}\r\n", text.len())));
@@ -273,7 +277,7 @@ fn each_failure_has_its_status_and_a_page_with_a_way_out() {
     ] {
         assert_eq!(refusal.status().0, status);
     }
-    let page = String::from_utf8(Refusal::Credentials.page(None, true)).unwrap();
+    let page = String::from_utf8(Refusal::Credentials.page(PORT, None, true)).unwrap();
     assert!(page.starts_with("HTTP/1.1 407 ") && page.contains("Proxy-Authenticate: Basic"));
     assert!(page.ends_with("\r\n\r\n"), "no text after a HEAD");
 }

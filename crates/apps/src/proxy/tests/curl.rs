@@ -235,6 +235,8 @@ async fn curl_without_a_proxy_is_told_what_this_port_is() {
     let Some(output) = curl(&[&url]).await else { return };
     let page = String::from_utf8(output.stdout).unwrap();
     assert!(page.contains("This port is the proxy of a mixnet"), "{page}");
+    let example = format!("curl --proxy socks5h://{} ", port.address);
+    assert!(page.contains(&example), "{page}");
 }
 
 /// The opening that curl asks for, unless it couldn't be run.
