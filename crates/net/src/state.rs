@@ -321,6 +321,14 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, StateError> {
     secret.ok_or_else(|| StateError::NotASecret { path: path.into() })
 }
 
+/// Makes sure that a file which holds a secret is its owner's alone.
+///
+/// # Errors
+/// [`StateError`], with what to do.
+pub fn check_private(path: &Path) -> Result<(), StateError> {
+    open_private(path).map(drop)
+}
+
 /// Reads a file whose content is a secret of any form, as an invitation.
 ///
 /// # Errors
