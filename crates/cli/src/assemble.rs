@@ -42,7 +42,7 @@ pub enum StartError {
     #[error("a node's host came up without its links")]
     NoLink,
     /// The SOCKS port.
-    #[error(transparent)]
+    #[error("{0}; choose another with --socks")]
     Socks(#[from] socks::BindError),
     /// A node's host.
     #[error(transparent)]

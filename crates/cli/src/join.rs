@@ -56,6 +56,9 @@ pub enum JoinError {
     /// The proxy would be open to others.
     #[error(transparent)]
     OpenProxy(#[from] OpenProxy),
+    /// The proxy that a configuration asks for.
+    #[error("{0}; choose another with `proxy` in the configuration")]
+    Proxy(socks::BindError),
     /// The document's file.
     #[error("cannot read {}: {source}", .path.display())]
     Read {
@@ -184,7 +187,7 @@ async fn by_config(
 ) -> Result<(Member, PeerId), JoinError> {
     let door = socks::Server::bind(socks::Config::new(config.proxy))
         .await
-        .map_err(StartError::from)?;
+        .map_err(JoinError::Proxy)?;
     let document = Arc::new(document(config, state, clock.now(), rng).await?);
     let (gateway, keypair, was_kept) = identity_for(config, state, &document, rng)?;
     let join = Join {

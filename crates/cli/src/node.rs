@@ -8,7 +8,7 @@ use mizzle_base::{Document, Time};
 use mizzle_exit::Policy;
 use mizzle_gateway::ClientId;
 use mizzle_net::clock::{self, Clock};
-use mizzle_net::host::Transport;
+use mizzle_net::host::{HostError, Transport};
 use mizzle_net::node;
 use mizzle_net::state::{self, Folder, Kind, State, StateError};
 use mizzle_net::wire;
@@ -34,12 +34,26 @@ pub enum NodeError {
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// An address to listen on.
+    #[error(
+        "{0}: stop what has it, or set another in `listen` (others dial the addresses in the network document)"
+    )]
+    Listen(HostError),
     /// It doesn't start.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(StartError),
     /// Signals.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl From<StartError> for NodeError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Host(error @ HostError::Listen { .. }) => Self::Listen(error),
+            error => Self::Start(error),
+        }
+    }
 }
 
 /// What a node needs beside its configuration, read and compared.

