@@ -6,7 +6,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "tests"
+    clippy::disallowed_methods,
+    reason = "tests: how long things take is measured"
 )]
 
 mod common;

@@ -240,7 +240,7 @@ impl ClientConfig {
                  danger_proxy_for_others = true if you mean it",
             );
         }
-        if said.has("token")
+        if config.token.is_some()
             && let Err(why) = state::check_private(path)
         {
             said.wrong("token", format!("`token`: {why}"));

@@ -87,18 +87,15 @@ impl Config {
     }
 }
 
-/// By the names that only one of the two kinds has.
+/// By `listen`, which a node's file must have, or else by the names that only one of the two kinds has.
 fn is_client(text: &str) -> bool {
     let names = read::names(text);
-    let only = |own: &[&str], other: &[&str]| {
-        let known = |list: &[&str], name: &String| list.contains(&name.as_str());
-        names
-            .iter()
-            .filter(|name| known(own, name) && !known(other, name))
-            .count()
-    };
     let (node, client) = (node::names(), client::names());
-    only(&client, &node) > only(&node, &client)
+    let only = |own: &[&str], other: &[&str]| {
+        let of_one = |name: &&String| own.contains(&name.as_str()) && !other.contains(&name.as_str());
+        names.iter().filter(of_one).count()
+    };
+    !names.contains("listen") && only(&client, &node) >= only(&node, &client)
 }
 
 fn text_of(path: &Path) -> Result<String, Problems> {
