@@ -12,6 +12,7 @@ pub mod host;
 pub mod identity;
 pub mod node;
 mod outside;
+pub mod state;
 mod stream;
 pub mod tags;
 pub mod wire;

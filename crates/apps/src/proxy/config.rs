@@ -76,9 +76,9 @@ impl Config {
     }
 }
 
-/// Why the port could not be opened, and what to do about it.
+/// Why the port could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}; choose another with --socks", reason(source))]
+#[error("cannot listen on {address}: {}", reason(source))]
 pub struct BindError {
     /// Where it should have listened.
     pub address: SocketAddr,
