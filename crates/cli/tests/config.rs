@@ -328,7 +328,7 @@ fn a_node_that_cannot_run_says_why_and_so_does_the_check() {
     let (identity, sphinx, stream) = (
         state.join("identity.key"),
         state.join("sphinx.key"),
-        state.join("stream.key"),
+        state.join("exit.key"),
     );
     let other_key = other.state("mix-1-1").join("sphinx.key");
     let again = |path: &Path, good: &str| std::fs::write(path, good).unwrap();
