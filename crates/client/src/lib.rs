@@ -5,6 +5,9 @@
 //! when to call again. The design's Traffic and End to end sections. *When* packets leave is `mizzle-traffic`'s,
 //! what is inside the seal `mizzle-stream`'s; here the two meet, and only after a slot's time, gateway and kind are
 //! drawn. Each slot's packet is built ahead of its time.
+//!
+//! Letters leave as streams to the mail services of gateways, like any other data; those that arrive come from the
+//! own gateway in frames of their own and are handed on in order. Where they are kept is the shell's.
 
 mod sessions;
 mod surbs;
@@ -18,7 +21,7 @@ use bytes::Bytes;
 use mizzle_base::document::{CLOCK_TOLERANCE_S, Node, Role};
 use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
-use mizzle_base::{ClientTag, Counters, Document, MailboxId, NodeId, Rng, Time};
+use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
 use mizzle_sphinx::{
     Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, build_in_place, build_surb, pad_in_place, recover,
     unpad, use_surb,
@@ -43,6 +46,9 @@ const AWAY_PATIENCE: Duration = Duration::from_secs(60);
 /// A gateway that doesn't answer is asked again after so long.
 const HELLO_AGAIN: Duration = Duration::from_secs(5);
 
+/// Pieces of mail that may wait for the shell's disk; those beyond are left for the gateway to send again.
+pub const MAIL_WINDOW: u64 = 1_024;
+
 /// A clock that goes back by more than this between two calls was set.
 const JUMP: Duration = Duration::from_secs(1);
 
@@ -51,6 +57,7 @@ const JUMP: Duration = Duration::from_secs(1);
 pub struct Config {
     sessions: usize,
     token: Vec<u8>,
+    mail: (u64, u64),
 }
 
 impl fmt::Debug for Config {
@@ -67,6 +74,7 @@ impl Default for Config {
         Self {
             sessions: 512,
             token: Vec::new(),
+            mail: (0, 0),
         }
     }
 }
@@ -86,6 +94,13 @@ impl Config {
         self.token = token;
         self
     }
+
+    /// What an earlier run kept of its mail: the mailbox's generation, and the first number that is not on disk.
+    #[must_use]
+    pub fn with_mail(mut self, generation: u64, next: u64) -> Self {
+        self.mail = (generation, next);
+        self
+    }
 }
 
 /// What a client core is told.
@@ -96,6 +111,8 @@ pub enum Input {
     LinkDown,
     /// A frame from the gateway.
     Frame(Box<[u8]>),
+    /// All mail below this number is on disk, or was there before: the gateway may delete it.
+    MailKept(u64),
     /// Time passed. Packets leave on this alone: if it is told when [`Client::deadline`] is over and at no other moment,
     /// what else happens moves no packet by a microsecond.
     Tick,
@@ -106,11 +123,29 @@ pub enum Action {
     /// Send this frame to the gateway, now.
     Send(Box<[u8]>),
     /// The gateway admitted the client: cover flows from here on.
-    Admitted,
-    /// The gateway doesn't admit the client.
+    Admitted(Admission),
+    /// The gateway doesn't admit the client. After [`Refusal::Replaced`] the client is silent for good.
     Refused(Refusal),
+    /// A piece of a letter arrived. Once it is on disk, say [`Input::MailKept`].
+    Mail {
+        /// Its number in the mailbox; they come in order, each once in a run of the client.
+        number: u64,
+        /// The piece.
+        item: Item,
+    },
+    /// A loop came back after so long, or didn't.
+    Loop(Option<Duration>),
     /// Something happened to a stream.
     Stream(StreamKey, StreamEvent),
+}
+
+/// What a gateway says when it admits a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Admission {
+    /// Where letters for this client are kept.
+    pub mailbox: MailboxId,
+    /// Drawn when the mailbox was made; the numbers of its mail mean nothing in another one.
+    pub generation: u64,
 }
 
 /// The gateway isn't one of the document's.
@@ -128,6 +163,15 @@ enum Link {
         tag: ClientTag,
         slots: Box<Slots>,
     },
+}
+
+/// What is known of the mail in the own mailbox. Zero stands for what is not known yet.
+struct Mail {
+    generation: u64,
+    /// The next number that is expected.
+    next: u64,
+    /// The first one that is not on disk: what is acknowledged.
+    kept: u64,
 }
 
 struct Ready {
@@ -151,6 +195,13 @@ pub struct Client {
     away_since: Option<Time>,
     /// Next downlink number that is expected, of the mailbox with this tag.
     expected: (Option<ClientTag>, u64),
+    mail: Mail,
+    /// Drawn by each run: tells the gateway whether it or another with the same identity comes back.
+    run: [u8; 8],
+    /// Another one with this identity took its place.
+    replaced: bool,
+    /// Loops that were told to be lost.
+    lost_told: u64,
     actions: VecDeque<Action>,
     counters: Counters,
 }
@@ -182,6 +233,8 @@ impl Client {
             &gateway,
             Rng::from_seed(draw::bytes(&mut rng)),
         );
+        let (generation, kept) = config.mail;
+        let run = draw::bytes(&mut rng);
         Ok(Self {
             config,
             gateway,
@@ -194,6 +247,14 @@ impl Client {
             told: Time::ZERO,
             away_since: None,
             expected: (None, 1),
+            mail: Mail {
+                generation,
+                next: kept,
+                kept,
+            },
+            run,
+            replaced: false,
+            lost_told: 0,
             actions: VecDeque::new(),
             counters: Counters::default(),
             document,
@@ -213,9 +274,11 @@ impl Client {
         }
         match input {
             Input::LinkUp if self.has_expired(now) => self.counters.count("document.expired"),
+            Input::LinkUp if self.replaced => self.counters.count("link.replaced"),
             Input::LinkUp => self.hello(now),
             Input::LinkDown => self.link_down(),
             Input::Frame(bytes) => self.frame(now, &bytes),
+            Input::MailKept(next) => self.mail.kept = self.mail.kept.max(next).min(self.mail.next),
             Input::Tick => self.serve_slots(now),
         }
         if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {
@@ -228,6 +291,10 @@ impl Client {
         }
         self.counters.add("surb.lost", self.surbs.expire(now));
         self.loops.expire(now);
+        while self.lost_told < self.loops.tally().lost {
+            self.lost_told += 1;
+            self.actions.push_back(Action::Loop(None));
+        }
         self.sessions.handle_timeouts(now);
         self.forward_events();
     }
@@ -267,6 +334,26 @@ impl Client {
             return Err(OpenError::Expired);
         }
         let key = self.sessions.open(now, request)?;
+        self.forward_events();
+        Ok(key)
+    }
+
+    /// Opens a stream to a mailbox of a gateway, to leave a letter there: in a session of its own, so that the gateway
+    /// can't tell that two letters are from one sender. Its outcome comes as for [`Self::open`].
+    ///
+    /// # Errors
+    /// [`OpenError::NoMailbox`] when the document lists no such gateway or it keeps no mail; too many sessions; a
+    /// document whose time is over.
+    pub fn open_mailbox(
+        &mut self,
+        now: Time,
+        gateway: &NodeId,
+        mailbox: MailboxId,
+    ) -> Result<StreamKey, OpenError> {
+        if self.has_expired(now) {
+            return Err(OpenError::Expired);
+        }
+        let key = self.sessions.open_mailbox(now, gateway, mailbox)?;
         self.forward_events();
         Ok(key)
     }
@@ -317,7 +404,6 @@ impl Client {
         matches!(self.link, Link::Up { .. })
     }
 
-    /// The clock was set back: what waits for a moment would wait until it is where it was.
     /// When sessions end because the gateway is away, if it is and there are any.
     fn gives_up_at(&self) -> Option<Time> {
         let away_since = self.away_since.filter(|_| !self.sessions.is_empty())?;
@@ -329,6 +415,7 @@ impl Client {
         now >= self.document.validity().1 + Duration::from_secs(CLOCK_TOLERANCE_S)
     }
 
+    /// The clock was set back: what waits for a moment would wait until it is where it was.
     fn set_back(&mut self, now: Time) {
         let by = self.told.since(now);
         match &mut self.link {
@@ -394,27 +481,59 @@ impl Client {
             Content::Welcome { .. } | Content::Refused(_) if !matches!(self.link, Link::Waiting { .. }) => {
                 self.counters.count("drop.not_asked");
             }
-            Content::Welcome { tag, .. } => {
+            Content::Welcome {
+                tag,
+                mailbox,
+                generation,
+            } => {
                 if self.expected.0 != Some(tag) {
                     self.expected = (Some(tag), 1);
+                }
+                if self.mail.generation != generation {
+                    self.mail = Mail {
+                        generation,
+                        next: 0,
+                        kept: 0,
+                    };
                 }
                 let rng = Rng::from_seed(draw::bytes(&mut self.rng));
                 let slots = Box::new(Slots::new(&self.document, rng, now));
                 self.link = Link::Up { tag, slots };
                 self.away_since = None;
-                self.actions.push_back(Action::Admitted);
+                self.actions
+                    .push_back(Action::Admitted(Admission { mailbox, generation }));
             }
             Content::Refused(why) => {
+                self.replaced |= why == Refusal::Replaced;
                 self.link_down();
                 self.actions.push_back(Action::Refused(why));
             }
+            Content::Mail(item) => self.mail(seq, item),
             Content::Packet(_) | Content::Hello { .. } => self.counters.count("drop.bad_frame"),
         }
     }
 
+    /// The first number of a mailbox that is new to this client may be any.
+    fn mail(&mut self, number: u64, item: Item) {
+        if number == 0 || (self.mail.next != 0 && number != self.mail.next) {
+            // Sent again after a reconnect, or after one that was lost with the old connection.
+            return self.counters.count("drop.mail_out_of_order");
+        }
+        if self.mail.next == 0 {
+            self.mail.kept = number;
+        }
+        if number - self.mail.kept >= MAIL_WINDOW {
+            return self.counters.count("drop.mail_window");
+        }
+        self.mail.next = number.saturating_add(1);
+        self.counters.count("downlink.mail");
+        self.actions.push_back(Action::Mail { number, item });
+    }
+
     fn reply(&mut self, now: Time, id: [u8; 16], mut payload: Box<[u8; mizzle_sphinx::PAYLOAD_LEN]>) {
         let (_, random) = ClientTag::split(&id);
-        if self.loops.returned(now, random) {
+        if let Some(round_trip) = self.loops.returned(now, random) {
+            self.actions.push_back(Action::Loop(Some(round_trip)));
             return self.counters.count("loop.returned");
         }
         let Some((keys, owner)) = self.surbs.take(&random) else {
@@ -477,7 +596,7 @@ impl Client {
                 self.counters.count("slot.late");
                 continue;
             }
-            frame::set_ack(&mut next.frame, self.expected.1);
+            frame::set_acks(&mut next.frame, self.expected.1, self.mail.kept);
             self.send(next.frame);
         }
     }

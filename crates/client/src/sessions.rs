@@ -1,5 +1,5 @@
 //! The sessions of a client: which exit a stream goes through, which streams share a session, and which session a slot
-//! serves.
+//! serves. Streams to mailboxes have sessions with the mail services of gateways, each one of its own.
 //!
 //! The design's End to end section: a stream is its own session unless user, password and target host equal those of
 //! a live one younger than ten minutes; an exit in one's own gateway, or of its operator, is never used.
@@ -47,17 +47,19 @@ pub(crate) struct Speaks {
     pub(crate) mailbox: MailboxId,
 }
 
-struct Exit {
+/// What a session can be with.
+struct Service {
     gateway: NodeId,
     mailbox: MailboxId,
     stream_key: [u8; 32],
-    weight: f64,
+    /// Of an exit that may be used: its share, relative to the sum. None for mail.
+    exit_weight: Option<f64>,
     params: Params,
 }
 
 struct Live {
     session: Session,
-    exit: usize,
+    service: usize,
     isolation: Isolation,
     host: Host,
     since: Time,
@@ -80,7 +82,7 @@ struct Known {
 /// See the [module](self).
 pub(crate) struct Sessions {
     capacity: usize,
-    exits: Vec<Exit>,
+    services: Vec<Service>,
     live: BTreeMap<u64, Live>,
     streams: BTreeMap<StreamKey, (u64, StreamId)>,
     /// When each session wants to be asked.
@@ -96,23 +98,27 @@ impl Sessions {
     pub(crate) fn new(capacity: usize, document: &Document, own: &Node, rng: Rng) -> Self {
         let same_hands =
             |g: &Node| g.id == own.id || (!own.operator.is_empty() && g.operator == own.operator);
-        let exits = document
-            .gateways()
-            .filter(|g| !same_hands(g))
-            .filter_map(|g| {
-                let exit = g.exit.as_ref()?;
-                Some(Exit {
-                    gateway: g.id,
-                    mailbox: exit.mailbox,
-                    stream_key: exit.stream_key,
-                    weight: g.weight,
-                    params: Params::for_network(document, &g.id),
-                })
-            })
-            .collect();
+        let mut services = Vec::new();
+        for gateway in document.gateways() {
+            let mut add = |service: &mizzle_base::document::Service, exit_weight| {
+                services.push(Service {
+                    gateway: gateway.id,
+                    mailbox: service.mailbox,
+                    stream_key: service.stream_key,
+                    exit_weight,
+                    params: Params::for_network(document, &gateway.id),
+                });
+            };
+            if let Some(exit) = gateway.exit.as_ref().filter(|_| !same_hands(gateway)) {
+                add(exit, Some(gateway.weight));
+            }
+            if let Some(mail) = &gateway.mail {
+                add(mail, None);
+            }
+        }
         Self {
             capacity,
-            exits,
+            services,
             live: BTreeMap::new(),
             streams: BTreeMap::new(),
             wakeups: BTreeSet::new(),
@@ -163,12 +169,8 @@ impl Sessions {
                 return Ok(key);
             }
         }
-        let id = self.connect(now, &target, isolation)?;
-        let key = self.begin(now, id, &target);
-        if key.is_err() {
-            self.remove(id);
-        }
-        key
+        let exit = self.draw_exit()?;
+        self.open_alone(now, exit, &target, isolation)
     }
 
     fn begin(&mut self, now: Time, id: u64, target: &Target) -> Result<StreamKey, OpenError> {
@@ -190,22 +192,63 @@ impl Sessions {
         Ok(key)
     }
 
-    fn connect(&mut self, now: Time, target: &Target, isolation: Isolation) -> Result<u64, OpenError> {
-        if self.exits.is_empty() {
+    /// A stream to a mailbox, in a session of its own with the mail service of its gateway.
+    pub(crate) fn open_mailbox(
+        &mut self,
+        now: Time,
+        gateway: &NodeId,
+        mailbox: MailboxId,
+    ) -> Result<StreamKey, OpenError> {
+        let is_it = |s: &Service| s.gateway == *gateway && s.exit_weight.is_none();
+        let mail = self.services.iter().position(is_it).ok_or(OpenError::NoMailbox)?;
+        let target = Target::mailbox(mailbox);
+        self.open_alone(now, mail, &target, Isolation::Fresh)
+    }
+
+    /// A stream in a new session.
+    fn open_alone(
+        &mut self,
+        now: Time,
+        service: usize,
+        target: &Target,
+        isolation: Isolation,
+    ) -> Result<StreamKey, OpenError> {
+        let id = self.connect(now, service, target, isolation)?;
+        let key = self.begin(now, id, target);
+        if key.is_err() {
+            self.remove(id);
+        }
+        key
+    }
+
+    /// An exit, drawn by the weights of those that may be used.
+    fn draw_exit(&mut self) -> Result<usize, OpenError> {
+        let exits = self.services.iter().enumerate();
+        let (indices, weights): (Vec<usize>, Vec<f64>) =
+            exits.filter_map(|(n, s)| Some((n, s.exit_weight?))).unzip();
+        if indices.is_empty() {
             return Err(OpenError::NoExit);
         }
+        Ok(indices[draw::weighted(&mut self.rng, &weights)])
+    }
+
+    fn connect(
+        &mut self,
+        now: Time,
+        chosen: usize,
+        target: &Target,
+        isolation: Isolation,
+    ) -> Result<u64, OpenError> {
         if self.live.len() >= self.capacity {
             return Err(OpenError::Limit);
         }
-        let weights: Vec<f64> = self.exits.iter().map(|e| e.weight).collect();
-        let chosen = draw::weighted(&mut self.rng, &weights);
-        let exit = &self.exits[chosen];
+        let service = &self.services[chosen];
         let rng = Rng::from_seed(draw::bytes(&mut self.rng));
-        let session = Session::connect(exit.params.clone(), &exit.stream_key, rng, now);
+        let session = Session::connect(service.params.clone(), &service.stream_key, rng, now);
         self.next_id += 1;
         let live = Live {
             session,
-            exit: chosen,
+            service: chosen,
             isolation,
             host: target.host.clone(),
             since: now,
@@ -249,7 +292,6 @@ impl Sessions {
     /// The session that a slot at this gateway serves, if any has a use for it. Asked only after the slot was drawn.
     pub(crate) fn pick(&mut self, now: Time, gateway: NodeId, kind: Kind) -> Option<Speaks> {
         self.turn += 1;
-        let exit = self.exits.iter().position(|exit| exit.gateway == gateway)?;
         let which = usize::from(kind == Kind::Reply);
         // Most wanted first; among equals the one that waited longest.
         let idle_turn = self.turn.is_multiple_of(IDLE_TURN);
@@ -266,14 +308,18 @@ impl Sessions {
                 },
             }
         };
-        let here = self.live.iter().filter(|(_, live)| live.exit == exit);
+        let services = &self.services;
+        let here = self
+            .live
+            .iter()
+            .filter(|(_, live)| services[live.service].gateway == gateway);
         let ranked = here.filter_map(|(&id, live)| Some((rank(live)?, live.served[which], id)));
         let (_, _, id) = ranked.min()?;
         let live = self.live.get_mut(&id)?;
         live.served[which] = self.turn;
         Some(Speaks {
             session: id,
-            mailbox: self.exits[exit].mailbox,
+            mailbox: self.services[live.service].mailbox,
         })
     }
 

@@ -13,8 +13,9 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use mizzle_base::document::{Content as DocumentContent, NodeEntry, Role, ServiceEntry};
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
-use mizzle_base::{ClientTag, Document, MailboxId, NodeId, Profile, Rng, Time, hex};
-use mizzle_client::{Action, Client, Config, Input, StreamEvent, StreamKey};
+use mizzle_base::item::ITEM_LEN;
+use mizzle_base::{ClientTag, Document, Item, LetterId, MailboxId, NodeId, Profile, Rng, Time, hex};
+use mizzle_client::{Action, Admission, Client, Config, Input, MAIL_WINDOW, StreamEvent, StreamKey};
 use mizzle_sphinx::{
     Dialect, MAX_BODY_LEN, PAYLOAD_LEN, Packet, Peeled, Peeler, SURB_LEN, SecretKey, Surb, pad_in_place,
     unpad, use_surb_in_place,
@@ -105,6 +106,9 @@ struct World {
     sent: Vec<(Time, Frame)>,
     refused: Vec<Refusal>,
     admitted: usize,
+    admission: Option<Admission>,
+    mail: Vec<(u64, Item)>,
+    loops: Vec<Option<Duration>>,
     events: Vec<(StreamKey, StreamEvent)>,
     /// Number of the next reply that the gateway sends.
     seq: u64,
@@ -127,6 +131,9 @@ impl World {
             sent: Vec::new(),
             refused: Vec::new(),
             admitted: 0,
+            admission: None,
+            mail: Vec::new(),
+            loops: Vec::new(),
             events: Vec::new(),
             seq: 1,
             acceptor: Acceptor::new(params, STREAM_SECRET, 8, Rng::seed_from_u64(2)),
@@ -155,8 +162,13 @@ impl World {
                     assert_eq!(bytes.len(), FRAME_LEN);
                     self.sent.push((self.now, frame::decode(&bytes).unwrap()));
                 }
-                Action::Admitted => self.admitted += 1,
+                Action::Admitted(admission) => {
+                    self.admitted += 1;
+                    self.admission = Some(admission);
+                }
                 Action::Refused(why) => self.refused.push(why),
+                Action::Mail { number, item } => self.mail.push((number, item)),
+                Action::Loop(ended) => self.loops.push(ended),
                 Action::Stream(key, event) => self.events.push((key, event)),
             }
         }
@@ -167,13 +179,46 @@ impl World {
     }
 
     fn welcome(&mut self, tag: ClientTag) {
+        self.welcome_to(tag, 1);
+    }
+
+    fn welcome_to(&mut self, tag: ClientTag, generation: u64) {
         self.frame(
             0,
             Content::Welcome {
                 tag,
                 mailbox: MailboxId::new([5; 16]),
+                generation,
             },
         );
+    }
+
+    fn item(&mut self, number: u64) {
+        let item = Item {
+            letter: LetterId::new([1; 16]),
+            index: 0,
+            count: 9,
+            bytes: Box::new([number as u8; ITEM_LEN]),
+        };
+        self.frame(number, Content::Mail(item));
+    }
+
+    /// The numbers of the mail that was handed on.
+    fn take_mail(&mut self) -> Vec<u64> {
+        let mail = std::mem::take(&mut self.mail);
+        mail.into_iter()
+            .map(|(number, item)| {
+                assert_eq!(item.bytes[0], number as u8);
+                number
+            })
+            .collect()
+    }
+
+    /// What the next packet acknowledges of the mail.
+    fn mail_acknowledged(&mut self) -> u64 {
+        self.sent.clear();
+        self.run(s(1));
+        self.sent.last().unwrap().1.seq
     }
 
     fn junk_reply(&mut self, seq: u64) {
@@ -346,7 +391,7 @@ fn hello_is_repeated_until_it_is_answered_and_then_cover_flows() {
     assert_eq!(world.client.deadline(), None);
     world.tell(Input::LinkUp);
     let sent = world.take();
-    let Content::Hello { network, token } = &sent[0].1.content else {
+    let Content::Hello { network, token, .. } = &sent[0].1.content else {
         panic!("no hello")
     };
     assert_eq!(
@@ -511,6 +556,76 @@ fn replies_are_taken_in_order_once_and_acknowledged() {
 }
 
 #[test]
+fn mail_is_handed_on_in_order_once_and_acknowledged_when_it_is_on_disk() {
+    let mut world = World::up(with_exit());
+    assert_eq!(world.mail_acknowledged(), 0, "nothing is known of this mailbox");
+    // The first number may be any: what was before is gone.
+    for number in [7, 8, 10, 8, 7, 9] {
+        world.item(number);
+    }
+    assert_eq!(world.take_mail(), [7, 8, 9]);
+    assert_eq!(world.count("drop.mail_out_of_order"), 3);
+    assert_eq!(world.mail_acknowledged(), 7, "nothing is on disk yet");
+    world.tell(Input::MailKept(9));
+    assert_eq!(world.mail_acknowledged(), 9);
+    world.tell(Input::MailKept(8));
+    assert_eq!(world.mail_acknowledged(), 9, "what is on disk stays there");
+    world.tell(Input::MailKept(100));
+    assert_eq!(world.mail_acknowledged(), 10, "not more than came");
+    // Not more than may wait for the disk.
+    (10..10 + MAIL_WINDOW + 5).for_each(|number| world.item(number));
+    assert_eq!(world.take_mail().last(), Some(&(10 + MAIL_WINDOW - 1)));
+    assert_eq!(
+        (
+            world.count("drop.mail_window"),
+            world.count("drop.mail_out_of_order")
+        ),
+        (1, 7)
+    );
+    // The gateway sends again what is not acknowledged; another mailbox begins anew.
+    world.tell(Input::LinkDown);
+    world.tell(Input::LinkUp);
+    world.welcome(TAG);
+    let next = 10 + MAIL_WINDOW;
+    world.tell(Input::MailKept(next));
+    [next - 1, next].into_iter().for_each(|number| world.item(number));
+    assert_eq!(world.take_mail(), [next]);
+    world.tell(Input::LinkDown);
+    world.tell(Input::LinkUp);
+    world.welcome_to(TAG, 2);
+    assert_eq!(world.admission.map(|a| a.generation), Some(2));
+    assert_eq!(world.mail_acknowledged(), 0);
+    world.item(1);
+    assert_eq!(world.take_mail(), [1]);
+}
+
+#[test]
+fn a_run_goes_on_where_the_last_one_kept_its_mail() {
+    let mut world = World::with(Config::default().with_mail(1, 5), with_exit());
+    world.tell(Input::LinkUp);
+    world.welcome_to(TAG, 1);
+    assert_eq!(world.mail_acknowledged(), 5);
+    [3, 4, 5].into_iter().for_each(|number| world.item(number));
+    assert_eq!(world.take_mail(), [5]);
+}
+
+#[test]
+fn a_client_whose_place_was_taken_is_silent_for_good() {
+    let mut world = World::up(with_exit());
+    world.frame(0, Content::Refused(Refusal::Replaced));
+    assert_eq!(world.refused, [], "only a hello is answered so");
+    world.tell(Input::LinkDown);
+    world.tell(Input::LinkUp);
+    world.frame(0, Content::Refused(Refusal::Replaced));
+    assert_eq!(world.refused, [Refusal::Replaced]);
+    world.tell(Input::LinkDown);
+    world.sent.clear();
+    world.tell(Input::LinkUp);
+    world.run(s(60));
+    assert_eq!(world.sent.len(), 0);
+}
+
+#[test]
 fn what_is_no_frame_for_a_client_is_counted() {
     let mut world = World::up(with_exit());
     world.tell(Input::Frame(vec![0; FRAME_LEN - 1].into()));
@@ -520,6 +635,7 @@ fn what_is_no_frame_for_a_client_is_counted() {
         0,
         Content::Hello {
             network: world.document.network(),
+            run: [0; 8],
             token: Vec::new(),
         },
     );
@@ -616,6 +732,11 @@ fn fillers_and_loops_that_return_are_known_and_each_once() {
     assert!(world.count("surb.lost") >= surbs.len() as u64 - 20);
     let loops = world.client.loops();
     assert_eq!((loops.lost, loops.returned), (loops.sent, 0));
+    assert_eq!(
+        world.loops,
+        vec![None; loops.lost as usize],
+        "and told, each once"
+    );
 }
 
 #[test]
@@ -681,6 +802,45 @@ fn a_stream_is_opened_answered_ended_and_forgotten() {
         (world.count("session.begun"), world.count("session.ended")),
         (1, 1)
     );
+}
+
+#[test]
+fn a_letter_goes_to_the_mail_service_of_its_gateway_alone() {
+    let mail = |n: u8| ServiceEntry {
+        mailbox: format!("a{n}").repeat(16),
+        ..exit_of(n)
+    };
+    let mut world = World::up(document(|entry, n| {
+        entry.exit = (n == AWAY).then(|| exit_of(AWAY));
+        entry.mail = (n == HOME || n == AWAY).then(|| mail(n));
+    }));
+    let mailbox = MailboxId::new([1; 16]);
+    for nowhere in [OTHER, 1, 99] {
+        let opened = world.client.open_mailbox(world.now, &id(nowhere), mailbox);
+        assert_eq!(opened, Err(OpenError::NoMailbox), "{nowhere}");
+    }
+    for there in [HOME, AWAY] {
+        world.sent.clear();
+        assert!(world.client.open_mailbox(world.now, &id(there), mailbox).is_ok());
+        world.run(s(3));
+        let mut found = 0;
+        for (_, frame) in world.take() {
+            let Content::Packet(mut packet) = frame.content else {
+                continue;
+            };
+            if let End::Message { gateway, mailbox } = world.follow(&mut packet)
+                && mailbox != MailboxId::DROP
+            {
+                // Those of the letter before may still be tried again.
+                assert_eq!(mailbox.to_string(), mail(gateway).mailbox);
+                found += usize::from(gateway == there);
+            }
+        }
+        assert!(found > 0, "nothing went to {there}");
+    }
+    // Streams to the outside never go there.
+    world.open("a.example:1", Isolation::Fresh).unwrap();
+    assert_eq!(world.count("session.begun"), 3);
 }
 
 #[test]

@@ -72,6 +72,9 @@ pub enum Input {
 
 /// What a mix core wants done.
 pub enum Action {
+    /// Write these tags down before anything that follows is done: their packets must not be accepted again by a later run
+    /// with the same key. Only after [`Mix::remember`].
+    Accepted(Vec<u64>),
     /// Send the packet to that node, now.
     Forward {
         /// A node to which this one has an edge in the document.
@@ -159,6 +162,7 @@ impl Mix {
         if secret.public() != node.sphinx_key {
             return Err(NotOurs::OtherKey);
         }
+        let replay = ReplayTags::new(secret.expose_bytes(), config.replay_tags);
         let profile = document.profile();
         // Due is when its drawn delays are over. One that is later by a whole further path, and a second for links and
         // queues, was blocked.
@@ -166,7 +170,7 @@ impl Mix {
         let mut mix = Self {
             next_hops: document.next_hops(&node).iter().map(|n| n.id).collect(),
             peeler: Peeler::new(secret, Dialect::Lioness),
-            replay: ReplayTags::new(draw::bytes(&mut rng), config.replay_tags),
+            replay,
             delays: DelayQueue::new(config.held_packets),
             told: now,
             loops: Poisson {
@@ -185,6 +189,12 @@ impl Mix {
         };
         mix.prepare_loop(now);
         Ok(mix)
+    }
+
+    /// Tells the core which tags earlier runs with the same key wrote down. From here on it asks for its own to be written
+    /// down too, with [`Action::Accepted`].
+    pub fn remember(&mut self, tags: impl IntoIterator<Item = u64>) {
+        self.replay.remember(tags);
     }
 
     /// Tells the core what happened at `now`. A bad packet is dropped and counted, nothing else.
@@ -240,6 +250,10 @@ impl Mix {
         self.results.clear();
         peeler.peel_batch(&mut packets, &mut |tag| replay.seen(tag), &mut self.results);
         let results = std::mem::take(&mut self.results);
+        let accepted = self.replay.take_accepted();
+        if !accepted.is_empty() {
+            self.actions.push_back(Action::Accepted(accepted));
+        }
         for (packet, result) in packets.into_iter().zip(&results) {
             match result {
                 Err(rejected) => self.counters.count(rejected.as_str()),
@@ -264,7 +278,7 @@ impl Mix {
                     let (tag, random) = ClientTag::split(id);
                     if tag != self.own_tag {
                         self.deliver(Delivered::Reply { id: *id, packet });
-                    } else if self.ledger.returned(now, random) {
+                    } else if self.ledger.returned(now, random).is_some() {
                         self.counters.count("loop.returned");
                     } else {
                         self.counters.count("drop.loop_too_late");

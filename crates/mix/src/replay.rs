@@ -1,7 +1,8 @@
 //! The tags of packets that were accepted under the current key.
 //!
 //! 64 bits of SHA-256(node secret ‖ tag): the secret keeps a sender from grinding tags that collide. With 10⁸ tags a
-//! fresh packet is taken for a replay with probability 5·10⁻¹². Kept in memory: the key dies with the process.
+//! fresh packet is taken for a replay with probability 5·10⁻¹². The secret follows from the Sphinx key, so that what a
+//! shell wrote down means the same to the next run of the node.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -32,16 +33,34 @@ pub(crate) struct ReplayTags {
     capacity: usize,
     tags: HashSet<u64, BuildHasherDefault<AsIs>>,
     overflowed: bool,
+    /// Those to be written down, where somebody does.
+    accepted: Option<Vec<u64>>,
 }
 
 impl ReplayTags {
-    pub(crate) fn new(secret: [u8; 32], capacity: usize) -> Self {
+    /// Of the node with this Sphinx key.
+    pub(crate) fn new(sphinx_secret: &[u8; 32], capacity: usize) -> Self {
+        let digest = Sha256::new()
+            .chain_update(b"mizzle replay tags 1\0")
+            .chain_update(sphinx_secret);
         Self {
-            secret: secret.into(),
+            secret: Zeroizing::new(digest.finalize().into()),
             capacity,
             tags: HashSet::default(),
             overflowed: false,
+            accepted: None,
         }
+    }
+
+    /// What earlier runs accepted; from here on [`Self::take_accepted`] says what this one does.
+    pub(crate) fn remember(&mut self, tags: impl IntoIterator<Item = u64>) {
+        self.tags.extend(tags);
+        self.accepted = Some(Vec::new());
+    }
+
+    /// What was accepted since the last call, to be written down; empty where nobody does.
+    pub(crate) fn take_accepted(&mut self) -> Vec<u64> {
+        self.accepted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Whether the tag was there; notes it. A full table says yes to all: better drop than pass twice.
@@ -57,7 +76,12 @@ impl ReplayTags {
             .into();
         let mut short = [0; 8];
         short.copy_from_slice(&digest[..8]);
-        !self.tags.insert(u64::from_le_bytes(short))
+        let short = u64::from_le_bytes(short);
+        let new = self.tags.insert(short);
+        if new && let Some(accepted) = &mut self.accepted {
+            accepted.push(short);
+        }
+        !new
     }
 
     /// Whether [`Self::seen`] ran into the bound since the last call.
@@ -72,12 +96,26 @@ mod tests {
 
     #[test]
     fn a_tag_is_new_once_and_a_full_table_refuses_all() {
-        let mut tags = ReplayTags::new([1; 32], 2);
+        let mut tags = ReplayTags::new(&[1; 32], 2);
         assert!(!tags.seen(&[1; 32]));
         assert!(tags.seen(&[1; 32]));
         assert!(!tags.seen(&[2; 32]));
         assert!(!tags.take_overflowed());
         assert!(tags.seen(&[3; 32]), "full");
         assert!(tags.take_overflowed());
+    }
+
+    #[test]
+    fn what_one_run_wrote_down_the_next_one_knows() {
+        let mut first = ReplayTags::new(&[1; 32], 9);
+        assert!(!first.seen(&[1; 32]));
+        assert!(first.take_accepted().is_empty(), "nobody writes them down");
+        first.remember([]);
+        assert!(!first.seen(&[2; 32]) && !first.seen(&[3; 32]) && first.seen(&[2; 32]));
+        let written = first.take_accepted();
+        assert_eq!((written.len(), first.take_accepted().len()), (2, 0));
+        let mut next = ReplayTags::new(&[1; 32], 9);
+        next.remember(written);
+        assert!(next.seen(&[2; 32]) && next.seen(&[3; 32]) && !next.seen(&[4; 32]));
     }
 }

@@ -191,6 +191,7 @@ fn only_forward(mut actions: Vec<Action>) -> (NodeId, Packet) {
     match actions.remove(0) {
         Action::Forward { to, packet } => (to, packet),
         Action::Deliver(_) => panic!("delivered instead of forwarded"),
+        Action::Accepted(_) => panic!("nobody writes tags down"),
     }
 }
 
@@ -199,6 +200,7 @@ fn only_delivery(mut actions: Vec<Action>) -> Delivered {
     match actions.remove(0) {
         Action::Deliver(delivered) => delivered,
         Action::Forward { .. } => panic!("forwarded instead of delivered"),
+        Action::Accepted(_) => panic!("nobody writes tags down"),
     }
 }
 
@@ -543,6 +545,31 @@ fn a_full_delay_queue_drops_what_comes_and_keeps_what_it_holds() {
 }
 
 #[test]
+fn what_a_run_accepted_it_says_before_it_delivers_and_the_next_run_refuses() {
+    let (document, mut rng) = (quiet(), Rng::seed_from_u64(9));
+    let mut on_its_way = packet(&mut rng, &[to(L2[0], 0), to(L3[0], 0), to(GATEWAYS[0], 0)]);
+    for n in [L2[0], L3[0]] {
+        on_its_way = only_forward(tell(&mut core(&document, n), START, vec![on_its_way])).1;
+    }
+    let mut first = core_with(Config::default(), &document, GATEWAYS[0], 1);
+    first.remember([]);
+    let actions = tell(&mut first, START, vec![copy(&on_its_way), copy(&on_its_way)]);
+    let [Action::Accepted(tags), Action::Deliver(_)] = &actions[..] else {
+        panic!("{} actions, or in another order", actions.len());
+    };
+    assert_eq!(tags.len(), 1);
+    assert!(tell(&mut first, START, vec![copy(&on_its_way)]).is_empty());
+    // Killed, and started again: with other randomness, but the same key.
+    let mut next = core_with(Config::default(), &document, GATEWAYS[0], 2);
+    next.remember(tags.iter().copied());
+    assert!(tell(&mut next, START, vec![on_its_way]).is_empty());
+    assert_eq!(
+        (next.counters().get("replay"), next.counters().get("delivered")),
+        (1, 0)
+    );
+}
+
+#[test]
 fn a_full_replay_table_refuses_everything_and_says_so() {
     let (document, mut rng) = (quiet(), Rng::seed_from_u64(14));
     let mut mix = core_with(Config::default().with_replay_tags(2), &document, L2[0], 1);
@@ -700,6 +727,7 @@ impl Network {
                 .collect();
             while let Some((from, action)) = actions.pop() {
                 match action {
+                    Action::Accepted(_) => panic!("nobody writes tags down"),
                     Action::Deliver(_) => self.delivered += 1,
                     Action::Forward { to, packet } => {
                         let to = to.as_bytes()[0];
@@ -919,7 +947,7 @@ proptest! {
             let mut actions = tell(&mut core(&document, to.as_bytes()[0]), START, vec![on_its_way]);
             match actions.pop() {
                 None => return Ok(()),
-                Some(Action::Deliver(_)) => return Err(TestCaseError::fail("delivered")),
+                Some(Action::Deliver(_) | Action::Accepted(_)) => return Err(TestCaseError::fail("delivered")),
                 Some(Action::Forward { to: next, packet: inner }) => (to, on_its_way) = (next, inner),
             }
         }

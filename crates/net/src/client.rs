@@ -1,7 +1,8 @@
 //! The client's task: its core between the gateway link and the programs' streams.
 //!
-//! [`Running::opener`] is what doors (SOCKS and others) get. Nothing here touches a network but the link to the own
-//! gateway: names are passed on as they are.
+//! [`Running::opener`] is what doors (SOCKS and others) get, [`Running::postman`] and [`Running::take_mail`] what the
+//! keeper of letters gets. Nothing here touches a network but the link to the own gateway: names are passed on as they
+//! are.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,12 +13,12 @@ use libp2p::PeerId;
 use libp2p_mix::link;
 use mizzle_base::document::{Document, Role};
 use mizzle_base::frame::Refusal;
-use mizzle_base::{Counters, NodeId, Time};
-use mizzle_client::{Action, Client, Input, StreamEvent, StreamKey};
+use mizzle_base::{Counters, Item, MailboxId, NodeId, Time};
+use mizzle_client::{Action, Client, Input, MAIL_WINDOW, StreamEvent, StreamKey};
 use mizzle_stream::{OpenError, OpenRequest, Opener};
 use mizzle_traffic::draw;
 use mizzle_traffic::ledger::Tally;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
@@ -30,6 +31,10 @@ const ADMISSION_TIMEOUT: Duration = Duration::from_secs(15);
 /// Requests to open a stream that wait for the client's task.
 const OPEN_QUEUE: usize = 1_024;
 const BATCH: usize = 64;
+/// Loops that somebody who listens may be behind by before he misses some.
+const LOOP_QUEUE: usize = 256;
+
+pub use mizzle_client::Admission;
 
 /// Why a client doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +69,30 @@ pub struct Snapshot {
     pub streams: usize,
 }
 
+/// A piece of a letter that arrived. It is acknowledged, and then deleted at the gateway, once [`MailKeeper::kept`]
+/// says that it is on disk.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Its number in the mailbox.
+    pub number: u64,
+    /// The piece.
+    pub item: Item,
+}
+
+/// How a loop ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LoopEnd {
+    /// How long it was under way; none if it was lost.
+    pub round_trip: Option<Duration>,
+}
+
+enum Wanted {
+    Stream(OpenRequest),
+    Mailbox(NodeId, MailboxId),
+}
+
 struct OpenCommand {
-    request: OpenRequest,
+    wanted: Wanted,
     answer: oneshot::Sender<Result<MixStream, OpenError>>,
 }
 
@@ -73,14 +100,46 @@ struct OpenCommand {
 #[derive(Clone)]
 pub struct ClientOpener(mpsc::Sender<OpenCommand>);
 
+/// Opens streams to mailboxes through a running client, to leave letters there.
+#[derive(Clone)]
+pub struct Postman(ClientOpener);
+
+impl Postman {
+    /// A stream to the mail service of this gateway, in a session of its own; what is said on it is
+    /// [`mizzle_base::upload`]'s.
+    ///
+    /// # Errors
+    /// Why there is none: [`OpenError::NoMailbox`] when the gateway keeps no such mailbox.
+    pub async fn open(&self, gateway: NodeId, mailbox: MailboxId) -> Result<MixStream, OpenError> {
+        self.0.ask(Wanted::Mailbox(gateway, mailbox)).await
+    }
+}
+
+/// Says what is on disk of the mail that [`Running::take_mail`] gave.
+#[derive(Clone)]
+pub struct MailKeeper(Arc<watch::Sender<u64>>);
+
+impl MailKeeper {
+    /// All mail with numbers below `next` is on disk.
+    pub fn kept(&self, next: u64) {
+        self.0.send_replace(next);
+    }
+}
+
 impl Opener for ClientOpener {
     type Stream = MixStream;
 
     async fn open(&self, request: OpenRequest) -> Result<MixStream, OpenError> {
+        self.ask(Wanted::Stream(request)).await
+    }
+}
+
+impl ClientOpener {
+    async fn ask(&self, wanted: Wanted) -> Result<MixStream, OpenError> {
         let (answer, opened) = oneshot::channel();
         // Full means a thousand programs at once: told so at once, not left to wait.
         self.0
-            .try_send(OpenCommand { request, answer })
+            .try_send(OpenCommand { wanted, answer })
             .map_err(|e| match e {
                 mpsc::error::TrySendError::Full(_) => OpenError::Limit,
                 mpsc::error::TrySendError::Closed(_) => OpenError::Closed,
@@ -95,6 +154,10 @@ pub struct Running {
     task: tokio::task::JoinHandle<()>,
     stop: watch::Sender<bool>,
     state: watch::Receiver<State>,
+    admission: watch::Receiver<Option<Admission>>,
+    mail: Option<mpsc::Receiver<Incoming>>,
+    keeper: MailKeeper,
+    loops: broadcast::WeakSender<LoopEnd>,
     snapshot: Arc<Mutex<Snapshot>>,
 }
 
@@ -111,6 +174,38 @@ impl Running {
     #[must_use]
     pub fn opener(&self) -> ClientOpener {
         self.opener.clone()
+    }
+
+    /// What those who send letters get.
+    #[must_use]
+    pub fn postman(&self) -> Postman {
+        Postman(self.opener())
+    }
+
+    /// The mail that arrives, for whoever keeps it: once. Until somebody takes it, and says what he has kept, the
+    /// gateway keeps it all.
+    pub fn take_mail(&mut self) -> Option<(mpsc::Receiver<Incoming>, MailKeeper)> {
+        Some((self.mail.take()?, self.keeper.clone()))
+    }
+
+    /// What the gateway said when it admitted the client last.
+    #[must_use]
+    pub fn admission(&self) -> watch::Receiver<Option<Admission>> {
+        self.admission.clone()
+    }
+
+    /// How each loop of the client ends from here on. None once the client has stopped.
+    #[must_use]
+    pub fn loops(&self) -> Option<broadcast::Receiver<LoopEnd>> {
+        Some(self.loops.upgrade()?.subscribe())
+    }
+
+    /// Waits until another client with the same identity has taken this one's place, or the client stopped.
+    pub async fn replaced(&self) {
+        let mut state = self.state.clone();
+        let _ = state
+            .wait_for(|state| *state == State::Refused(Refusal::Replaced))
+            .await;
     }
 
     /// What it has done, as of within the last second or so.
@@ -184,6 +279,12 @@ pub fn run(
     let (commands, command_queue) = mpsc::channel(OPEN_QUEUE);
     let (stop, stopped) = watch::channel(false);
     let (state, state_seen) = watch::channel(State::Starting);
+    let (admission, admission_seen) = watch::channel(None);
+    // Room for all that the core hands on before it hears what is kept.
+    let (mail, mail_queue) = mpsc::channel(MAIL_WINDOW as usize);
+    let (keeper, kept) = watch::channel(0);
+    let (loops, _) = broadcast::channel(LOOP_QUEUE);
+    let weak_loops = loops.downgrade();
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
     let task = Task {
         core,
@@ -192,6 +293,9 @@ pub fn run(
         streams: BTreeMap::new(),
         changed: Arc::default(),
         state,
+        admission,
+        mail,
+        loops,
         loss,
         clock,
         rng,
@@ -199,12 +303,16 @@ pub fn run(
         published: Time::ZERO,
         not_sent: 0,
     };
-    let task = tokio::spawn(task.run(command_queue, stopped));
+    let task = tokio::spawn(task.run(command_queue, kept, stopped));
     Ok(Running {
         opener: ClientOpener(commands),
         task,
         stop,
         state: state_seen,
+        admission: admission_seen,
+        mail: Some(mail_queue),
+        keeper: MailKeeper(Arc::new(keeper)),
+        loops: weak_loops,
         snapshot,
     })
 }
@@ -221,6 +329,9 @@ struct Task {
     streams: BTreeMap<StreamKey, Stream>,
     changed: Arc<Changed>,
     state: watch::Sender<State>,
+    admission: watch::Sender<Option<Admission>>,
+    mail: mpsc::Sender<Incoming>,
+    loops: broadcast::Sender<LoopEnd>,
     loss: f64,
     clock: Clock,
     rng: mizzle_base::Rng,
@@ -230,7 +341,12 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut commands: mpsc::Receiver<OpenCommand>, mut stopped: watch::Receiver<bool>) {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<OpenCommand>,
+        mut kept: watch::Receiver<u64>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
         let mut events = Vec::with_capacity(BATCH);
         let changed = Arc::clone(&self.changed);
         let mut armed = self.core.deadline();
@@ -255,6 +371,10 @@ impl Task {
                     self.take_frames(&mut events);
                 }
                 Some(command) = commands.recv() => self.open(command),
+                Ok(()) = kept.changed() => {
+                    let next = *kept.borrow_and_update();
+                    self.core.handle(self.clock.now(), Input::MailKept(next));
+                }
                 () = changed.wait() => {}
             }
             for key in self.changed.take() {
@@ -308,7 +428,12 @@ impl Task {
     }
 
     fn open(&mut self, command: OpenCommand) {
-        match self.core.open(self.clock.now(), command.request) {
+        let now = self.clock.now();
+        let opened = match command.wanted {
+            Wanted::Stream(request) => self.core.open(now, request),
+            Wanted::Mailbox(gateway, mailbox) => self.core.open_mailbox(now, &gateway, mailbox),
+        };
+        match opened {
             Ok(key) => drop(self.streams.insert(key, Stream::Opening(command.answer))),
             Err(why) => drop(command.answer.send(Err(why))),
         }
@@ -325,8 +450,21 @@ impl Task {
                         self.not_sent += 1;
                     }
                 }
-                Action::Admitted => drop(self.state.send_replace(State::Up)),
-                Action::Refused(why) => drop(self.state.send_replace(State::Refused(why))),
+                Action::Admitted(admission) => {
+                    self.state.send_replace(State::Up);
+                    self.admission.send_replace(Some(admission));
+                }
+                Action::Refused(why) => {
+                    self.state.send_replace(State::Refused(why));
+                    if why == Refusal::Replaced {
+                        // To come back would only take the place from the other one again.
+                        self.link.control.disconnect(self.gateway);
+                    }
+                }
+                // There is room for as many as the core hands on; where nobody keeps mail the gateway does.
+                Action::Mail { number, item } => drop(self.mail.try_send(Incoming { number, item })),
+                // Nobody may be listening.
+                Action::Loop(round_trip) => drop(self.loops.send(LoopEnd { round_trip })),
                 Action::Stream(key, event) => self.stream_event(key, event),
             }
         }

@@ -27,7 +27,8 @@ pub struct Tally {
 pub struct Ledger {
     patience: Duration,
     capacity: usize,
-    out: BTreeMap<[u8; 8], Time>,
+    /// When each left, and when it is due.
+    out: BTreeMap<[u8; 8], (Time, Time)>,
     // Expiry looks at the first only.
     by_due: BTreeSet<(Time, [u8; 8])>,
     tally: Tally,
@@ -55,20 +56,18 @@ impl Ledger {
             return false;
         }
         let due = now + Duration::from_millis(delay_ms.into());
-        self.out.insert(id, due);
+        self.out.insert(id, (now, due));
         self.by_due.insert((due, id));
         true
     }
 
-    /// A packet with this id came back. False when it is no loop that is out.
-    pub fn returned(&mut self, now: Time, id: [u8; 8]) -> bool {
-        let Some(due) = self.out.remove(&id) else {
-            return false;
-        };
+    /// A packet with this id came back: how long it was out. `None` when it is no loop that is out.
+    pub fn returned(&mut self, now: Time, id: [u8; 8]) -> Option<Duration> {
+        let (left, due) = self.out.remove(&id)?;
         self.by_due.remove(&(due, id));
         self.tally.returned += 1;
         self.tally.lateness_us += now.since(due).as_micros() as u64;
-        true
+        Some(now.since(left))
     }
 
     /// Counts those that are lost by `now`.
@@ -101,11 +100,11 @@ mod tests {
         assert!(ledger.sent(t(0), [1; 8], 100));
         assert!(ledger.sent(t(0), [2; 8], 500));
         assert!(!ledger.sent(t(0), [3; 8], 0), "full");
-        assert!(ledger.returned(t(1), [1; 8]));
-        assert!(!ledger.returned(t(1), [1; 8]), "twice");
-        assert!(!ledger.returned(t(1), [3; 8]), "untracked");
+        assert_eq!(ledger.returned(t(1), [1; 8]), Some(Duration::from_secs(1)));
+        assert_eq!(ledger.returned(t(1), [1; 8]), None, "twice");
+        assert_eq!(ledger.returned(t(1), [3; 8]), None, "untracked");
         ledger.expire(t(2));
-        assert!(!ledger.returned(t(2), [2; 8]), "too late");
+        assert_eq!(ledger.returned(t(2), [2; 8]), None, "too late");
         let tally = Tally {
             sent: 3,
             returned: 1,
