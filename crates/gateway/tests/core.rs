@@ -7,19 +7,18 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
-use mizzle_base::document::{Content as DocumentContent, NodeEntry, Role, ServiceEntry};
+use common::{HERE, THERE, id, secret};
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
-use mizzle_base::{ClientTag, Document, MailboxId, NetworkId, NodeId, Profile, Rng, Time, hex};
+use mizzle_base::{ClientTag, Document, MailboxId, NetworkId, NodeId, Profile, Rng, Time};
 use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
 use mizzle_gateway::{Action, Admission, ClientId, Config, Gateway, Input};
-use mizzle_sphinx::{
-    Dialect, Packet, Peeled, Peeler, SURB_LEN, SecretKey, SurbKeys, build_surb, pad, recover,
-};
+use mizzle_sphinx::{Dialect, Packet, Peeled, Peeler, SURB_LEN, SurbKeys, build_surb, pad, recover};
 use mizzle_traffic::draw;
 use mizzle_traffic::pattern::{Pattern, Poisson};
 use mizzle_traffic::route::Route;
@@ -40,58 +39,10 @@ const INTERVAL: Duration = Duration::from_micros(12_500);
 const US: Duration = Duration::from_micros(1);
 const ALICE: ClientId = ClientId([0xa1; 32]);
 const BOB: ClientId = ClientId([0xb0; 32]);
-/// The gateway under test, with an exit, and the other.
-const HERE: u8 = 7;
-const THERE: u8 = 8;
 const EXIT: MailboxId = MailboxId::new([0xe7; 16]);
 
-fn secret(n: u8) -> SecretKey {
-    SecretKey::from_bytes([n; 32])
-}
-
-fn id(n: u8) -> NodeId {
-    NodeId::new([n; 32])
-}
-
-/// Two mixes a layer, 1 to 6, and two gateways.
 fn document(profile: Profile) -> Arc<Document> {
-    let node = |n: u8| {
-        let (role, layer) = if n >= HERE {
-            (Role::Gateway, 0)
-        } else {
-            (Role::Mix, n.div_ceil(2))
-        };
-        NodeEntry {
-            id: hex::encode(&[n; 32]),
-            role,
-            layer,
-            peer: String::new(),
-            addresses: Vec::new(),
-            sphinx_key: hex::encode(secret(n).public().as_bytes()),
-            weight: 1.0,
-            operator: String::new(),
-            exit: (n == HERE).then(|| ServiceEntry {
-                mailbox: "e7".repeat(16),
-                stream_key: format!("09{}", "00".repeat(31)),
-            }),
-            mail: (n == HERE).then(|| ServiceEntry {
-                mailbox: "ea".repeat(16),
-                stream_key: format!("09{}", "00".repeat(31)),
-            }),
-        }
-    };
-    let content = DocumentContent {
-        network: "test".into(),
-        sequence: 1,
-        epoch: 1,
-        valid_from_s: 10_000,
-        valid_until_s: 20_000,
-        profile,
-        nodes: (1..=THERE).map(node).collect(),
-    };
-    let authority = SigningKey::from_bytes(&[9; 32]);
-    let bytes = content.sign(&authority).unwrap();
-    Arc::new(Document::verify(&bytes, &authority.verifying_key(), START, 0).unwrap())
+    common::document(profile, 20_000)
 }
 
 /// What a client saw of a frame.
