@@ -44,6 +44,14 @@ pub enum Command {
     /// Look at network documents
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Build and take apart single packets, for work with other implementations and bug reports
+    #[command(subcommand)]
+    Sphinx(crate::packet_tool::SphinxCommand),
+    /// Print a script that teaches a shell to complete mizzle's command line
+    ///
+    /// For bash: `mizzle completions bash > ~/.local/share/bash-completion/completions/mizzle`. For fish: `mizzle
+    /// completions fish > ~/.config/fish/completions/mizzle.fish`. For zsh: write it as `_mizzle` to a folder of $fpath.
+    Completions(crate::completions::Completions),
 }
 
 /// How nodes talk to each other.
@@ -288,8 +296,11 @@ pub enum NetworkCommand {
         /// The authority's key, 64 hexadecimal digits, from a source that you trust
         #[arg(long, value_name = "KEY")]
         authority: String,
-        /// Print JSON: the signed content as it is
+        /// Show whole ids and keys
         #[arg(long)]
+        full: bool,
+        /// Print JSON: the signed content as it is
+        #[arg(long, conflicts_with = "full")]
         json: bool,
     },
 }

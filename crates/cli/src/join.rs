@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use ed25519_dalek::VerifyingKey;
-use mizzle_apps::socks;
+use mizzle_apps::proxy;
 use mizzle_base::hex;
 use mizzle_net::clock::{self, Clock};
 
@@ -55,7 +55,7 @@ pub async fn run(args: ClientRun) -> Result<(), JoinError> {
     let address = args.socks.checked()?;
     let authority = authority(&args.authority)?;
     let source = source(&args)?;
-    let door = socks::Server::bind(socks::Config::new(address))
+    let door = proxy::Server::bind(proxy::Config::new(address))
         .await
         .map_err(StartError::from)?;
     let mut rng = clock::rng().map_err(StartError::Entropy)?;

@@ -6,10 +6,12 @@
 pub mod args;
 pub mod bench;
 pub mod budget;
+pub mod completions;
 pub mod http;
 pub mod join;
 pub mod local;
 pub mod member;
+pub mod packet_tool;
 pub mod plan;
 pub mod process;
 pub mod show;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use mizzle_apps::socks;
+use mizzle_apps::proxy;
 use mizzle_base::document::{Content, DocumentError, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Counters, Document, MailboxId, NetworkId, NodeId, Profile, Rng, hex};
 use mizzle_exit::{Allow, Exit, Policy};
@@ -81,7 +81,7 @@ pub enum StartError {
     NoLink,
     /// The SOCKS port.
     #[error(transparent)]
-    Socks(#[from] socks::BindError),
+    Socks(#[from] proxy::BindError),
     /// A node's host.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -150,7 +150,7 @@ impl Local {
         let clock = Clock::start();
         let mut rng = clock::rng().map_err(StartError::Entropy)?;
         // First what a user is likeliest to have wrong.
-        let door = socks::Server::bind(socks::Config::new(config.socks)).await?;
+        let door = proxy::Server::bind(proxy::Config::new(config.socks)).await?;
         let authority = SigningKey::from_bytes(&draw::bytes(&mut rng));
         let name = format!("up-{}", hex::encode(&draw::bytes::<4>(&mut rng)));
         let network = NetworkId::of(authority.verifying_key().as_bytes(), &name);

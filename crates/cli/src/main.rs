@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, NetworkCommand};
-use mizzle::{bench, join, plan, show, up};
+use mizzle::{bench, completions, join, packet_tool, plan, show, up};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -49,8 +49,11 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Network(NetworkCommand::Show {
             file,
             authority,
+            full,
             json,
-        }) => show::run(&file, &authority, json)?,
+        }) => show::run(&file, &authority, show::Form::of(full, json))?,
+        Command::Sphinx(command) => return Ok(packet_tool::run(&command)?),
+        Command::Completions(args) => completions::script(args),
     };
     // A reader that has gone (`| head`) is no error.
     let _ = io::stdout().write_all(text.as_bytes());

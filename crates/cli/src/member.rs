@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use mizzle_apps::socks;
+use mizzle_apps::proxy;
 use mizzle_base::{Document, Rng};
 use mizzle_client::{Client, NoSuchGateway};
 use mizzle_net::clock::Clock;
@@ -60,7 +60,7 @@ impl Member {
         source: Source,
         authority: &VerifyingKey,
         transport: Transport,
-        door: socks::Server,
+        door: proxy::Server,
         loss: f64,
         clock: Clock,
         rng: &mut Rng,
