@@ -32,8 +32,7 @@ impl Config {
     }
 
     /// How many programs' connections there may be at once. Default: 1024, at most 48 KiB each, so 48 MiB; a
-    /// connection on which HTTP requests are sent on takes up to 320 KiB while headers of the
-    /// greatest size pass.
+    /// connection on which HTTP requests are sent on takes up to 320 KiB while headers of the greatest size pass.
     ///
     /// When so many are there, the next is accepted and reset at once and counted: its program shows an
     /// error instead of waiting without a word.
