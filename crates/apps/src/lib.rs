@@ -1,6 +1,9 @@
-//! What programs speak: SOCKS.
+//! What programs speak: SOCKS and HTTP, on one port.
 //!
-//! A folder for each protocol: `proto.rs` is a machine without sockets, `serve.rs` gives it some. Both see
-//! streams through the trait [`Opener`](mizzle_stream::Opener) and know nothing of packets.
+//! [`proxy`] is the port. A folder for each protocol: machines and parsers without sockets, and `serve.rs`, which
+//! gives them some. All see streams through the trait [`Opener`](mizzle_stream::Opener) and know nothing of packets;
+//! none ever resolves a name.
 
+pub mod http;
+pub mod proxy;
 pub mod socks;

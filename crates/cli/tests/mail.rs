@@ -16,13 +16,15 @@ use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mizzle::control::{self, Code, Command, ConnectError, Event, Listener, LoopEnd, Services, SocketError};
+use mizzle::control::{self, Code, Command, ConnectError, Event, Listener, Services, SocketError};
 use mizzle_base::address::Address;
 use mizzle_base::item::ITEM_LEN;
 use mizzle_base::upload::{Answer, HEAD_LEN, Head, Part, Reader};
 use mizzle_base::{MailboxId, NetworkId, NodeId};
+use mizzle_client::Admission;
+use mizzle_net::client::{Incoming, LoopEnd};
 use mizzle_net::clock::Clock;
-use mizzle_net::mail::{Admission, Carrier, Config, Desk, Incoming, Running};
+use mizzle_net::mail::{Carrier, Config, Desk, Running};
 use mizzle_stream::OpenError;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex,
@@ -66,6 +68,7 @@ impl Post {
         if let Some((owner, number)) = self.owners.lock().unwrap().get_mut(&mailbox) {
             for item in items {
                 let incoming = Incoming {
+                    generation: 1,
                     number: *number,
                     item,
                 };
@@ -146,7 +149,7 @@ impl Client {
         let subscribe = loops.clone();
         let services = Services {
             mail: desk.mail(),
-            loops: Arc::new(move || subscribe.subscribe()),
+            loops: Arc::new(move || Some(subscribe.subscribe())),
             loops_per_s: 40.0,
             status: Arc::new(|| serde_json::json!({ "up": true })),
         };

@@ -136,15 +136,17 @@ fn assert_document_shown(path: &str, authority: &str, network: &str) {
         network,
         "signature good",
         "profile `browse`",
-        "mix, layer 3",
-        "gateway with exit",
+        "layer 3: 2 mixes",
+        "2 gateways",
+        " exit ",
+        " days more",
         "/ip4/127.0.0.1/tcp/",
     ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     assert_eq!(
-        shown.lines().filter(|line| line.contains("mix, layer")).count(),
-        6,
+        shown.lines().filter(|line| line.contains("/tcp/")).count(),
+        8,
         "{shown}"
     );
     let (code, json, _) = run(&["network", "show", path, "--authority", authority, "--json"]);

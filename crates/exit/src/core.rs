@@ -1,4 +1,5 @@
-//! The exit core: sessions from clients on one side, connections to the outside on the other.
+//! The exit core: sessions from clients on one side, connections to the outside on the other. Also the session end of a
+//! gateway's mail: the same, with mailboxes in place of the outside.
 //!
 //! Takes the messages that its gateway's mix core delivered for its mailbox; answers on the SURBs of each session at
 //! their due times, with the session's next packet. The design's "The main flow" and "Reply slots". Sealing and
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
-use mizzle_base::{Counters, Document, NodeId, Rng, Time};
+use mizzle_base::{Counters, Document, MailboxId, NodeId, Rng, Time};
 use mizzle_sphinx::{Dialect, MAX_BODY_LEN, Packet, pad_in_place, unpad, use_surb_in_place};
 use mizzle_stream::{
     Acceptor, Arrival, CODEC_STREAM, DropReason, Event, Host, Initial, OpenError, Params, Received, Session,
@@ -27,8 +28,14 @@ use crate::policy::Policy;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct ConnId(u64);
 
-/// Bytes written to a connection and not yet taken by the socket, before the core holds back more.
-const UNWRITTEN: usize = 256 * 1024;
+impl ConnId {
+    /// A number that no other connection of this core has.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
 /// Most and fewest bytes asked of a connection at once: room in a session comes back by the packet, and each reading has
@@ -46,6 +53,7 @@ pub struct Config {
     bytes_per_session: u64,
     surbs: usize,
     connect_timeout: Duration,
+    unwritten: usize,
 }
 
 impl Default for Config {
@@ -56,11 +64,28 @@ impl Default for Config {
             bytes_per_session: 64 << 30,
             surbs: 65_536,
             connect_timeout: Duration::from_secs(8),
+            unwritten: 256 * 1024,
         }
     }
 }
 
 impl Config {
+    /// Bounds of the mail's sessions: 1,024 of them with four letters each at a time.
+    #[must_use]
+    pub fn for_mail() -> Self {
+        Self::default()
+            .with_sessions(1_024)
+            .with_connections_per_session(4)
+            .with_unwritten(64 * 1024)
+    }
+
+    /// Bytes written to a connection and not yet taken by the socket, before the core holds back more; 256 KiB by default.
+    #[must_use]
+    pub fn with_unwritten(mut self, bytes: usize) -> Self {
+        self.unwritten = bytes;
+        self
+    }
+
     /// Most sessions at a time; a new one beyond it is dropped and counted, and its client hears of a time-out. A session
     /// holds up to some 9 MB while its client reads slower than its targets send, else some 40 KB.
     #[must_use]
@@ -104,7 +129,7 @@ pub enum Input {
     Message(Packet),
     /// The answer to [`Action::Resolve`].
     Resolved(ConnId, Result<Vec<IpAddr>, OpenError>),
-    /// The answer to [`Action::Connect`].
+    /// The answer to [`Action::Connect`] and [`Action::Mailbox`].
     Connected(ConnId, Result<(), OpenError>),
     /// The answer to [`Action::Read`]: some bytes; none at the end of the stream.
     Read(ConnId, Bytes),
@@ -122,6 +147,8 @@ pub enum Action {
     Resolve(ConnId, String),
     /// Connect to the first of these that answers, in this order. Each was allowed by the policy.
     Connect(ConnId, Vec<SocketAddr>),
+    /// Ask the gateway core beside for this mailbox; [`Input::Connected`] is its answer, too.
+    Mailbox(ConnId, MailboxId),
     /// Read once, up to so many bytes.
     Read(ConnId, usize),
     /// Write all of this, after what was to be written before.
@@ -148,6 +175,14 @@ enum State {
     Deaf,
 }
 
+/// What its connections lead to.
+enum Serves {
+    /// The outside, as far as the policy allows.
+    Outside(Policy),
+    /// The mailboxes of the gateway.
+    Mailboxes,
+}
+
 struct Conn {
     session: u64,
     stream: StreamId,
@@ -170,10 +205,43 @@ struct Live {
     wakes_at: Option<Time>,
 }
 
+/// The counters, under names of their own for the mail: those of both are merged in one snapshot.
+struct Tally {
+    of_mail: bool,
+    counters: Counters,
+}
+
+impl Tally {
+    fn count(&mut self, name: &'static str) {
+        self.counters
+            .count(if self.of_mail { name_in_mail(name) } else { name });
+    }
+}
+
+fn name_in_mail(name: &'static str) -> &'static str {
+    match name {
+        "session.begun" => "mail.session.begun",
+        "session.ended" => "mail.session.ended",
+        "session.over_its_bytes" => "mail.session.over_its_bytes",
+        "connection.limit" => "mail.connection.limit",
+        "connection.asked_for" => "mail.connection.asked_for",
+        "connection.opened" => "mail.connection.opened",
+        "connection.overrun" => "mail.connection.overrun",
+        "connection.broken" => "mail.connection.broken",
+        "connection.failed" => "mail.connection.failed",
+        "connection.wrong_service" => "mail.connection.wrong_service",
+        "reply.sent" => "mail.reply.sent",
+        "reply.filler_sent" => "mail.reply.filler_sent",
+        "drop.surbs_full" => "mail.drop.surbs_full",
+        "session_drop_full" => "mail.drop.sessions_full",
+        _ => "mail.drop.packet",
+    }
+}
+
 /// An exit core: [`Self::handle`], [`Self::poll`], [`Self::deadline`].
 pub struct Exit {
     config: Config,
-    policy: Policy,
+    serves: Serves,
     sessions: BTreeMap<u64, Live>,
     conns: BTreeMap<ConnId, Conn>,
     acceptor: Acceptor<u64>,
@@ -185,7 +253,7 @@ pub struct Exit {
     rng: Rng,
     told: Time,
     actions: VecDeque<Action>,
-    counters: Counters,
+    tally: Tally,
 }
 
 impl Exit {
@@ -197,15 +265,43 @@ impl Exit {
         me: &NodeId,
         stream_secret: [u8; 32],
         policy: Policy,
+        rng: Rng,
+    ) -> Self {
+        Self::serving(Serves::Outside(policy), config, document, me, stream_secret, rng)
+    }
+
+    /// The session end of the mail of node `me`, with the secret of that service's stream key. It takes
+    /// [`Host::Mailbox`] for a target and nothing else; its counters begin with `mail.`.
+    #[must_use]
+    pub fn for_mail(
+        config: Config,
+        document: &Document,
+        me: &NodeId,
+        stream_secret: [u8; 32],
+        rng: Rng,
+    ) -> Self {
+        Self::serving(Serves::Mailboxes, config, document, me, stream_secret, rng)
+    }
+
+    fn serving(
+        serves: Serves,
+        config: Config,
+        document: &Document,
+        me: &NodeId,
+        stream_secret: [u8; 32],
         mut rng: Rng,
     ) -> Self {
+        let tally = Tally {
+            of_mail: matches!(serves, Serves::Mailboxes),
+            counters: Counters::default(),
+        };
         let params = Params::for_network(document, me);
         let acceptor_rng = Rng::from_seed(draw::bytes(&mut rng));
         Self {
             surbs: ReplySlots::new(document.profile().reply_due_mean_ms, config.surbs),
             acceptor: Acceptor::new(params, stream_secret, config.sessions, acceptor_rng),
             config,
-            policy,
+            serves,
             sessions: BTreeMap::new(),
             conns: BTreeMap::new(),
             wakeups: BTreeSet::new(),
@@ -214,7 +310,7 @@ impl Exit {
             rng,
             told: Time::ZERO,
             actions: VecDeque::new(),
-            counters: Counters::default(),
+            tally,
         }
     }
 
@@ -261,7 +357,7 @@ impl Exit {
     /// What it did and dropped.
     #[must_use]
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.tally.counters
     }
 
     /// Sessions at this moment.
@@ -272,13 +368,13 @@ impl Exit {
 
     fn message(&mut self, now: Time, packet: Packet) {
         let Ok(body) = unpad(Dialect::Lioness, packet.message()) else {
-            return self.counters.count("drop.bad_padding");
+            return self.tally.count("drop.bad_padding");
         };
         let Some((&CODEC_STREAM, sealed)) = body.split_first() else {
-            return self.counters.count("drop.unknown_codec");
+            return self.tally.count("drop.unknown_codec");
         };
         let (id, received) = match self.acceptor.sort(sealed) {
-            Err(why) => return self.counters.count(why.name()),
+            Err(why) => return self.tally.count(why.name()),
             Ok(Arrival::Packet { session: id, counter }) => (
                 id,
                 self.of_session(id, |session| session.receive_tagged(now, counter, sealed)),
@@ -289,11 +385,11 @@ impl Exit {
             Ok(Arrival::New(initial)) => self.begin(now, initial),
         };
         match received {
-            Err(why) => self.counters.count(why.name()),
+            Err(why) => self.tally.count(why.name()),
             Ok(Received { surbs }) => {
                 for surb in decode_surbs(&surbs).take(SURBS_PER_REPLY_SLOT) {
                     if self.surbs.push(&mut self.rng, now, surb, id).is_err() {
-                        self.counters.count("drop.surbs_full");
+                        self.tally.count("drop.surbs_full");
                     }
                 }
             }
@@ -325,7 +421,7 @@ impl Exit {
                     wakes_at,
                 },
             );
-            self.counters.count("session.begun");
+            self.tally.count("session.begun");
             received
         });
         (id, received)
@@ -347,7 +443,7 @@ impl Exit {
             };
             if live.bytes > self.config.bytes_per_session && !live.over_its_bytes {
                 live.over_its_bytes = true;
-                self.counters.count("session.over_its_bytes");
+                self.tally.count("session.over_its_bytes");
                 live.session.close(now);
             } else if !live.session.has_events() {
                 break;
@@ -403,7 +499,7 @@ impl Exit {
             match conn.state {
                 State::Resolving { .. } | State::Connecting => continue,
                 State::Deaf => {
-                    while let Some(bytes) = live.session.read(stream, UNWRITTEN) {
+                    while let Some(bytes) = live.session.read(stream, self.config.unwritten) {
                         live.bytes += bytes.len() as u64;
                     }
                     if conn.client_finished {
@@ -413,8 +509,9 @@ impl Exit {
                 }
                 State::Open => {}
             }
-            while conn.unwritten < UNWRITTEN {
-                let Some(bytes) = live.session.read(stream, UNWRITTEN - conn.unwritten) else {
+            let most = self.config.unwritten;
+            while conn.unwritten < most {
+                let Some(bytes) = live.session.read(stream, most - conn.unwritten) else {
                     break;
                 };
                 conn.unwritten += bytes.len();
@@ -456,13 +553,13 @@ impl Exit {
             return;
         };
         if live.conns.len() >= self.config.connections_per_session {
-            self.counters.count("connection.limit");
+            self.tally.count("connection.limit");
             return live.session.open_failed(stream, OpenError::Limit);
         }
         self.next_id += 1;
         let conn_id = ConnId(self.next_id);
         live.conns.insert(stream, conn_id);
-        self.counters.count("connection.asked_for");
+        self.tally.count("connection.asked_for");
         let give_up_at = now + self.config.connect_timeout;
         self.connecting.insert((give_up_at, conn_id));
         let conn = Conn {
@@ -477,11 +574,21 @@ impl Exit {
             write_finished: false,
         };
         self.conns.insert(conn_id, conn);
-        match target.host {
-            Host::Name(name) => self
+        match (&self.serves, target.host) {
+            (Serves::Outside(_), Host::Name(name)) => self
                 .actions
                 .push_back(Action::Resolve(conn_id, name.as_str().into())),
-            Host::Ip(ip) => self.resolved(conn_id, Ok(vec![ip])),
+            (Serves::Outside(_), Host::Ip(ip)) => self.resolved(conn_id, Ok(vec![ip])),
+            (Serves::Mailboxes, Host::Mailbox(mailbox)) => {
+                if let Some(conn) = self.conns.get_mut(&conn_id) {
+                    conn.state = State::Connecting;
+                }
+                self.actions.push_back(Action::Mailbox(conn_id, mailbox));
+            }
+            (Serves::Outside(_), Host::Mailbox(_)) | (Serves::Mailboxes, Host::Name(_) | Host::Ip(_)) => {
+                self.tally.count("connection.wrong_service");
+                self.fail(conn_id, OpenError::Refused);
+            }
         }
     }
 
@@ -497,14 +604,17 @@ impl Exit {
             Ok(found) => found,
             Err(why) => return self.fail(id, why),
         };
+        let Serves::Outside(policy) = &self.serves else {
+            return self.fail(id, OpenError::Refused);
+        };
         // What the policy gives back is what is connected to: no second look-up can change it.
         let allowed: Vec<SocketAddr> = found
             .into_iter()
-            .filter_map(|ip| self.policy.check(SocketAddr::new(ip, port)).ok())
+            .filter_map(|ip| policy.check(SocketAddr::new(ip, port)).ok())
             .take(MAX_ADDRESSES)
             .collect();
         if allowed.is_empty() {
-            self.counters.count("connection.refused_by_policy");
+            self.tally.count("connection.refused_by_policy");
             return self.fail(id, OpenError::Refused);
         }
         conn.state = State::Connecting;
@@ -524,7 +634,7 @@ impl Exit {
         }
         conn.state = State::Open;
         self.connecting.remove(&(conn.give_up_at, id));
-        self.counters.count("connection.opened");
+        self.tally.count("connection.opened");
         if let Some(live) = self.sessions.get_mut(&conn.session) {
             live.session.opened(conn.stream);
         }
@@ -545,13 +655,13 @@ impl Exit {
         live.bytes += bytes.len() as u64;
         // It was asked for no more than there was room for, and room only grows.
         if live.session.write(conn.stream, bytes) < bytes.len() {
-            self.counters.count("connection.overrun");
+            self.tally.count("connection.overrun");
             self.fail(id, OpenError::General);
         }
     }
 
     fn broken(&mut self, id: ConnId) {
-        self.counters.count("connection.broken");
+        self.tally.count("connection.broken");
         match self.conns.get_mut(&id) {
             // A reset would take along what the target sent before its end and the client doesn't have yet.
             Some(conn) if conn.read_ended => {
@@ -572,7 +682,7 @@ impl Exit {
         match conn.state {
             State::Open | State::Deaf => live.session.reset(conn.stream, why.code()),
             State::Resolving { .. } | State::Connecting => {
-                self.counters.count("connection.failed");
+                self.tally.count("connection.failed");
                 live.session.open_failed(conn.stream, why);
             }
         }
@@ -587,7 +697,7 @@ impl Exit {
 
     fn end_session(&mut self, id: u64) {
         self.acceptor.forget(&id);
-        self.counters.count("session.ended");
+        self.tally.count("session.ended");
         if let Some(live) = self.sessions.remove(&id) {
             live.wakes_at.map(|at| self.wakeups.remove(&(at, id)));
             for conn in live.conns.into_values() {
@@ -649,12 +759,12 @@ impl Exit {
             let body = pad_in_place(MAX_BODY_LEN, packet.message_mut());
             let live = self.sessions.get_mut(&id);
             if live.is_some_and(|live| live.session.fill(now, &[], body).is_some()) {
-                self.counters.count("reply.sent");
+                self.tally.count("reply.sent");
                 // What was sent may have made room for more.
                 self.pump(now, id);
             } else {
                 self.rng.fill_bytes(body);
-                self.counters.count("reply.filler_sent");
+                self.tally.count("reply.filler_sent");
             }
             use_surb_in_place(Dialect::Lioness, surb, &mut packet);
             self.actions.push_back(Action::Mix(packet));

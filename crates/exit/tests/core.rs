@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use mizzle_base::document::{Content, NodeEntry, Role, ServiceEntry};
-use mizzle_base::{Document, NodeId, Profile, Rng, Time, hex};
+use mizzle_base::{Document, MailboxId, NodeId, Profile, Rng, Time, hex};
 use mizzle_exit::{Action, Config, ConnId, Exit, Input, Policy};
 use mizzle_sphinx::{
     Dialect, MAX_BODY_LEN, Packet, Peeled, Peeler, SURB_LEN, SecretKey, SurbKeys, build_surb, pad,
@@ -32,6 +32,7 @@ const START: Time = Time::from_s(15_000);
 const HERE: u8 = 7;
 const THERE: u8 = 8;
 const STREAM_SECRET: [u8; 32] = [3; 32];
+const MAILBOX: MailboxId = MailboxId::new([5; 16]);
 const US: Duration = Duration::from_micros(1);
 
 const fn s(n: u64) -> Duration {
@@ -104,6 +105,14 @@ impl World {
         Self::with(config, Profile::browse())
     }
 
+    /// The session end of the mail.
+    fn of_mail() -> Self {
+        let mut world = Self::new(Config::default());
+        let (config, rng) = (Config::for_mail(), Rng::seed_from_u64(1));
+        world.exit = Exit::for_mail(config, &world.document, &id(HERE), STREAM_SECRET, rng);
+        world
+    }
+
     fn with(config: Config, profile: Profile) -> Self {
         let document = document(profile);
         let rng = Rng::seed_from_u64(1);
@@ -143,6 +152,12 @@ impl World {
     fn open(&mut self, client: usize, target: &str) -> StreamId {
         self.clients[client]
             .open(self.now, &Target::parse(target).unwrap())
+            .unwrap()
+    }
+
+    fn open_mailbox(&mut self, client: usize) -> StreamId {
+        self.clients[client]
+            .open(self.now, &Target::mailbox(MAILBOX))
             .unwrap()
     }
 
@@ -674,4 +689,115 @@ fn a_clock_that_is_set_back_delays_neither_replies_nor_giving_up() {
         world.got[client].events,
         [Event::OpenFailed(stream, OpenError::Timeout)]
     );
+}
+
+// The mail
+
+#[test]
+fn the_mail_asks_for_mailboxes_and_carries_their_streams() {
+    let mut world = World::of_mail();
+    let client = world.client();
+    let stream = world.open_mailbox(client);
+    world.clients[client].write(stream, b"a letter");
+    world.send(client, 5);
+    let [Action::Mailbox(conn, MAILBOX)] = world.actions()[..] else {
+        panic!("not asked for the mailbox")
+    };
+    world.tell(Input::Connected(conn, Ok(())));
+    world.run(s(1));
+    let written = |actions: Vec<Action>| {
+        let written = actions.into_iter().filter_map(|a| match a {
+            Action::Write(c, bytes) if c == conn => Some(bytes),
+            _ => None,
+        });
+        written.collect::<Vec<_>>().concat()
+    };
+    world.exchange(client);
+    assert_eq!(written(world.actions()), b"a letter");
+    world.tell(Input::Read(conn, Bytes::from_static(&[2])));
+    world.tell(Input::Read(conn, Bytes::new()));
+    world.exchange(client);
+    assert_eq!(world.got[client].bytes, [2]);
+    assert!(world.got[client].events.contains(&Event::Finished(stream)));
+    assert_eq!(
+        (
+            world.count("mail.connection.opened"),
+            world.count("connection.opened")
+        ),
+        (1, 0)
+    );
+}
+
+#[test]
+fn a_mailbox_that_there_is_not_fails_the_opening_with_the_reason() {
+    let mut world = World::of_mail();
+    let client = world.client();
+    let stream = world.open_mailbox(client);
+    world.send(client, 5);
+    let [Action::Mailbox(conn, _)] = world.actions()[..] else {
+        panic!("not asked for the mailbox")
+    };
+    world.tell(Input::Connected(conn, Err(OpenError::NoMailbox)));
+    world.run(s(1));
+    assert_eq!(
+        world.got[client].events,
+        [Event::OpenFailed(stream, OpenError::NoMailbox)]
+    );
+}
+
+#[test]
+fn the_mail_leads_nowhere_else_and_an_exit_to_no_mailbox() {
+    for target in ["93.184.216.34:80", "slow.test:80"] {
+        let mut world = World::of_mail();
+        let client = world.client();
+        let stream = world.open(client, target);
+        world.send(client, 5);
+        assert!(
+            matches!(world.actions()[..], [Action::Abort(_)]),
+            "nothing was begun"
+        );
+        world.run(s(1));
+        let refused = [Event::OpenFailed(stream, OpenError::Refused)];
+        assert_eq!(world.got[client].events, refused, "{target}");
+    }
+    let mut world = World::new(Config::default());
+    let client = world.client();
+    let stream = world.open_mailbox(client);
+    world.send(client, 5);
+    assert!(matches!(world.actions()[..], [Action::Abort(_)]));
+    world.run(s(1));
+    let refused = [Event::OpenFailed(stream, OpenError::Refused)];
+    assert_eq!(world.got[client].events, refused);
+    assert_eq!(world.count("connection.wrong_service"), 1);
+}
+
+#[test]
+fn the_mail_takes_no_more_than_its_mailbox_takes() {
+    let mut world = World::of_mail();
+    let client = world.client();
+    let stream = world.open_mailbox(client);
+    world.send(client, 5);
+    let [Action::Mailbox(conn, _)] = world.actions()[..] else {
+        panic!("not asked for the mailbox")
+    };
+    world.tell(Input::Connected(conn, Ok(())));
+    world.run(s(1));
+    let mut written = 0;
+    for _ in 0..150 {
+        world.clients[client].write(stream, &[7; 4_096]);
+        world.send(client, 2);
+        world.run(Duration::from_millis(100));
+        for action in world.actions() {
+            if let Action::Write(_, bytes) = action {
+                written += bytes.len();
+            }
+        }
+    }
+    assert_eq!(written, 64 * 1024);
+    world.tell(Input::Wrote(conn, 10_000));
+    let more = world.actions().into_iter().filter_map(|a| match a {
+        Action::Write(_, bytes) => Some(bytes.len()),
+        _ => None,
+    });
+    assert_eq!(more.sum::<usize>(), 10_000);
 }

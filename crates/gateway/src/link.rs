@@ -1,7 +1,7 @@
 //! One client's side of the gateway link: the downlink's ticks and what is ready for them; how fast it may send.
 //!
-//! A frame is made before its tick, a filler like any other; a tick that the shell serves too late is skipped, and its
-//! frame goes back to the mailbox (design, Traffic: "Gateway link").
+//! A frame is made before its tick, a filler like any other: a reply if there is one, else mail, else nothing. A tick that the shell serves too late is skipped, and its
+//! what it holds goes back (design, Traffic: "Gateway link").
 
 use std::time::Duration;
 
@@ -18,43 +18,97 @@ const ACK_PATIENCE: Duration = Duration::from_secs(10);
 /// skipped would be missing from a downlink that is nearly full. What shows is the machine's scheduling, idle or busy.
 const GRACE: Duration = Duration::from_millis(20);
 
-pub(crate) struct Downlink {
-    interval: Duration,
-    tick: Time,
-    ready: Option<(u64, Box<[u8]>)>,
-    /// Number of the next item to send.
+/// What a frame of the downlink holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holds {
+    Filler,
+    /// The reply with this number.
+    Reply(u64),
+    /// The item of mail with this number.
+    Mail(u64),
+}
+
+/// How far the client is with one of the two numberings, replies or mail.
+struct Track {
+    /// Number of the next one to send.
     cursor: u64,
     /// Number below which all is acknowledged, and since when something above it waits for that.
     acked: u64,
     waits_since: Time,
+}
+
+impl Track {
+    fn new(next: u64, now: Time) -> Self {
+        Self {
+            cursor: next,
+            acked: next,
+            waits_since: now,
+        }
+    }
+
+    /// The next one to send: without an acknowledgement for too long, the first that lacks it.
+    fn next(&mut self, now: Time, patience: Duration) -> u64 {
+        if now.since(self.waits_since) > patience {
+            self.cursor = self.acked;
+        }
+        if self.cursor == self.acked {
+            self.waits_since = now;
+        }
+        self.cursor
+    }
+
+    fn acknowledged(&mut self, now: Time, next: u64) {
+        if next > self.acked {
+            self.waits_since = now;
+        }
+        self.acked = self.acked.max(next);
+        self.cursor = self.cursor.max(self.acked);
+    }
+
+    fn rewind(&mut self, number: u64) {
+        self.cursor = self.cursor.min(number).max(self.acked);
+    }
+}
+
+pub(crate) struct Downlink {
+    interval: Duration,
+    tick: Time,
+    ready: Option<(Holds, Box<[u8]>)>,
+    replies: Track,
+    mail: Track,
     patience: Duration,
-    last_sent: u64,
+    last_sent: Holds,
     scheduled: Time,
 }
 
 /// What the moment asks for.
 pub(crate) enum Due {
-    /// The frame of the next tick: the item with this number, or a filler.
-    Prepare(u64),
+    /// The frame of the next tick: the reply with this number, else the mail with this one, else a filler.
+    Prepare { reply: u64, mail: u64 },
     /// The frame that was prepared.
-    Send { bytes: Box<[u8]>, real: bool },
+    Send { bytes: Box<[u8]>, holds: Holds },
     /// So many ticks went by unserved.
     Skipped(u64),
 }
 
 impl Downlink {
-    /// Its first tick comes after the share `phase` of an interval; `next` is the first item to send.
-    pub(crate) fn new(interval: Duration, phase: f64, uplink_per_s: f64, next: u64, now: Time) -> Self {
+    /// Its first tick comes after the share `phase` of an interval; `reply` and `mail` are the first to send.
+    pub(crate) fn new(
+        interval: Duration,
+        phase: f64,
+        uplink_per_s: f64,
+        (reply, mail): (u64, u64),
+        now: Time,
+    ) -> Self {
         let tick = now + interval.mul_f64(phase);
         Self {
             interval,
             tick,
             ready: None,
-            cursor: next,
-            acked: next,
-            waits_since: now,
+            replies: Track::new(reply, now),
+            mail: Track::new(mail, now),
             patience: ACK_PATIENCE + Duration::from_secs_f64(10.0 / uplink_per_s),
-            last_sent: 0,
+            last_sent: Holds::Filler,
             scheduled: tick,
         }
     }
@@ -62,7 +116,8 @@ impl Downlink {
     /// The clock was set back to `now`: the ticks begin anew.
     pub(crate) fn set_back(&mut self, now: Time, phase: f64) {
         self.tick = now + self.interval.mul_f64(phase);
-        self.waits_since = now;
+        self.replies.waits_since = now;
+        self.mail.waits_since = now;
     }
 
     pub(crate) fn tick(&self) -> Time {
@@ -88,60 +143,63 @@ impl Downlink {
         if late >= self.interval.max(GRACE) {
             let ticks = late.div_duration_f64(self.interval) as u64;
             self.tick = self.tick + self.interval.mul_f64(ticks as f64);
-            if let Some((seq, _)) = self.ready.take() {
-                self.rewind(seq);
+            if let Some((holds, _)) = self.ready.take() {
+                self.rewind(holds);
             }
             return Due::Skipped(ticks);
         }
         match self.ready.take() {
-            None => {
-                if now.since(self.waits_since) > self.patience {
-                    self.cursor = self.acked;
-                }
-                if self.cursor == self.acked {
-                    self.waits_since = now;
-                }
-                Due::Prepare(self.cursor)
-            }
-            Some((seq, bytes)) => {
-                self.last_sent = seq;
+            None => Due::Prepare {
+                reply: self.replies.next(now, self.patience),
+                mail: self.mail.next(now, self.patience),
+            },
+            Some((holds, bytes)) => {
+                self.last_sent = holds;
                 self.tick = self.tick + self.interval;
-                Due::Send {
-                    bytes,
-                    real: seq != 0,
-                }
+                Due::Send { bytes, holds }
             }
         }
     }
 
-    /// The frame for the next tick; `seq` 0 is a filler.
-    pub(crate) fn prepared(&mut self, seq: u64, bytes: Box<[u8]>) {
-        if seq != 0 {
-            self.cursor = seq + 1;
+    /// The frame for the next tick.
+    pub(crate) fn prepared(&mut self, holds: Holds, bytes: Box<[u8]>) {
+        match holds {
+            Holds::Filler => {}
+            Holds::Reply(number) => self.replies.cursor = number + 1,
+            Holds::Mail(number) => self.mail.cursor = number + 1,
         }
-        self.ready = Some((seq, bytes));
+        self.ready = Some((holds, bytes));
     }
 
     /// The link had no room for what was sent last.
     pub(crate) fn not_written(&mut self) {
         self.rewind(self.last_sent);
         // What is ready would overtake it.
-        if self.last_sent != 0 {
-            self.ready = None;
+        if self.last_sent != Holds::Filler
+            && let Some((holds, _)) = self.ready.take()
+        {
+            self.rewind(holds);
         }
     }
 
-    pub(crate) fn acknowledged(&mut self, now: Time, next: u64) {
-        if next > self.acked {
-            self.waits_since = now;
-        }
-        self.acked = self.acked.max(next);
-        self.cursor = self.cursor.max(self.acked);
+    pub(crate) fn replies_acknowledged(&mut self, now: Time, next: u64) {
+        self.replies.acknowledged(now, next);
     }
 
-    fn rewind(&mut self, seq: u64) {
-        if seq != 0 {
-            self.cursor = self.cursor.min(seq).max(self.acked);
+    pub(crate) fn mail_acknowledged(&mut self, now: Time, next: u64) {
+        self.mail.acknowledged(now, next);
+    }
+
+    /// The number of the next item of mail that a frame will hold.
+    pub(crate) fn next_mail(&self) -> u64 {
+        self.mail.cursor
+    }
+
+    fn rewind(&mut self, holds: Holds) {
+        match holds {
+            Holds::Filler => {}
+            Holds::Reply(number) => self.replies.rewind(number),
+            Holds::Mail(number) => self.mail.rewind(number),
         }
     }
 }
@@ -212,15 +270,20 @@ mod tests {
 
     /// Ticks at 20, 40, .. ms; the first item is number 1.
     fn downlink() -> Downlink {
-        Downlink::new(INTERVAL, 1.0, UPLINK, 1, START)
+        Downlink::new(INTERVAL, 1.0, UPLINK, (1, 1), START)
     }
 
     /// Prepares what is asked for, out of a mailbox with the items up to `last`.
     fn prepare(link: &mut Downlink, now: Time, last: u64) -> u64 {
         match link.due(now) {
-            Due::Prepare(number) => {
-                let number = if number <= last { number } else { 0 };
-                link.prepared(number, number.to_be_bytes().into());
+            Due::Prepare { reply, .. } => {
+                let number = if reply <= last { reply } else { 0 };
+                let holds = if number == 0 {
+                    Holds::Filler
+                } else {
+                    Holds::Reply(number)
+                };
+                link.prepared(holds, number.to_be_bytes().into());
                 number
             }
             Due::Send { .. } | Due::Skipped(_) => panic!("nothing to prepare at {now}"),
@@ -229,12 +292,12 @@ mod tests {
 
     fn send(link: &mut Downlink, now: Time) -> u64 {
         match link.due(now) {
-            Due::Send { bytes, real } => {
+            Due::Send { bytes, holds } => {
                 let number = u64::from_be_bytes(bytes[..].try_into().unwrap());
-                assert_eq!(real, number != 0);
+                assert_eq!(holds != Holds::Filler, number != 0);
                 number
             }
-            Due::Prepare(_) | Due::Skipped(_) => panic!("nothing to send at {now}"),
+            Due::Prepare { .. } | Due::Skipped(_) => panic!("nothing to send at {now}"),
         }
     }
 
@@ -253,7 +316,7 @@ mod tests {
     #[test]
     fn ticks_closer_than_the_lead_have_their_frames_made_one_tick_ahead() {
         let interval = Duration::from_millis(2);
-        let mut link = Downlink::new(interval, 1.0, UPLINK, 1, START);
+        let mut link = Downlink::new(interval, 1.0, UPLINK, (1, 1), START);
         for tick in [2, 4, 6] {
             assert_eq!(link.schedule(), ms(tick - 2));
             prepare(&mut link, ms(tick - 2), 0);
@@ -302,7 +365,7 @@ mod tests {
         let mut link = downlink();
         prepare(&mut link, ms(15), 2);
         assert_eq!(send(&mut link, ms(20)), 1);
-        link.acknowledged(ms(21), 2);
+        link.replies_acknowledged(ms(21), 2);
         link.not_written();
         assert_eq!(prepare(&mut link, ms(35), 2), 2);
     }
@@ -322,7 +385,7 @@ mod tests {
     fn serve(link: &mut Downlink, from_ms: u64, end_ms: u64, last: u64, ack: u64) -> Vec<(u64, u64)> {
         let mut sent = Vec::new();
         for tick in (from_ms..=end_ms).step_by(20) {
-            link.acknowledged(ms(tick - 10), ack);
+            link.replies_acknowledged(ms(tick - 10), ack);
             prepare(link, ms(tick - 5), last);
             let number = send(link, ms(tick));
             if number != 0 {
@@ -351,10 +414,58 @@ mod tests {
         assert_eq!(serve(&mut link, 70_020, 70_300, 1, 1), [(70_240, 1)]);
     }
 
+    /// Prepares a reply if there is one up to `replies`, else mail up to `mail`; returns what the frame holds.
+    fn prepare_both(link: &mut Downlink, now: Time, replies: u64, mail: u64) -> Holds {
+        let Due::Prepare { reply, mail: next } = link.due(now) else {
+            panic!("nothing to prepare at {now}");
+        };
+        let holds = match () {
+            () if reply <= replies => Holds::Reply(reply),
+            () if next <= mail => Holds::Mail(next),
+            () => Holds::Filler,
+        };
+        link.prepared(holds, Box::default());
+        holds
+    }
+
+    #[test]
+    fn replies_and_mail_are_numbered_acknowledged_and_sent_again_apart() {
+        let mut link = downlink();
+        let mut sent = Vec::new();
+        for tick in (20..=100).step_by(20) {
+            sent.push(prepare_both(&mut link, ms(tick - 5), 2, 2));
+            assert!(matches!(link.due(ms(tick)), Due::Send { holds, .. } if Some(&holds) == sent.last()));
+        }
+        let all = [Holds::Reply(1), Holds::Reply(2), Holds::Mail(1), Holds::Mail(2)];
+        assert_eq!(sent, [&all[..], &[Holds::Filler]].concat());
+        link.replies_acknowledged(ms(101), 3);
+        // Of the mail nothing came: it goes again when patience ends, and no reply does.
+        let mut again = Vec::new();
+        for tick in (120..=10_400).step_by(20) {
+            link.replies_acknowledged(ms(tick - 10), 3);
+            let holds = prepare_both(&mut link, ms(tick - 5), 2, 2);
+            link.due(ms(tick));
+            again.extend((holds != Holds::Filler).then_some(holds));
+        }
+        assert_eq!(again, all[2..]);
+    }
+
+    #[test]
+    fn mail_that_was_not_written_goes_back_with_the_reply_that_was_ready_behind_it() {
+        let mut link = downlink();
+        assert_eq!(prepare_both(&mut link, ms(15), 0, 1), Holds::Mail(1));
+        link.due(ms(20));
+        assert_eq!(prepare_both(&mut link, ms(35), 1, 1), Holds::Reply(1));
+        link.not_written();
+        assert_eq!(prepare_both(&mut link, ms(36), 1, 1), Holds::Reply(1));
+        link.due(ms(40));
+        assert_eq!(prepare_both(&mut link, ms(55), 1, 1), Holds::Mail(1));
+    }
+
     #[test]
     fn a_client_whose_uplink_is_slow_is_given_the_time_for_it() {
         // 0.3 packets a second: 43 s.
-        let mut link = Downlink::new(INTERVAL, 1.0, Profile::chat().uplink_per_s(), 1, START);
+        let mut link = Downlink::new(INTERVAL, 1.0, Profile::chat().uplink_per_s(), (1, 1), START);
         assert_eq!(serve(&mut link, 20, 43_300, 1, 1), [(20, 1)]);
         assert_eq!(serve(&mut link, 43_320, 43_500, 1, 1).len(), 1);
     }

@@ -1,4 +1,4 @@
-//! A gateway core and one clock: admission, the downlink's ticks, mail that gets lost on the link, SURBs of drops.
+//! A gateway core and one clock: admission, the downlink's ticks, replies that get lost on the link, SURBs of drops.
 //!
 //! Nothing sleeps and all randomness has a seed, which stands in the message of a failed assertion.
 #![allow(
@@ -7,18 +7,18 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
-use mizzle_base::document::{Content as DocumentContent, NodeEntry, Role, ServiceEntry};
+use common::{HERE, THERE, id, secret};
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
-use mizzle_base::{ClientTag, Document, MailboxId, NetworkId, NodeId, Profile, Rng, Time, hex};
-use mizzle_gateway::{Action, Admission, ClientId, Config, Gateway, Input, MemoryStore};
-use mizzle_sphinx::{
-    Dialect, Packet, Peeled, Peeler, SURB_LEN, SecretKey, SurbKeys, build_surb, pad, recover,
-};
+use mizzle_base::{ClientTag, Document, MailboxId, NetworkId, NodeId, Profile, Rng, Time};
+use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
+use mizzle_gateway::{Action, Admission, ClientId, Config, Gateway, Input};
+use mizzle_sphinx::{Dialect, Packet, Peeled, Peeler, SURB_LEN, SurbKeys, build_surb, pad, recover};
 use mizzle_traffic::draw;
 use mizzle_traffic::pattern::{Pattern, Poisson};
 use mizzle_traffic::route::Route;
@@ -39,63 +39,18 @@ const INTERVAL: Duration = Duration::from_micros(12_500);
 const US: Duration = Duration::from_micros(1);
 const ALICE: ClientId = ClientId([0xa1; 32]);
 const BOB: ClientId = ClientId([0xb0; 32]);
-/// The gateway under test, with an exit, and the other.
-const HERE: u8 = 7;
-const THERE: u8 = 8;
 const EXIT: MailboxId = MailboxId::new([0xe7; 16]);
 
-fn secret(n: u8) -> SecretKey {
-    SecretKey::from_bytes([n; 32])
-}
-
-fn id(n: u8) -> NodeId {
-    NodeId::new([n; 32])
-}
-
-/// Two mixes a layer, 1 to 6, and two gateways.
 fn document(profile: Profile) -> Arc<Document> {
-    let node = |n: u8| {
-        let (role, layer) = if n >= HERE {
-            (Role::Gateway, 0)
-        } else {
-            (Role::Mix, n.div_ceil(2))
-        };
-        NodeEntry {
-            id: hex::encode(&[n; 32]),
-            role,
-            layer,
-            peer: String::new(),
-            addresses: Vec::new(),
-            sphinx_key: hex::encode(secret(n).public().as_bytes()),
-            weight: 1.0,
-            operator: String::new(),
-            exit: (n == HERE).then(|| ServiceEntry {
-                mailbox: "e7".repeat(16),
-                stream_key: format!("09{}", "00".repeat(31)),
-            }),
-            mail: None,
-        }
-    };
-    let content = DocumentContent {
-        network: "test".into(),
-        sequence: 1,
-        epoch: 1,
-        valid_from_s: 10_000,
-        valid_until_s: 20_000,
-        profile,
-        nodes: (1..=THERE).map(node).collect(),
-    };
-    let authority = SigningKey::from_bytes(&[9; 32]);
-    let bytes = content.sign(&authority).unwrap();
-    Arc::new(Document::verify(&bytes, &authority.verifying_key(), START, 0).unwrap())
+    common::document(profile, 20_000)
 }
 
 /// What a client saw of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Seen {
     Filler,
-    /// Its number and what [`World::mail`] put into it.
-    Mail(u64, u64),
+    /// Its number and what [`World::reply`] put into it.
+    Reply(u64, u64),
     Welcome(ClientTag, MailboxId),
     Refused(Refusal),
 }
@@ -104,10 +59,12 @@ enum Seen {
 struct World {
     document: Arc<Document>,
     gateway: Gateway,
+    store: MemoryMailStore,
     now: Time,
     seen: Vec<(Time, ClientId, Seen)>,
     mixed: Vec<(Time, Packet)>,
     exits: Vec<Packet>,
+    posted: Vec<Packet>,
     disconnected: Vec<ClientId>,
     /// Decides which frames of the ticks the link has no room for.
     no_room: Box<dyn FnMut() -> bool>,
@@ -118,16 +75,18 @@ impl World {
         Self::with(Config::default(), browse(), 4_096)
     }
 
-    fn with(config: Config, profile: Profile, mailbox: usize) -> Self {
+    fn with(config: Config, profile: Profile, replies: usize) -> Self {
         let document = document(profile);
-        let (store, rng) = (MemoryStore::new(mailbox), Rng::seed_from_u64(1));
+        let (config, rng) = (config.with_replies(replies), Rng::seed_from_u64(1));
         Self {
-            gateway: Gateway::new(config, Arc::clone(&document), &id(HERE), store, rng),
+            gateway: Gateway::new(config, Arc::clone(&document), &id(HERE), Vec::new(), rng),
+            store: MemoryMailStore::in_memory(Limits::default()),
             document,
             now: START,
             seen: Vec::new(),
             mixed: Vec::new(),
             exits: Vec::new(),
+            posted: Vec::new(),
             disconnected: Vec::new(),
             no_room: Box::new(|| false),
         }
@@ -139,7 +98,7 @@ impl World {
             match action {
                 Action::Send { client, bytes } => {
                     let seen = look(&bytes);
-                    let of_a_tick = matches!(seen, Seen::Filler | Seen::Mail(..));
+                    let of_a_tick = matches!(seen, Seen::Filler | Seen::Reply(..));
                     if of_a_tick && (self.no_room)() {
                         self.gateway.handle(self.now, Input::NotWritten { client });
                     } else {
@@ -148,7 +107,16 @@ impl World {
                 }
                 Action::Mix(packet) => self.mixed.push((self.now, packet)),
                 Action::Exit(packet) => self.exits.push(packet),
-                Action::Disconnect { client } => self.disconnected.push(client),
+                Action::Post(packet) => self.posted.push(packet),
+                Action::Disconnect { client, .. } => self.disconnected.push(client),
+                Action::Store(order) => {
+                    let (answers, trouble) = self.store.perform(vec![order]);
+                    assert_eq!(trouble, Ok(()));
+                    for answer in answers {
+                        self.gateway.handle(self.now, Input::Store(answer));
+                    }
+                }
+                Action::Upload(..) => panic!("nobody brings a letter here"),
             }
         }
     }
@@ -164,6 +132,7 @@ impl World {
             ack,
             Content::Hello {
                 network,
+                run: [1; 8],
                 token: token.to_vec(),
             },
         );
@@ -189,7 +158,7 @@ impl World {
     }
 
     /// The mix core delivers a reply with this in its payload.
-    fn mail(&mut self, tag: ClientTag, what: u64) {
+    fn reply(&mut self, tag: ClientTag, what: u64) {
         let mut packet = Packet::zeroed();
         packet.payload_mut()[..8].copy_from_slice(&what.to_be_bytes());
         self.tell(Input::Reply {
@@ -220,7 +189,7 @@ impl World {
         let of = self.seen.iter().filter(|s| s.1 == client);
         of.filter_map(|&(at, _, seen)| match seen {
             Seen::Filler => Some((at, None)),
-            Seen::Mail(number, what) => Some((at, Some((number, what)))),
+            Seen::Reply(number, what) => Some((at, Some((number, what)))),
             Seen::Welcome(..) | Seen::Refused(_) => None,
         })
         .collect()
@@ -245,13 +214,13 @@ fn look(bytes: &[u8]) -> Seen {
             let what = u64::from_be_bytes(payload[..8].try_into().unwrap());
             assert_eq!(id[8..], what.to_be_bytes(), "id and payload belong together");
             assert_ne!(seq, 0);
-            Seen::Mail(seq, what)
+            Seen::Reply(seq, what)
         }
         other => {
             assert_eq!(seq, 0);
             match other {
                 Content::Filler => Seen::Filler,
-                Content::Welcome { tag, mailbox } => Seen::Welcome(tag, mailbox),
+                Content::Welcome { tag, mailbox, .. } => Seen::Welcome(tag, mailbox),
                 Content::Refused(why) => Seen::Refused(why),
                 _ => panic!("an uplink frame was sent down"),
             }
@@ -405,6 +374,7 @@ fn frames_that_a_client_does_not_send_get_silence() {
             Content::Welcome {
                 tag: ClientTag([1; 8]),
                 mailbox: EXIT,
+                generation: 1,
             },
             Content::Refused(Refusal::Full),
         ]
@@ -433,7 +403,7 @@ fn the_downlink_has_one_frame_at_every_tick_and_it_is_ready_before() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
     for what in 1..=300 {
-        world.mail(tag, what);
+        world.reply(tag, what);
     }
     for _ in 0..10 {
         world.run(INTERVAL * 100);
@@ -459,7 +429,7 @@ fn a_frame_is_decided_before_its_tick_and_what_comes_after_that_waits() {
     world.run(INTERVAL * 3);
     let next = *world.times(ALICE).last().unwrap() + INTERVAL;
     world.run_until(next - US);
-    world.mail(tag, 1);
+    world.reply(tag, 1);
     world.run_until(next);
     assert_eq!(world.got(ALICE), [], "the filler was made already");
     world.run_until(next + INTERVAL);
@@ -476,7 +446,7 @@ fn number_and_times_of_frames_are_the_same_with_and_without_mail() {
             // Beside the ticks, near them, and at some of them.
             world.run(Duration::from_micros(3_125));
             if mail_every.is_some_and(|n| step % n == 0) {
-                world.mail(tag, step);
+                world.reply(tag, step);
             }
             if step % 7 == 0 {
                 let got = world.got(ALICE).len() as u64;
@@ -521,13 +491,13 @@ fn the_ticks_of_clients_that_come_together_are_spread_over_the_interval() {
 fn mail_is_kept_until_it_is_acknowledged_and_sent_again_after_a_reconnect() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
-    (1..=6).for_each(|what| world.mail(tag, what));
+    (1..=6).for_each(|what| world.reply(tag, what));
     world.run(INTERVAL * 10);
     assert_eq!(world.got(ALICE), numbered(6));
     // Two of them reached her program.
     world.packet(ALICE, 3);
     world.tell(Input::Gone { client: ALICE });
-    world.mail(tag, 7);
+    world.reply(tag, 7);
     world.run(Duration::from_secs(3));
     assert_eq!(world.got(ALICE).len(), 6, "nothing is sent to who is away");
     world.seen.clear();
@@ -540,7 +510,7 @@ fn mail_is_kept_until_it_is_acknowledged_and_sent_again_after_a_reconnect() {
 fn an_acknowledgement_in_the_hello_counts() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
-    (1..=6).for_each(|what| world.mail(tag, what));
+    (1..=6).for_each(|what| world.reply(tag, what));
     world.run(INTERVAL * 10);
     world.tell(Input::Gone { client: ALICE });
     world.seen.clear();
@@ -553,7 +523,7 @@ fn an_acknowledgement_in_the_hello_counts() {
 fn a_client_that_started_anew_gets_its_mail_with_the_numbers_that_it_expects() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
-    (1..=6).for_each(|what| world.mail(tag, what));
+    (1..=6).for_each(|what| world.reply(tag, what));
     world.run(INTERVAL * 10);
     world.packet(ALICE, 5);
     // Its process ended and lost its count: the first it expects is number 1, twice over.
@@ -564,7 +534,7 @@ fn a_client_that_started_anew_gets_its_mail_with_the_numbers_that_it_expects() {
         assert_eq!(world.got(ALICE), [(1, 5), (2, 6)]);
     }
     world.packet(ALICE, 2);
-    world.mail(tag, 7);
+    world.reply(tag, 7);
     world.seen.clear();
     world.hello(ALICE, 2);
     world.run(INTERVAL * 10);
@@ -572,26 +542,44 @@ fn a_client_that_started_anew_gets_its_mail_with_the_numbers_that_it_expects() {
     world.packet(ALICE, 4);
     world.seen.clear();
     world.admit(ALICE);
-    world.mail(tag, 8);
+    world.reply(tag, 8);
     world.run(INTERVAL * 10);
     assert_eq!(world.got(ALICE), [(1, 8)], "started anew a second time");
+}
+
+#[test]
+fn a_client_that_expects_what_an_earlier_run_of_the_gateway_had_gets_its_numbers() {
+    let mut world = World::new();
+    let tag = world.admit(ALICE);
+    // It has read 499 replies of a gateway that was killed.
+    for _ in 0..2 {
+        world.hello(ALICE, 500);
+        world.reply(tag, 1);
+    }
+    world.run(INTERVAL * 3);
+    assert_eq!(world.got(ALICE), [(500, 1), (501, 1)]);
+    world.packet(ALICE, 502);
+    world.seen.clear();
+    world.hello(ALICE, 502);
+    world.reply(tag, 2);
+    world.run(INTERVAL * 3);
+    assert_eq!(world.got(ALICE), [(502, 2)]);
 }
 
 #[test]
 fn a_client_cannot_acknowledge_what_never_came() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
-    world.mail(tag, 1);
+    world.reply(tag, 1);
     world.run(INTERVAL * 2);
     for ack in [u64::MAX, 0, 1_000] {
         world.packet(ALICE, ack);
     }
     world.seen.clear();
-    world.hello(ALICE, u64::MAX);
-    world.mail(tag, 2);
+    world.hello(ALICE, 1);
+    world.reply(tag, 2);
     world.run(INTERVAL * 2);
-    assert_eq!(world.got(ALICE), [(2, 2)]);
-    assert_eq!(world.count("downlink.reply"), 2);
+    assert_eq!(world.got(ALICE), numbered(2), "both are kept");
 }
 
 #[test]
@@ -602,7 +590,7 @@ fn what_was_not_written_is_sent_again_in_order_and_nothing_is_skipped() {
         world.no_room = Box::new(move || draw::unit(&mut rng) <= 0.4);
         let tag = world.admit(ALICE);
         for what in 1..=200 {
-            world.mail(tag, what);
+            world.reply(tag, what);
             world.run(INTERVAL * 3 / 2);
         }
         world.run(INTERVAL * 300);
@@ -627,7 +615,7 @@ fn what_was_not_written_is_sent_again_in_order_and_nothing_is_skipped() {
 fn a_refusal_that_the_link_tells_of_late_costs_no_tick() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
-    (1..=4).for_each(|what| world.mail(tag, what));
+    (1..=4).for_each(|what| world.reply(tag, what));
     world.run(INTERVAL * 2);
     assert_eq!(world.got(ALICE), numbered(2));
     // Number 3 is made; then it turns out that number 2 was not written.
@@ -653,7 +641,7 @@ fn mail_survives_a_lossy_link_reconnects_and_late_acknowledgements() {
         for _ in 0..2_000 {
             if mailed < 500 && draw::below(&mut rng, 3) > 0 {
                 mailed += 1;
-                world.mail(tag, mailed);
+                world.reply(tag, mailed);
             }
             world.run(INTERVAL.mul_f64(draw::unit(&mut rng)));
             if draw::below(&mut rng, 50) == 0 {
@@ -664,7 +652,7 @@ fn mail_survives_a_lossy_link_reconnects_and_late_acknowledgements() {
                 world.hello(ALICE, expected);
             } else if draw::below(&mut rng, 4) == 0 {
                 for &(_, _, seen) in &world.seen[read..] {
-                    if let Seen::Mail(number, what) = seen
+                    if let Seen::Reply(number, what) = seen
                         && number == expected
                     {
                         assert_eq!(what, expected, "seed {seed}");
@@ -684,7 +672,7 @@ fn mail_survives_a_lossy_link_reconnects_and_late_acknowledgements() {
 fn ticks_that_the_driver_slept_through_are_skipped_without_a_burst_or_loss() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
-    (1..=20).for_each(|what| world.mail(tag, what));
+    (1..=20).for_each(|what| world.reply(tag, what));
     world.run(INTERVAL * 5);
     let before = world.times(ALICE);
     let last = *before.last().unwrap();
@@ -708,7 +696,7 @@ fn an_hour_of_sleep_costs_the_same() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
     world.run(INTERVAL);
-    world.mail(tag, 1);
+    world.reply(tag, 1);
     let sent = world.seen.len();
     world.now = world.now + Duration::from_secs(3_600);
     world.tell(Input::Tick);
@@ -723,7 +711,7 @@ fn frames_go_on_when_the_clock_is_set_back() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
     world.run(Duration::from_secs(1));
-    world.mail(tag, 1);
+    world.reply(tag, 1);
     world.seen.clear();
     world.now = START - Duration::from_secs(3_600);
     world.tell(Input::Tick);
@@ -749,7 +737,7 @@ fn frames_go_on_when_the_clock_is_set_back() {
 fn the_ends_of_time_do_no_harm() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
-    world.mail(tag, 1);
+    world.reply(tag, 1);
     for now in [Time::FAR_FUTURE, Time::ZERO, Time::FAR_FUTURE, START] {
         world.now = now;
         world.tell(Input::Tick);
@@ -764,17 +752,17 @@ fn the_ends_of_time_do_no_harm() {
 fn a_full_mailbox_takes_nothing_more_and_counts_it() {
     let mut world = World::with(Config::default(), browse(), 5);
     let tag = world.admit(ALICE);
-    (1..=8).for_each(|what| world.mail(tag, what));
+    (1..=8).for_each(|what| world.reply(tag, what));
     assert_eq!(
         (world.count("reply.kept"), world.count("drop.mailbox_full")),
         (5, 3)
     );
     world.run(INTERVAL * 10);
     assert_eq!(world.got(ALICE), numbered(5));
-    world.mail(tag, 9);
+    world.reply(tag, 9);
     assert_eq!(world.count("drop.mailbox_full"), 4, "sent is not acknowledged");
     world.packet(ALICE, 6);
-    world.mail(tag, 10);
+    world.reply(tag, 10);
     world.run(INTERVAL * 2);
     assert_eq!(world.got(ALICE).last(), Some(&(6, 10)));
 }
@@ -784,11 +772,11 @@ fn the_mail_of_one_client_never_reaches_another() {
     let mut world = World::new();
     let (alice, bob) = (world.admit(ALICE), world.admit(BOB));
     for what in 1..=50 {
-        world.mail(alice, 1_000 + what);
-        world.mail(bob, 2_000 + what);
+        world.reply(alice, 1_000 + what);
+        world.reply(bob, 2_000 + what);
         world.run(INTERVAL);
     }
-    world.mail(ClientTag([0; 8]), 3_000);
+    world.reply(ClientTag([0; 8]), 3_000);
     // One acknowledges all; the other's mail stays.
     world.packet(ALICE, 51);
     world.hello(BOB, 1);
@@ -809,7 +797,7 @@ fn the_mail_of_one_client_never_reaches_another() {
 fn a_newer_connection_wins_and_there_is_still_one_frame_a_tick() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
-    (1..=3).for_each(|what| world.mail(tag, what));
+    (1..=3).for_each(|what| world.reply(tag, what));
     world.run(INTERVAL * 2);
     // Also just before a tick, when a frame is made already.
     for _ in 0..20 {
@@ -891,7 +879,7 @@ fn a_reconnect_gives_no_new_allowance_and_one_client_none_to_another() {
 fn a_packet_that_is_policed_still_acknowledges() {
     let mut world = World::new();
     let tag = world.admit(ALICE);
-    world.mail(tag, 1);
+    world.reply(tag, 1);
     world.run(INTERVAL * 2);
     while world.count("drop.client_too_fast") == 0 {
         world.packet(ALICE, 1);
@@ -925,10 +913,20 @@ fn a_message_for_the_exit_goes_there_and_one_for_nobody_nowhere() {
 }
 
 #[test]
+fn a_message_for_the_mail_goes_to_its_sessions() {
+    let mut world = World::new();
+    world.tell(Input::Message {
+        mailbox: MailboxId::new([0xea; 16]),
+        packet: Packet::zeroed(),
+    });
+    assert_eq!((world.posted.len(), world.exits.len()), (1, 0));
+}
+
+#[test]
 fn a_gateway_without_an_exit_has_no_mailbox_for_one() {
     let document = document(browse());
-    let (store, rng) = (MemoryStore::new(1), Rng::seed_from_u64(1));
-    let mut gateway = Gateway::new(Config::default(), document, &id(THERE), store, rng);
+    let rng = Rng::seed_from_u64(1);
+    let mut gateway = Gateway::new(Config::default(), document, &id(THERE), Vec::new(), rng);
     gateway.handle(
         START,
         Input::Message {
@@ -936,6 +934,7 @@ fn a_gateway_without_an_exit_has_no_mailbox_for_one() {
             packet: Packet::zeroed(),
         },
     );
+    assert!(matches!(gateway.poll(), None | Some(Action::Store(_))));
     assert!(gateway.poll().is_none());
     assert_eq!(gateway.counters().get("drop.no_such_mailbox"), 1);
 }
@@ -1130,7 +1129,7 @@ proptest! {
         let mut world = World::new();
         world.admit(ALICE);
         let bob = world.admit(BOB);
-        (1..=mail).for_each(|what| world.mail(bob, what));
+        (1..=mail).for_each(|what| world.reply(bob, what));
         for (bytes, us) in frames {
             world.run(Duration::from_micros(us));
             world.tell(Input::Frame { client: ALICE, bytes });
@@ -1177,6 +1176,7 @@ fn hellos_without_end_are_answered_no_more() {
             0,
             Content::Hello {
                 network,
+                run: [1; 8],
                 token: Vec::new(),
             },
         );

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod mail;
 pub mod node;
 mod outside;
+pub mod state;
 mod stream;
 pub mod tags;
 pub mod wire;

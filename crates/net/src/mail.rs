@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use mizzle_base::address::{Address, AddressError, Mailbox};
 use mizzle_base::{Counters, LetterId, MailboxId, NetworkId, NodeId};
+use mizzle_client::Admission;
 use mizzle_sphinx::SecretKey;
 use mizzle_stream::OpenError;
 use mizzle_stream::letter::Header;
@@ -33,7 +34,7 @@ use zeroize::Zeroizing;
 pub use content::{Content, ContentError};
 pub use correspondents::{AcceptError, Correspondent, MAX_CORRESPONDENTS};
 pub use disk::DiskError;
-pub use inbox::{Cursor, Incoming, Lease};
+pub use inbox::{Cursor, Lease};
 pub use outbox::{Draft, Entry, SendError, Stage, kind_name, max_letter_bytes};
 
 use content::Opener;
@@ -42,6 +43,8 @@ use inbox::Inbox;
 use outbox::Outbox;
 use upload::{UploadError, upload};
 
+use crate::MixStream;
+use crate::client::{Incoming, MailKeeper, Postman};
 use crate::clock::{self, Clock};
 
 /// Letters that are brought to gateways at once, each in a session of its own.
@@ -70,13 +73,16 @@ pub trait Carrier: Clone + Send + Sync + 'static {
     fn kept(&self, next: u64);
 }
 
-/// The mailbox that the gateway gave to this client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Admission {
-    /// Its id.
-    pub mailbox: MailboxId,
-    /// Which one it is under that id; another number means that it counts from the beginning.
-    pub generation: u64,
+impl Carrier for (Postman, MailKeeper) {
+    type Stream = MixStream;
+
+    async fn open(&self, gateway: NodeId, mailbox: MailboxId) -> Result<MixStream, OpenError> {
+        self.0.open(gateway, mailbox).await
+    }
+
+    fn kept(&self, next: u64) {
+        self.1.kept(next);
+    }
 }
 
 /// Bounds and names of a client's mail.
@@ -332,7 +338,7 @@ async fn take(
     mut inbox: Inbox,
     carrier: impl Carrier,
     mut incoming: mpsc::Receiver<Incoming>,
-    mut admission: watch::Receiver<Option<Admission>>,
+    admission: watch::Receiver<Option<Admission>>,
 ) {
     let mut items = Vec::with_capacity(BATCH);
     let mut freed = shared.shelf.changed();
@@ -340,20 +346,11 @@ async fn take(
         if items.is_empty() && incoming.recv_many(&mut items, BATCH).await == 0 {
             return;
         }
-        let Ok(generation) = admission
-            .wait_for(Option::is_some)
-            .await
-            .map(|admitted| admitted.map_or(0, |a| a.generation))
-        else {
-            return;
-        };
         freed.mark_unchanged();
         let for_disk = Arc::clone(&shared);
         let committed = spawn_blocking(move || {
             let now_s = for_disk.clock.now().as_s();
-            let done = inbox.commit(generation, &items, now_s, &mut |of, from| {
-                for_disk.on_receipt(of, from)
-            });
+            let done = inbox.commit(&items, now_s, &mut |of, from| for_disk.on_receipt(of, from));
             (inbox, items, done)
         });
         // Only a runtime that is being shut down gives an error here.
@@ -364,7 +361,11 @@ async fn take(
         match done {
             Ok(done) => {
                 items.drain(..done.taken);
-                carrier.kept(done.next);
+                // What was written of an earlier mailbox says nothing to the gateway about this one.
+                let current = admission.borrow().map(|admitted| admitted.generation);
+                if current == Some(done.cursor.generation) {
+                    carrier.kept(done.cursor.next);
+                }
                 if items.is_empty() {
                     shared.inbox_problem(None);
                     continue;

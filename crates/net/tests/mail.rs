@@ -16,10 +16,10 @@ use mizzle_base::address::{Address, AddressError, Mailbox};
 use mizzle_base::item::ITEM_LEN;
 use mizzle_base::upload::{Answer, HEAD_LEN, Head, Part, Reader};
 use mizzle_base::{Item, LetterId, MailboxId, NetworkId, NodeId};
+use mizzle_client::Admission;
+use mizzle_net::client::Incoming;
 use mizzle_net::clock::Clock;
-use mizzle_net::mail::{
-    Admission, Carrier, Config, Desk, Entry, Incoming, Mail, Outgoing, Running, SendError, Stage,
-};
+use mizzle_net::mail::{Carrier, Config, Desk, Entry, Mail, Outgoing, Running, SendError, Stage};
 use mizzle_sphinx::SecretKey;
 use mizzle_stream::OpenError;
 use mizzle_stream::letter::{Header, Kind, Sealer};
@@ -186,6 +186,15 @@ fn config(n: u8) -> Config {
     Config::new(NETWORK, NodeId::new([n; 32]), Zeroizing::new([n; 32]))
 }
 
+fn incoming(number: u64, item: Item) -> Incoming {
+    let generation = 1;
+    Incoming {
+        generation,
+        number,
+        item,
+    }
+}
+
 fn address(n: u8, gateways: &[u8]) -> Address {
     let key = SecretKey::from_bytes([n; 32]).public();
     let mailbox = |&gateway: &u8| Mailbox {
@@ -248,7 +257,7 @@ impl Person {
         for item in items {
             let number = self.number;
             self.number += 1;
-            let given = self.items.send(Incoming { number, item });
+            let given = self.items.send(incoming(number, item));
             timeout(PATIENCE, given).await.unwrap().unwrap();
         }
     }
@@ -562,7 +571,7 @@ async fn a_full_inbox_holds_the_gateway_back_and_goes_on() {
     let items = bob.items.clone();
     let give = async {
         for (number, item) in (0..).zip(all) {
-            timeout(PATIENCE, items.send(Incoming { number, item }))
+            timeout(PATIENCE, items.send(incoming(number, item)))
                 .await
                 .unwrap()
                 .unwrap();

@@ -1,5 +1,5 @@
-//! What a program is told: the replies of SOCKS5, and for whoever speaks something else a word in its own
-//! protocol. What is told to whom is decided in [`proto`](super::proto).
+//! What a program is told, in the words of SOCKS5 or of SOCKS4. What is told to whom is decided in
+//! [`proto`](super::proto).
 
 use mizzle_stream::OpenError;
 
@@ -8,17 +8,11 @@ use mizzle_stream::OpenError;
 #[non_exhaustive]
 pub enum Fault {
     /// The first byte is that of no protocol this port knows.
-    #[error("the program speaks no SOCKS: its first byte is {0:#04x} instead of 0x05")]
+    #[error("the program speaks neither SOCKS nor HTTP: its first byte is {0:#04x}")]
     NotSocks(u8),
-    /// The program takes this port for an HTTP proxy.
-    #[error("the program speaks HTTP; set this port as its SOCKS5 proxy instead")]
-    Http,
-    /// The program takes this port for a TLS server.
-    #[error("the program speaks TLS; set this port as its SOCKS5 proxy instead")]
+    /// The program speaks TLS to the port.
+    #[error("the program speaks TLS to its proxy; set this port as its HTTP or SOCKS5 proxy, without TLS")]
     Tls,
-    /// The program speaks the protocol's forerunner.
-    #[error("the program speaks SOCKS4; set its proxy to SOCKS5 (often socks5h://)")]
-    Socks4,
     /// The program offers neither "no authentication" nor "user and password".
     #[error("the program offers no method of authentication that this port knows")]
     NoMethod,
@@ -37,12 +31,24 @@ pub enum Fault {
     /// The name can't be that of a host.
     #[error("the program's request holds a name that no host can have")]
     Name,
+    /// The user id of SOCKS4 is too long.
+    #[error("the program's user id is longer than 255 bytes")]
+    UserId,
     /// The program sent more than [`EARLY_MAX`](super::proto::EARLY_MAX) bytes ahead of an answer.
     #[error("the program sent too much before it was answered")]
     TooEarly,
     /// The stream could not be opened; the program was told so.
     #[error("the stream was not opened: {0:?}")]
     NotOpened(Reply),
+}
+
+/// The version that a program speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Version 5.
+    Socks5,
+    /// Version 4 or 4a.
+    Socks4,
 }
 
 /// The answer to a request, as its code in RFC 1928, section 6.
@@ -72,9 +78,15 @@ pub enum Reply {
 impl Reply {
     /// The whole message. Failures are as long as successes, because programs read a fixed header before
     /// they look at the code. The bound address is always `0.0.0.0:0`: the exit's is nobody's business.
+    ///
+    /// SOCKS4 has one code for success and one for all that can fail here.
     #[must_use]
-    pub fn to_bytes(self) -> [u8; 10] {
-        [5, self as u8, 0, 1, 0, 0, 0, 0, 0, 0]
+    pub fn to_bytes(self, dialect: Dialect) -> Vec<u8> {
+        match (dialect, self) {
+            (Dialect::Socks5, reply) => vec![5, reply as u8, 0, 1, 0, 0, 0, 0, 0, 0],
+            (Dialect::Socks4, Self::Succeeded) => vec![0, 0x5a, 0, 0, 0, 0, 0, 0],
+            (Dialect::Socks4, _) => vec![0, 0x5b, 0, 0, 0, 0, 0, 0],
+        }
     }
 }
 
@@ -94,32 +106,16 @@ impl From<OpenError> for Reply {
 
 impl Fault {
     /// What the program is told, in the protocol that it speaks.
-    pub(super) fn last_words(self) -> Vec<u8> {
-        match self {
-            Self::NotSocks(_) | Self::Tls => Vec::new(),
-            Self::Http => http_page(),
-            // "Request rejected or failed"; the rest is ignored by whoever asked to connect.
-            Self::Socks4 => vec![0, 0x5b, 0, 0, 0, 0, 0, 0],
-            Self::NoMethod => vec![5, 0xff],
-            Self::AuthVersion(_) => vec![1, 1],
-            Self::RequestVersion(_) | Self::Name | Self::TooEarly => {
-                Reply::GeneralFailure.to_bytes().to_vec()
-            }
-            Self::Command(_) => Reply::CommandNotSupported.to_bytes().to_vec(),
-            Self::AddressType(_) => Reply::AddressTypeNotSupported.to_bytes().to_vec(),
-            Self::NotOpened(reply) => reply.to_bytes().to_vec(),
-        }
+    pub(super) fn last_words(self, dialect: Dialect) -> Vec<u8> {
+        let reply = match self {
+            Self::NotSocks(_) | Self::Tls => return Vec::new(),
+            Self::NoMethod => return vec![5, 0xff],
+            Self::AuthVersion(_) => return vec![1, 1],
+            Self::RequestVersion(_) | Self::Name | Self::UserId | Self::TooEarly => Reply::GeneralFailure,
+            Self::Command(_) => Reply::CommandNotSupported,
+            Self::AddressType(_) => Reply::AddressTypeNotSupported,
+            Self::NotOpened(reply) => reply,
+        };
+        reply.to_bytes(dialect)
     }
-}
-
-fn http_page() -> Vec<u8> {
-    let text = "This port speaks SOCKS5, not HTTP.\n\n\
-        Set it as the SOCKS5 proxy of your program and let the proxy resolve names,\n\
-        for instance: curl --proxy socks5h://ADDRESS:PORT https://example.com/\n";
-    format!(
-        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Cache-Control: no-store\r\nConnection: close\r\n\r\n{text}",
-        text.len()
-    )
-    .into_bytes()
 }

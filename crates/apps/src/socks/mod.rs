@@ -1,13 +1,11 @@
-//! The SOCKS front door: what a program's proxy setting points to.
+//! SOCKS5, SOCKS4 and SOCKS4a: what most programs' proxy settings mean.
 
 mod answer;
-mod config;
 pub mod proto;
-mod serve;
+pub(crate) mod serve;
+mod v4;
 
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Fault, Reply};
-pub use config::{BindError, Config, Counters};
-pub use serve::Server;
+pub use answer::{Dialect, Fault, Reply};

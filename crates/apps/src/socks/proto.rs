@@ -1,11 +1,12 @@
-//! SOCKS5 as a machine without sockets (RFC 1928, RFC 1929): bytes of a program go in, actions come out.
+//! SOCKS as a machine without sockets (SOCKS5: RFC 1928, RFC 1929; SOCKS4 and 4a: `v4`): bytes of a
+//! program go in, actions come out.
 //!
 //! CONNECT only, to names, IPv4 and IPv6 addresses; names stay unresolved, since looking one up here would
 //! tell outside the mixnet where its user goes. User and password are not checked: they say which streams
 //! may share a session, so they are preferred when a program offers both methods.
 //!
 //! Whatever comes instead gets an answer that its sender understands and a [`Fault`] for the log. Sockets
-//! and time-outs are [`Server`](super::Server)'s; how a stream is opened is the opener's.
+//! and time-outs are `serve`'s; how a stream is opened is the opener's.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -13,11 +14,12 @@ use std::net::IpAddr;
 
 use mizzle_stream::{Isolation, OpenRequest, Target};
 
-use super::answer::{Fault, Reply};
+use super::answer::{Dialect, Fault, Reply};
+use super::v4;
 
 /// Bytes that a program may send ahead of the answer to its request.
 ///
-/// No message of the handshake is longer than 513 bytes, so this bounds the whole machine.
+/// No message of the handshake is longer than 520 bytes, so this bounds the whole machine.
 pub const EARLY_MAX: usize = 16 * 1024;
 
 /// What to do next.
@@ -41,6 +43,7 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Handshake {
     state: State,
+    dialect: Dialect,
     /// Received, not yet understood; once the request is, what the program sent ahead.
     bytes: Vec<u8>,
     isolation: Isolation,
@@ -48,7 +51,7 @@ pub struct Handshake {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Greeting,
     Password,
     Request,
@@ -58,19 +61,21 @@ enum State {
 }
 
 /// A message understood: its length, and what to do about it.
-struct Step {
-    taken: usize,
-    then: Then,
+pub(super) struct Step {
+    pub(super) taken: usize,
+    pub(super) then: Then,
 }
 
-enum Then {
+pub(super) enum Then {
     Say([u8; 2], State),
     Credentials(Isolation),
     Open(Target),
+    /// In SOCKS4 one message says all.
+    OpenIn(Isolation, Target),
 }
 
 /// `Ok(None)`: the message isn't complete.
-type Parsed = Result<Option<Step>, Fault>;
+pub(super) type Parsed = Result<Option<Step>, Fault>;
 
 impl Default for Handshake {
     fn default() -> Self {
@@ -84,6 +89,7 @@ impl Handshake {
     pub fn new() -> Self {
         Self {
             state: State::Greeting,
+            dialect: Dialect::Socks5,
             bytes: Vec::new(),
             isolation: Isolation::Fresh,
             actions: VecDeque::new(),
@@ -107,6 +113,10 @@ impl Handshake {
         self.bytes.extend_from_slice(bytes);
         loop {
             let parsed = match self.state {
+                State::Greeting if self.bytes.first() == Some(&4) => {
+                    self.dialect = Dialect::Socks4;
+                    v4::request(&self.bytes)
+                }
                 State::Greeting => greeting(&self.bytes),
                 State::Password => password(&self.bytes),
                 State::Request => request(&self.bytes),
@@ -129,7 +139,8 @@ impl Handshake {
             return self.close(Fault::NotOpened(reply));
         }
         self.state = State::Done;
-        self.actions.push_back(Action::Write(reply.to_bytes().to_vec()));
+        self.actions
+            .push_back(Action::Write(reply.to_bytes(self.dialect)));
         self.actions.push_back(Action::Relay(mem::take(&mut self.bytes)));
     }
 
@@ -152,18 +163,22 @@ impl Handshake {
                 self.actions.push_back(Action::Write(vec![1, 0]));
             }
             Then::Open(target) => {
-                self.state = State::Opening;
                 let isolation = mem::replace(&mut self.isolation, Isolation::Fresh);
-                self.actions
-                    .push_back(Action::Open(OpenRequest { target, isolation }));
+                self.open(OpenRequest { target, isolation });
             }
+            Then::OpenIn(isolation, target) => self.open(OpenRequest { target, isolation }),
         }
+    }
+
+    fn open(&mut self, request: OpenRequest) {
+        self.state = State::Opening;
+        self.actions.push_back(Action::Open(request));
     }
 
     fn close(&mut self, fault: Fault) {
         self.state = State::Done;
         self.bytes = Vec::new();
-        let words = fault.last_words();
+        let words = fault.last_words(self.dialect);
         if !words.is_empty() {
             self.actions.push_back(Action::Write(words));
         }
@@ -191,36 +206,8 @@ fn greeting(bytes: &[u8]) -> Parsed {
                 then: Then::Say([5, method], next),
             }))
         }
-        [4, ..] => Err(Fault::Socks4),
         [0x16, ..] => Err(Fault::Tls),
-        [first, ..] => match speaks_http(bytes) {
-            Some(true) => Err(Fault::Http),
-            Some(false) => Err(Fault::NotSocks(first)),
-            None => Ok(None),
-        },
-    }
-}
-
-/// `None` while that can't be told yet.
-fn speaks_http(bytes: &[u8]) -> Option<bool> {
-    const METHODS: [&[u8]; 9] = [
-        b"GET ",
-        b"HEAD ",
-        b"POST ",
-        b"PUT ",
-        b"DELETE ",
-        b"CONNECT ",
-        b"OPTIONS ",
-        b"TRACE ",
-        b"PATCH ",
-    ];
-    if METHODS.iter().any(|method| bytes.starts_with(method)) {
-        return Some(true);
-    }
-    if METHODS.iter().any(|method| method.starts_with(bytes)) {
-        None
-    } else {
-        Some(false)
+        [first, ..] => Err(Fault::NotSocks(first)),
     }
 }
 
@@ -289,13 +276,13 @@ fn request(bytes: &[u8]) -> Parsed {
     }))
 }
 
-enum Asked<'a> {
+pub(super) enum Asked<'a> {
     Name(&'a [u8]),
     Ip(IpAddr),
 }
 
 /// Many programs send an address that their user typed as a name: it becomes an address again.
-fn target(host: Asked<'_>, port: u16) -> Result<Target, Fault> {
+pub(super) fn target(host: Asked<'_>, port: u16) -> Result<Target, Fault> {
     let name = match host {
         Asked::Ip(ip) => return Ok(Target::ip(ip, port)),
         Asked::Name(name) => str::from_utf8(name).map_err(|_| Fault::Name)?,

@@ -52,13 +52,6 @@ pub const MAX_CHUNK: usize = 64 * 1024;
 /// Loops that a ping may wait for.
 pub const MAX_PING: u32 = 100_000;
 
-/// How one of the client's loops ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LoopEnd {
-    /// How long it took; `None` if it did not come back.
-    pub round_trip: Option<Duration>,
-}
-
 /// What can be asked of the client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]

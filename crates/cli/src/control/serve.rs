@@ -16,8 +16,7 @@ use tokio::time::timeout;
 use super::socket::{Listener, Stream};
 use super::wire::{self, Chunk};
 use super::{
-    Code, Command, Event, LoopEnd, MAX_CONNECTIONS, MAX_PING, REQUEST_TIMEOUT, Request, STALL, Until,
-    VERSION, Written,
+    Code, Command, Event, MAX_CONNECTIONS, MAX_PING, REQUEST_TIMEOUT, Request, STALL, Until, VERSION, Written,
 };
 
 /// Pieces of a letter that are read from the disk at once: 64 KiB.
@@ -30,8 +29,8 @@ const LETTERS_IN_LINE: usize = 20;
 pub struct Services {
     /// Its mail.
     pub mail: Mail,
-    /// Its loops, from now on.
-    pub loops: Arc<dyn Fn() -> broadcast::Receiver<LoopEnd> + Send + Sync>,
+    /// Its loops, from now on; none when it has stopped.
+    pub loops: Arc<dyn Fn() -> Option<broadcast::Receiver<LoopEnd>> + Send + Sync>,
     /// Their rate.
     pub loops_per_s: f64,
     /// How it is, for `mizzle status`; at most some 60 KB.
@@ -427,7 +426,7 @@ impl Session {
     async fn ping(&mut self, count: u32) -> Result<(), End> {
         let count = count.min(MAX_PING);
         let loops_per_s = self.services.loops_per_s;
-        let mut loops = (self.services.loops)();
+        let mut loops = (self.services.loops)().ok_or(End::Gone)?;
         self.say(Event::Pinging { loops_per_s }).await?;
         // Loops leave at random: three times the mean is far more than so many take, and the last ones need their way.
         let limit = Duration::try_from_secs_f64(3.0 * f64::from(count) / loops_per_s)

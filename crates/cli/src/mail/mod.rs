@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use mizzle_base::address::{Address, AddressError};
 
+use crate::config::{ClientConfig, Problems, paths};
 use crate::control::{self, Code, Command, ConnectError, Event};
 use crate::signals::interrupted;
 
@@ -224,6 +225,14 @@ pub enum Failure {
     /// The letter won't be brought.
     #[error("the letter can't be brought: {0}")]
     Failed(String),
+    /// Nothing says which client.
+    #[error(
+        "which client? Say --client CONFIG or --state DIR, or put a configuration at ~/.config/mizzle/client.toml"
+    )]
+    NoClient,
+    /// The client's configuration.
+    #[error(transparent)]
+    Config(#[from] Problems),
     /// Ctrl-C.
     #[error("{0}")]
     Interrupted(String),
@@ -259,26 +268,14 @@ impl Which {
         if let Some(state) = &self.state {
             return Ok(state.clone());
         }
-        let name = match &self.client {
-            Some(config) if !config.is_file() => {
-                let path = config.display();
-                return Err(Failure::Other(format!("there is no configuration at {path}")));
-            }
-            Some(config) => config.file_stem().unwrap_or_default().to_owned(),
-            None => "client".into(),
+        let config = match &self.client {
+            Some(config) => config.clone(),
+            None => paths::client_config().ok_or(Failure::NoClient)?,
         };
-        // The specification: a relative path is not used.
-        let absolute = |path: &PathBuf| path.is_absolute();
-        let folder = std::env::var_os("XDG_STATE_HOME")
-            .map(PathBuf::from)
-            .filter(absolute);
-        let folder = folder.or_else(|| {
-            std::env::home_dir()
-                .filter(absolute)
-                .map(|home| home.join(".local/state"))
-        });
-        let nowhere = || Failure::Other("there is no home folder: say --state DIR".into());
-        Ok(folder.ok_or_else(nowhere)?.join("mizzle").join(name))
+        if self.client.is_none() && !config.exists() {
+            return Err(Failure::NoClient);
+        }
+        Ok(ClientConfig::load(&config)?.state)
     }
 }
 

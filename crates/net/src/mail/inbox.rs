@@ -20,6 +20,8 @@ use mizzle_stream::letter::Kind;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::client::Incoming;
+
 use super::content::{Content, ContentError, Opener};
 use super::disk::{self, DiskError, failed};
 
@@ -30,15 +32,6 @@ const MAX_SEEN: usize = 100_000;
 /// Most unfinished letters; the one that rests longest is given up for a new one.
 const MAX_PARTIAL: usize = 16_384;
 const VERSION: u8 = 1;
-
-/// An item as it comes out of the client's link.
-#[derive(Clone, Debug)]
-pub struct Incoming {
-    /// Its number in the mailbox: each is greater than the one before, also across letters.
-    pub number: u64,
-    /// It.
-    pub item: Item,
-}
 
 /// How far the mailbox is on this disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +66,7 @@ pub(super) struct Done {
     /// So many of the items are dealt with; fewer than were given when the inbox is full.
     pub(super) taken: usize,
     /// The mailbox up to here is on the disk.
-    pub(super) next: u64,
+    pub(super) cursor: Cursor,
 }
 
 /// Told of each receipt that arrives: of which letter, and who signed it. Called before the receipt is removed.
@@ -162,45 +155,45 @@ impl Inbox {
         Ok(())
     }
 
-    /// Takes a batch of items of the mailbox with this `generation`, in the order of their numbers. After an error nothing
+    /// Takes a batch of items, in the order in which they came. After an error nothing
     /// changed, and the same batch can be given again.
     pub(super) fn commit(
         &mut self,
-        generation: u64,
         items: &[Incoming],
         now_s: u64,
         on_receipt: OnReceipt<'_>,
     ) -> Result<Done, DiskError> {
         // What the last one could not finish.
         self.settle(now_s, on_receipt)?;
-        let (record, taken, grown) = self.write(generation, items, now_s)?;
+        let (record, taken, grown) = self.write(items, now_s)?;
         self.note(record, grown)?;
         self.settle(now_s, on_receipt)?;
         if now_s.saturating_sub(self.swept_s) >= 3_600 {
             self.swept_s = now_s;
             self.sweep(now_s)?;
         }
-        let next = self.record.next;
-        Ok(Done { taken, next })
+        let cursor = self.cursor();
+        Ok(Done { taken, cursor })
     }
 
     /// First step: the items are in the files of their letters, durably. Gives the record that says so, how many items
     /// it covers, and how many bytes were added.
-    fn write(
-        &self,
-        generation: u64,
-        items: &[Incoming],
-        now_s: u64,
-    ) -> Result<(Record, usize, u64), DiskError> {
+    fn write(&self, items: &[Incoming], now_s: u64) -> Result<(Record, usize, u64), DiskError> {
         let mut record = self.record.clone();
         record.version = VERSION;
-        if record.generation != generation {
-            (record.generation, record.next) = (generation, 0);
-        }
         let room = self.max_bytes.saturating_sub(self.shelf.bytes());
         let (mut taken, mut grown, mut made) = (0, 0, false);
         let mut files: BTreeMap<String, (PathBuf, File)> = BTreeMap::new();
-        for Incoming { number, item } in items {
+        for incoming in items {
+            let Incoming {
+                generation,
+                number,
+                item,
+            } = incoming;
+            if record.generation != *generation {
+                // Another mailbox: it counts from the beginning.
+                (record.generation, record.next) = (*generation, 0);
+            }
             if *number >= record.next {
                 if grown + ITEM_LEN as u64 > room {
                     break;

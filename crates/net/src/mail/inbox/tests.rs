@@ -82,12 +82,22 @@ fn text(id: u8, items: usize) -> Vec<Item> {
 }
 
 fn numbered(first: u64, items: impl IntoIterator<Item = Item>) -> Vec<Incoming> {
-    let number = |(number, item)| Incoming { number, item };
+    let number = |(number, item)| Incoming {
+        generation: 1,
+        number,
+        item,
+    };
     (first..).zip(items).map(number).collect()
 }
 
 fn commit(inbox: &mut Inbox, items: &[Incoming]) -> Done {
-    inbox.commit(1, items, 0, &mut |_, _| Ok(())).unwrap()
+    inbox.commit(items, 0, &mut |_, _| Ok(())).unwrap()
+}
+
+fn done(taken: usize, next: u64) -> Done {
+    let generation = 1;
+    let cursor = Cursor { generation, next };
+    Done { taken, cursor }
 }
 
 /// The ids of the letters on the shelf in their order; each can be read to its end.
@@ -108,18 +118,11 @@ fn whole_letters_come_in_order_and_once() {
     let (a, b) = (text(1, 3), text(2, 1));
     // The second letter is whole before the first, as two senders' items come.
     let mixed = [&a[..2], &b[..], &a[2..]].concat();
-    let done = commit(&mut inbox, &numbered(5, mixed.clone()));
-    assert_eq!(done, Done { taken: 4, next: 9 });
+    assert_eq!(commit(&mut inbox, &numbered(5, mixed.clone())), done(4, 9));
     assert_eq!(inbox.shelf.len(), 2);
     // The same items again: as the gateway sends what it did not hear to be kept, and as a sender brings twice.
-    assert_eq!(
-        commit(&mut inbox, &numbered(5, mixed.clone())),
-        Done { taken: 4, next: 9 }
-    );
-    assert_eq!(
-        commit(&mut inbox, &numbered(9, mixed)),
-        Done { taken: 4, next: 13 }
-    );
+    assert_eq!(commit(&mut inbox, &numbered(5, mixed.clone())), done(4, 9));
+    assert_eq!(commit(&mut inbox, &numbered(9, mixed)), done(4, 13));
     let mut ids = shelf(&inbox);
     ids.sort_unstable();
     assert_eq!(ids, [1, 2]);
@@ -130,7 +133,7 @@ fn whole_letters_come_in_order_and_once() {
     }
     drop(inbox);
     let mut inbox = folder.open(ROOM);
-    assert_eq!(commit(&mut inbox, &numbered(13, b)).next, 14);
+    assert_eq!(commit(&mut inbox, &numbered(13, b)).cursor.next, 14);
     assert_eq!(
         (inbox.shelf.len(), inbox.shelf.bytes()),
         (0, 0),
@@ -151,7 +154,7 @@ fn a_process_that_ends_after_any_step_loses_nothing_and_shows_nothing_twice() {
                 for items in all.chunks(batch) {
                     if items.iter().any(|i| i.number == stop_at as u64) {
                         // Step by step what `commit` does, up to where the process ends.
-                        let (record, _, grown) = inbox.write(1, items, 0).unwrap();
+                        let (record, _, grown) = inbox.write(items, 0).unwrap();
                         if step > 0 {
                             inbox.note(record, grown).unwrap();
                         }
@@ -167,7 +170,7 @@ fn a_process_that_ends_after_any_step_loses_nothing_and_shows_nothing_twice() {
                         }
                         break;
                     }
-                    kept = commit(&mut inbox, items).next;
+                    kept = commit(&mut inbox, items).cursor.next;
                 }
                 drop(inbox);
                 let mut inbox = folder.open(ROOM);
@@ -196,7 +199,7 @@ fn torn_files_are_cut_off_and_come_again() {
     let mut inbox = folder.open(ROOM);
     let all = numbered(0, text(1, 3));
     commit(&mut inbox, &all[..1]);
-    inbox.write(1, &all[1..2], 0).unwrap();
+    inbox.write(&all[1..2], 0).unwrap();
     let path = inbox.partial(&LetterId::new([1; 16]));
     // What a loss of power may leave of bytes that were not synced, and half of a line of what was seen.
     let mut file = disk::private().open(&path).unwrap();
@@ -219,10 +222,10 @@ fn a_full_inbox_takes_what_fits_and_goes_on_when_letters_were_fetched() {
     let folder = Folder::new("full");
     let mut inbox = folder.open(3 * ITEM_LEN as u64);
     let all = numbered(0, [text(1, 2), text(2, 2)].concat());
-    assert_eq!(commit(&mut inbox, &all), Done { taken: 3, next: 3 });
-    assert_eq!(commit(&mut inbox, &all[3..]), Done { taken: 0, next: 3 });
+    assert_eq!(commit(&mut inbox, &all), done(3, 3));
+    assert_eq!(commit(&mut inbox, &all[3..]), done(0, 3));
     inbox.shelf.take().unwrap().remove().unwrap();
-    assert_eq!(commit(&mut inbox, &all[3..]), Done { taken: 1, next: 4 });
+    assert_eq!(commit(&mut inbox, &all[3..]), done(1, 4));
     assert_eq!(shelf(&inbox), [2]);
 }
 
@@ -274,14 +277,14 @@ fn receipts_are_told_and_not_shown_also_when_telling_fails_at_first() {
         ))
     };
     let items = numbered(0, items);
-    assert!(inbox.commit(1, &items, 0, &mut { broken }).unwrap_err().is_full());
+    assert!(inbox.commit(&items, 0, &mut { broken }).unwrap_err().is_full());
     let mut told = Vec::new();
     let mut tell = |of: &LetterId, from: &Address| {
         told.push((*of, from.clone()));
         Ok(())
     };
-    inbox.commit(1, &items, 0, &mut tell).unwrap();
-    inbox.commit(1, &items, 0, &mut tell).unwrap();
+    inbox.commit(&items, 0, &mut tell).unwrap();
+    inbox.commit(&items, 0, &mut tell).unwrap();
     assert_eq!(told, [(of, from)]);
     assert_eq!((shelf(&inbox), inbox.shelf.bytes()), (vec![], 0));
 }
@@ -291,8 +294,10 @@ fn another_mailbox_counts_from_the_beginning() {
     let folder = Folder::new("generation");
     let mut inbox = folder.open(ROOM);
     commit(&mut inbox, &numbered(40, text(1, 1)));
-    let items = numbered(0, text(2, 1));
-    inbox.commit(2, &items, 0, &mut |_, _| Ok(())).unwrap();
+    // In one batch with the last of the old one, and with lower numbers.
+    let mut items = numbered(41, [text(2, 1), text(3, 1)].concat());
+    (items[1].generation, items[1].number) = (2, 0);
+    commit(&mut inbox, &items);
     assert_eq!(
         inbox.cursor(),
         Cursor {

@@ -3,8 +3,8 @@
 use mizzle_stream::{Isolation, OpenError, OpenRequest};
 use proptest::prelude::*;
 
-use super::super::proto::{Action, EARLY_MAX, Handshake};
-use super::super::{Fault, Reply};
+use super::proto::{Action, EARLY_MAX, Handshake};
+use super::{Fault, Reply};
 
 /// All that a handshake did.
 #[derive(Default)]
@@ -208,29 +208,86 @@ fn what_is_not_offered_is_refused_with_its_code() {
 }
 
 #[test]
-fn other_protocols_are_told_what_speaks_here() {
-    for method in [
-        "GET / HTTP/1.1\r\n",
-        "CONNECT example.org:443 HTTP/1.1\r\n",
-        "POST /json_rpc ",
+fn other_protocols_are_not_answered() {
+    for (bytes, fault) in [
+        (&[0x16, 3, 1][..], Fault::Tls),
+        (b"GET / HTTP/1.1\r\n", Fault::NotSocks(b'G')),
+        (b"\0", Fault::NotSocks(0)),
     ] {
-        for cut in 0..3 {
-            let (_, seen) = feed(&[&method.as_bytes()[..cut], &method.as_bytes()[cut..]]);
-            let page = String::from_utf8(seen.written).unwrap();
-            assert!(page.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{page}");
-            let (head, body) = page.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
-            assert!(body.contains("SOCKS5"));
-            assert_eq!(seen.closed, Some(Fault::Http));
+        let (_, seen) = feed(&[bytes]);
+        assert_eq!((seen.written.len(), seen.closed), (0, Some(fault)));
+    }
+}
+
+/// SOCKS4: version, command, port 443, address, user id.
+fn v4(command: u8, address: [u8; 4], user: &[u8]) -> Vec<u8> {
+    [&[4, command, 1, 0xbb], &address[..], user, &[0]].concat()
+}
+
+/// SOCKS4a: the same with a name.
+fn v4a(user: &[u8], name: &[u8]) -> Vec<u8> {
+    [&v4(1, [0, 0, 0, 7], user), name, &[0]].concat()
+}
+
+#[test]
+fn socks4_takes_addresses_and_4a_names() {
+    let cases = [
+        (v4(1, [192, 0, 2, 7], b""), "192.0.2.7:443"),
+        (v4(1, [0, 0, 0, 0], b""), "0.0.0.0:443"),
+        (v4(1, [0, 0, 1, 7], b""), "0.0.1.7:443"),
+        (v4a(b"", b"Example.org"), "example.org:443"),
+        (v4a(b"", b"192.0.2.7"), "192.0.2.7:443"),
+        (v4a(b"", &[b'a'; 255]), &format!("{}:443", "a".repeat(255))),
+    ];
+    for (bytes, expected) in cases {
+        for cut in 0..bytes.len() {
+            let (_, seen) = feed(&[&bytes[..cut], &bytes[cut..]]);
+            assert_eq!(seen.target(), expected);
+            assert!(seen.written.is_empty(), "no answer before the stream is open");
+            assert!(matches!(seen.opened.unwrap().isolation, Isolation::Fresh));
+            assert!(feed(&[&bytes[..cut]]).1.opened.is_none());
         }
     }
-    let (_, seen) = feed(&[&[4, 1, 0, 80, 1, 2, 3, 4, 0]]);
-    assert_eq!(seen.written, [0, 0x5b, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(seen.closed, Some(Fault::Socks4));
-    assert_eq!(feed(&[&[0x16, 3, 1]]).1.closed, Some(Fault::Tls));
-    assert_eq!(feed(&[b"GEX"]).1.closed, Some(Fault::NotSocks(b'G')));
-    let (_, seen) = feed(&[b"\0"]);
-    assert_eq!((seen.written.len(), seen.closed), (0, Some(Fault::NotSocks(0))));
+}
+
+#[test]
+fn socks4s_user_id_is_the_isolation() {
+    let (_, seen) = feed(&[&v4a(b"alice", b"example.org")]);
+    let expected = Isolation::shared(b"alice".to_vec(), Vec::new());
+    assert!(seen.opened.unwrap().isolation.may_share(&expected));
+}
+
+#[test]
+fn socks4_is_answered_in_its_own_words() {
+    let (mut handshake, mut seen) = feed(&[&v4(1, [192, 0, 2, 7], b"u"), b"early"]);
+    handshake.answer(Reply::Succeeded);
+    seen.drain(&mut handshake);
+    assert_eq!(seen.written, [0, 0x5a, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(seen.relayed.as_deref(), Some(&b"early"[..]));
+    assert_eq!(seen.closed, None);
+
+    let rejected = [0, 0x5b, 0, 0, 0, 0, 0, 0];
+    let (mut handshake, mut seen) = feed(&[&v4(1, [192, 0, 2, 7], b"")]);
+    handshake.answer(Reply::from(OpenError::Timeout));
+    seen.drain(&mut handshake);
+    assert_eq!(seen.written, rejected);
+    assert_eq!(seen.closed, Some(Fault::NotOpened(Reply::TtlExpired)));
+
+    for (bytes, fault) in [
+        (v4(2, [192, 0, 2, 7], b""), Fault::Command(2)),
+        (v4(1, [192, 0, 2, 7], &[b'u'; 256]), Fault::UserId),
+        (v4a(b"", b""), Fault::Name),
+        (v4a(b"", b"a b"), Fault::Name),
+        (v4a(b"", &[b'a'; 256]), Fault::Name),
+        (
+            [&v4(1, [0, 0, 0, 7], b"")[..], &[b'a'; 256]].concat(),
+            Fault::Name,
+        ),
+    ] {
+        let (_, seen) = feed(&[&bytes]);
+        assert_eq!((&seen.written[..], seen.closed), (&rejected[..], Some(fault)));
+        assert!(seen.opened.is_none());
+    }
 }
 
 #[test]
@@ -250,10 +307,11 @@ proptest! {
     fn arbitrary_bytes_end_in_a_fault_a_request_or_waiting(
         noise in proptest::collection::vec(any::<u8>(), 0..600),
         valid in 0..40_usize,
+        old in any::<bool>(),
         split in any::<prop::sample::Index>(),
         answer in 0..=8_u8,
     ) {
-        let whole = whole();
+        let whole = if old { v4a(b"alice", b"example.org") } else { whole() };
         let bytes = [&whole[..valid.min(whole.len())], &noise[..]].concat();
         let cut = split.index(bytes.len() + 1);
         let (mut handshake, mut seen) = feed(&[&bytes[..cut], &bytes[cut..]]);

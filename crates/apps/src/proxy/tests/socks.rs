@@ -1,4 +1,4 @@
-//! The port with real sockets.
+//! SOCKS over real sockets, and what holds for every connection.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::super::proto::EARLY_MAX;
 use super::super::{Config, Server};
 use super::support::{Port, ask, read, read_all, reply_code, within};
+use crate::socks::proto::EARLY_MAX;
 
 /// Lets every task that can run do so, many times over, the sockets' driver included.
 async fn settle() {
@@ -62,13 +62,36 @@ async fn each_failure_reaches_the_program_as_its_code_and_an_orderly_end() {
 }
 
 #[tokio::test]
-async fn last_words_arrive_although_more_was_sent_than_read() {
+async fn socks4_is_served_on_the_same_port() {
+    let mut port = Port::open().await;
+    for accept in [true, false] {
+        let mut program = TcpStream::connect(port.address).await.unwrap();
+        program
+            .write_all(b"\x04\x01\x01\xbb\0\0\0\x01alice\0example.org\0early")
+            .await
+            .unwrap();
+        let pending = port.next().await;
+        assert_eq!(pending.request.target.to_string(), "example.org:443");
+        if accept {
+            let mut far = pending.accept();
+            assert_eq!(read(&mut program, 8).await, [0, 0x5a, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(read(&mut far, 5).await, b"early");
+        } else {
+            pending.refuse(OpenError::ConnectionRefused);
+            assert_eq!(read_all(&mut program).await.unwrap(), [0, 0x5b, 0, 0, 0, 0, 0, 0]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_speaks_no_proxys_protocol_is_closed_without_a_word() {
     let port = Port::open().await;
-    let mut program = TcpStream::connect(port.address).await.unwrap();
-    program.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-    program.write_all(&[b'x'; 4000]).await.unwrap();
-    let page = read_all(&mut program).await.unwrap();
-    assert!(page.starts_with(b"HTTP/1.1 400 "));
+    for first in [&b"\x16\x03\x01"[..], b"\0", b"\xff", b" GET"] {
+        let mut program = TcpStream::connect(port.address).await.unwrap();
+        program.write_all(first).await.unwrap();
+        assert!(read_all(&mut program).await.unwrap().is_empty());
+    }
+    assert_eq!(port.counters.failed(), 4);
 }
 
 #[tokio::test]
@@ -328,10 +351,7 @@ async fn an_occupied_address_is_named_with_a_way_out() {
     let error = Server::bind(Config::new(port.address)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!(
-            "cannot listen on {}: address already in use; choose another with --socks",
-            port.address
-        )
+        format!("cannot listen on {}: address already in use", port.address)
     );
     let error = Server::bind(Config::new("192.0.2.1:1080".parse().unwrap()))
         .await

@@ -1,16 +1,18 @@
-//! The SOCKS port's settings, what it counts, and why it may fail to open.
+//! The port's settings, what it counts, and why it may fail to open.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How the SOCKS port behaves.
+/// How the port behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub(super) listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     pub(super) max_connections: usize,
-    pub(super) handshake_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
     pub(super) grace: Duration,
 }
 
@@ -23,11 +25,14 @@ impl Config {
             listen,
             max_connections: 1024,
             handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(300),
             grace: Duration::from_secs(5),
         }
     }
 
-    /// How many programs' connections there may be at once. Default: 1024, at most 48 KiB each, so 48 MiB.
+    /// How many programs' connections there may be at once. Default: 1024, at most 48 KiB each, so 48 MiB; a
+    /// connection on which HTTP requests are sent on takes up to 320 KiB while headers of the greatest size pass.
     ///
     /// When so many are there, the next is accepted and reset at once and counted: its program shows an
     /// error instead of waiting without a word.
@@ -37,10 +42,28 @@ impl Config {
         self
     }
 
-    /// How long a program may take to say what it wants. Default: 10 s; then its connection is closed.
+    /// How long a program may take to say what it wants, and for each further HTTP request from its first byte to
+    /// the end of its header. Default: 10 s; then its connection is closed.
     #[must_use]
     pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long a program may keep its connection between two HTTP requests. Default: 60 s; then it is closed, and
+    /// with it the stream that waits for another request to the same server.
+    #[must_use]
+    pub fn with_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// How long an HTTP request that was sent on may lie still, with nothing moving in either direction. Default:
+    /// 5 min, up to twice that in the worst case; then the program gets an error, or a reset if the answer has
+    /// begun. Tunnels have no such bound: they end when either side does.
+    #[must_use]
+    pub fn with_stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = timeout;
         self
     }
 
@@ -52,9 +75,9 @@ impl Config {
     }
 }
 
-/// Why the port could not be opened, and what to do about it.
+/// Why the port could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}; choose another with --socks", reason(source))]
+#[error("cannot listen on {address}: {}", reason(source))]
 pub struct BindError {
     /// Where it should have listened.
     pub address: SocketAddr,
@@ -77,7 +100,7 @@ fn reason(error: &io::Error) -> String {
 pub struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) turned_away: AtomicU64,
-    pub(super) opened: AtomicU64,
+    pub(crate) opened: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) broken: AtomicU64,
 }
@@ -98,7 +121,7 @@ impl Counters {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// Connections that ended without a stream.
+    /// Connections, and of those with HTTP requests each request, that ended without a stream or an answer.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
@@ -109,6 +132,6 @@ impl Counters {
     }
 }
 
-pub(super) fn count(counter: &AtomicU64) {
+pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! A SOCKS port whose streams end in this process, and a program that speaks to it byte by byte.
+//! A port whose streams end in this process, and a program that speaks to it byte by byte.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Opener for FakeOpener {
     }
 }
 
-/// A running SOCKS port.
+/// A running port.
 pub(super) struct Port {
     pub(super) address: SocketAddr,
     pub(super) openings: mpsc::UnboundedReceiver<Pending>,

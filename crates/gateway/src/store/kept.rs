@@ -1,0 +1,658 @@
+//! A store over sorted tables of bytes: numbers, limits, letters, expiry. The same whether they are in memory or on disk.
+//!
+//! Numbers of mailboxes and counts are in memory too, some 50 bytes a mailbox. All orders of one call are one change of the
+//! tables, so one wait for the disk; what the answers say is true once that is over.
+
+use std::collections::BTreeMap;
+
+use mizzle_base::item::ITEM_LEN;
+use mizzle_base::{ClientTag, Item, LetterId, MailboxId, Time};
+
+use super::{
+    Answer, Change, Failed, Fetched, ITEM_LIFE, LETTER_LIFE, Limits, MailStore, NotStored, Order, Progress,
+    Registered, Row, StoreError, Table, Tables,
+};
+use crate::ClientId;
+
+/// Rows read at once where all are read.
+const CHUNK: usize = 1_024;
+/// Letters and mailboxes that one [`Order::Expire`] looks at.
+const LETTERS_AT_ONCE: usize = 1_024;
+const MAILBOXES_AT_ONCE: usize = 64;
+/// Letters remembered, as a multiple of those that may wait.
+const REMEMBERED: u32 = 10;
+/// Longer than any key.
+const KEY_END: [u8; 48] = [0xff; 48];
+/// Length of an item's row before its bytes: letter, index, count, seconds.
+const ITEM_FRONT: usize = LetterId::LEN + 4 + 4 + 8;
+
+/// A mailbox's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Book {
+    first: u64,
+    next: u64,
+    /// Letters that are under way or not fetched to their end.
+    letters: u32,
+    /// Letters in the table.
+    remembered: u32,
+}
+
+impl Book {
+    const EMPTY: Self = Self {
+        first: 1,
+        next: 1,
+        letters: 0,
+        remembered: 0,
+    };
+
+    fn items(&self) -> u64 {
+        self.next - self.first
+    }
+
+    fn to_bytes(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(24);
+        out.extend(self.first.to_be_bytes());
+        out.extend(self.next.to_be_bytes());
+        out.extend(self.letters.to_be_bytes());
+        out.extend(self.remembered.to_be_bytes());
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let book = Self {
+            first: u64::from_be_bytes(fields.take()?),
+            next: u64::from_be_bytes(fields.take()?),
+            letters: u32::from_be_bytes(fields.take()?),
+            remembered: u32::from_be_bytes(fields.take()?),
+        };
+        (fields.0.is_empty() && (1..=book.next).contains(&book.first)).then_some(book)
+    }
+}
+
+/// A letter's row.
+#[derive(Clone, Copy)]
+struct Letter {
+    progress: Progress,
+    /// When its last item came, in seconds.
+    at_s: u64,
+}
+
+impl Letter {
+    fn to_bytes(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16);
+        out.extend(self.progress.count.to_be_bytes());
+        out.extend(self.progress.next.to_be_bytes());
+        out.extend(self.at_s.to_be_bytes());
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        Some(Self {
+            progress: Progress {
+                count: u32::from_be_bytes(fields.take()?),
+                next: u32::from_be_bytes(fields.take()?),
+            },
+            at_s: u64::from_be_bytes(fields.take()?),
+        })
+    }
+}
+
+/// Fields of fixed lengths, one after the other.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*field)
+    }
+}
+
+fn item_bytes(item: &Item, at: Time) -> Vec<u8> {
+    let mut out = Vec::with_capacity(ITEM_FRONT + ITEM_LEN);
+    out.extend(item.letter.as_bytes());
+    out.extend(item.index.to_be_bytes());
+    out.extend(item.count.to_be_bytes());
+    out.extend(at.as_s().to_be_bytes());
+    out.extend(&item.bytes[..]);
+    out
+}
+
+/// An item, and when it came in seconds.
+fn read_item(bytes: &[u8]) -> Option<(Item, u64)> {
+    let mut fields = Fields(bytes);
+    let letter = LetterId::new(fields.take()?);
+    let index = u32::from_be_bytes(fields.take()?);
+    let count = u32::from_be_bytes(fields.take()?);
+    let at_s = u64::from_be_bytes(fields.take()?);
+    let bytes = fields.0.to_vec().into_boxed_slice().try_into().ok()?;
+    let item = Item {
+        letter,
+        index,
+        count,
+        bytes,
+    };
+    Some((item, at_s))
+}
+
+fn client_bytes(client: &Registered) -> Vec<u8> {
+    let mut out = Vec::with_capacity(40);
+    out.extend(client.tag.0);
+    out.extend(client.mailbox.as_bytes());
+    out.extend(client.generation.to_be_bytes());
+    out.extend(client.seen.as_s().to_be_bytes());
+    out
+}
+
+/// A client's row, without the numbers of its mailbox.
+fn read_client(key: &[u8], value: &[u8]) -> Option<Registered> {
+    let mut fields = Fields(value);
+    Some(Registered {
+        client: ClientId(key.try_into().ok()?),
+        tag: ClientTag(fields.take()?),
+        mailbox: MailboxId::new(fields.take()?),
+        generation: u64::from_be_bytes(fields.take()?),
+        seen: Time::from_s(u64::from_be_bytes(fields.take()?)),
+        first: 1,
+        next: 1,
+    })
+}
+
+fn numbered(mailbox: &MailboxId, number: u64) -> Vec<u8> {
+    [&mailbox.as_bytes()[..], &number.to_be_bytes()].concat()
+}
+
+fn lettered(mailbox: &MailboxId, letter: &LetterId) -> Vec<u8> {
+    [&mailbox.as_bytes()[..], letter.as_bytes()].concat()
+}
+
+/// What the orders of one call change; nothing of it counts before it is in the tables.
+#[derive(Default)]
+struct Batch {
+    /// Changes beside those of `books` and `letters`.
+    changes: Vec<Change>,
+    /// `None`: deleted.
+    books: BTreeMap<MailboxId, Option<Book>>,
+    letters: BTreeMap<(MailboxId, LetterId), Option<Letter>>,
+    durable: bool,
+}
+
+/// A store over tables; see the [module](self).
+pub struct Kept<T> {
+    tables: T,
+    limits: Limits,
+    books: BTreeMap<MailboxId, Book>,
+    /// Items in all mailboxes.
+    total: u64,
+    /// The last write failed.
+    doubtful: bool,
+    /// Where expiry goes on.
+    letters_from: Vec<u8>,
+    mailboxes_from: MailboxId,
+}
+
+impl<T: Tables> Kept<T> {
+    /// A store over these tables, which may hold what an earlier one left.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn open(tables: T, limits: Limits) -> Result<Self, StoreError> {
+        let mut store = Self::empty(tables, limits);
+        store.load()?;
+        Ok(store)
+    }
+
+    /// A store over tables that are known to be empty.
+    pub(super) fn empty(tables: T, limits: Limits) -> Self {
+        Self {
+            tables,
+            limits,
+            books: BTreeMap::new(),
+            total: 0,
+            doubtful: false,
+            letters_from: Vec::new(),
+            mailboxes_from: MailboxId::DROP,
+        }
+    }
+
+    /// The tables.
+    pub fn tables_mut(&mut self) -> &mut T {
+        &mut self.tables
+    }
+
+    fn load(&mut self) -> Result<(), StoreError> {
+        let mut books = BTreeMap::new();
+        self.each(Table::Mailboxes, |key, value| {
+            books.insert(MailboxId::new(key.try_into().ok()?), Book::from_bytes(value)?);
+            Some(())
+        })?;
+        self.total = books.values().map(Book::items).sum();
+        self.books = books;
+        Ok(())
+    }
+
+    /// Reads a whole table.
+    fn each(&self, table: Table, mut take: impl FnMut(&[u8], &[u8]) -> Option<()>) -> Result<(), StoreError> {
+        let mut from = Vec::new();
+        loop {
+            let rows = self.tables.scan(table, &from, &KEY_END, CHUNK)?;
+            for (key, value) in &rows {
+                take(key, value).ok_or_else(|| self.damaged(table))?;
+            }
+            match rows.into_iter().next_back() {
+                Some((last, _)) => from = after(last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn damaged(&self, table: Table) -> StoreError {
+        let what = format!("a row of its {}", table.name());
+        StoreError::Damaged(self.tables.name(), what)
+    }
+
+    fn revive(&mut self) -> Result<(), StoreError> {
+        if self.doubtful {
+            self.tables.revive()?;
+            self.load()?;
+            self.doubtful = false;
+        }
+        Ok(())
+    }
+
+    fn book(&self, batch: &Batch, mailbox: &MailboxId) -> Option<Book> {
+        match batch.books.get(mailbox) {
+            Some(book) => *book,
+            None => self.books.get(mailbox).copied(),
+        }
+    }
+
+    /// Items in all mailboxes, as they will be.
+    fn total(&self, batch: &Batch) -> u64 {
+        let mut total = self.total;
+        for (mailbox, book) in &batch.books {
+            let before = self.books.get(mailbox).map_or(0, Book::items);
+            total = (total + book.map_or(0, |book| book.items())).saturating_sub(before);
+        }
+        total
+    }
+
+    fn letter(
+        &self,
+        batch: &Batch,
+        mailbox: MailboxId,
+        letter: LetterId,
+    ) -> Result<Option<Letter>, StoreError> {
+        if let Some(known) = batch.letters.get(&(mailbox, letter)) {
+            return Ok(*known);
+        }
+        let row = self.tables.get(Table::Letters, &lettered(&mailbox, &letter))?;
+        row.map(|row| Letter::from_bytes(&row).ok_or_else(|| self.damaged(Table::Letters)))
+            .transpose()
+    }
+
+    fn carry_out(&mut self, batch: &mut Batch, order: &Order) -> Result<Option<Answer>, StoreError> {
+        Ok(Some(match order {
+            Order::Register(client) => {
+                self.register(batch, client);
+                Answer::Registered {
+                    client: client.client,
+                    result: Ok(()),
+                }
+            }
+            Order::Seen { client, at } => {
+                if let Some(row) = self.tables.get(Table::Clients, &client.0)? {
+                    let mut known =
+                        read_client(&client.0, &row).ok_or_else(|| self.damaged(Table::Clients))?;
+                    known.seen = *at;
+                    let row = client_bytes(&known);
+                    batch
+                        .changes
+                        .push(Change::Put(Table::Clients, client.0.to_vec(), row));
+                }
+                return Ok(None);
+            }
+            Order::Forget { client, mailbox } => {
+                self.forget(batch, client, mailbox)?;
+                return Ok(None);
+            }
+            &Order::Look {
+                upload,
+                mailbox,
+                letter,
+            } => Answer::Known {
+                upload,
+                result: Ok(self.letter(batch, mailbox, letter)?.map(|known| known.progress)),
+            },
+            Order::Append {
+                upload,
+                mailbox,
+                item,
+                at,
+            } => Answer::Appended {
+                upload: *upload,
+                mailbox: *mailbox,
+                index: item.index,
+                result: self.append(batch, *mailbox, item, *at)?,
+            },
+            &Order::Fetch { mailbox, from, count } => Answer::Fetched {
+                mailbox,
+                result: self.fetch(batch, mailbox, from, count)?,
+            },
+            &Order::Acknowledge { mailbox, next } => {
+                self.delete_below(batch, mailbox, next)?;
+                Answer::Acknowledged {
+                    mailbox,
+                    result: Ok(()),
+                }
+            }
+            &Order::Expire { now } => Answer::Expired {
+                firsts: self.expire(batch, now)?,
+            },
+        }))
+    }
+
+    fn register(&self, batch: &mut Batch, client: &Registered) {
+        let row = client_bytes(client);
+        batch
+            .changes
+            .push(Change::Put(Table::Clients, client.client.0.to_vec(), row));
+        batch.books.insert(client.mailbox, Some(Book::EMPTY));
+        batch.durable = true;
+    }
+
+    fn forget(&self, batch: &mut Batch, client: &ClientId, mailbox: &MailboxId) -> Result<(), StoreError> {
+        let from = mailbox.as_bytes();
+        let below: Vec<u8> = [&from[..], &KEY_END].concat();
+        let mut changes = vec![Change::Delete(Table::Clients, client.0.to_vec())];
+        for table in [Table::Letters, Table::Ends] {
+            let rows = self.tables.scan(table, from, &below, usize::MAX)?;
+            changes.extend(rows.into_iter().map(|(key, _)| Change::Delete(table, key)));
+        }
+        // What this very call put there is not in the tables yet.
+        batch.letters.retain(|(of, _), _| of != mailbox);
+        batch.changes.retain(|change| match change {
+            Change::Put(Table::Items | Table::Ends, key, _) => !key.starts_with(from),
+            _ => true,
+        });
+        if let Some(book) = self.book(batch, mailbox) {
+            changes
+                .extend((book.first..book.next).map(|n| Change::Delete(Table::Items, numbered(mailbox, n))));
+        }
+        batch.changes.extend(changes);
+        batch.books.insert(*mailbox, None);
+        Ok(())
+    }
+
+    fn append(
+        &self,
+        batch: &mut Batch,
+        mailbox: MailboxId,
+        item: &Item,
+        at: Time,
+    ) -> Result<Result<Option<u64>, NotStored>, StoreError> {
+        let Some(mut book) = self.book(batch, &mailbox) else {
+            return Ok(Err(NotStored::NoMailbox));
+        };
+        let known = self.letter(batch, mailbox, item.letter)?;
+        let came = known.map_or(0, |letter| letter.progress.next);
+        if known.is_some_and(|letter| letter.progress.count != item.count) || item.index > came {
+            return Ok(Err(NotStored::OutOfOrder));
+        }
+        if item.index < came {
+            return Ok(Ok(None));
+        }
+        let limits = &self.limits;
+        if book.items() >= limits.mailbox_items || self.total(batch) >= limits.total_items {
+            return Ok(Err(NotStored::Full));
+        }
+        if known.is_none() {
+            if book.letters >= limits.letters || book.remembered >= limits.letters.saturating_mul(REMEMBERED)
+            {
+                return Ok(Err(NotStored::Full));
+            }
+            book.letters += 1;
+            book.remembered += 1;
+        }
+        let number = book.next;
+        book.next += 1;
+        batch.books.insert(mailbox, Some(book));
+        let progress = Progress {
+            count: item.count,
+            next: item.index + 1,
+        };
+        let letter = Letter {
+            progress,
+            at_s: at.as_s(),
+        };
+        batch.letters.insert((mailbox, item.letter), Some(letter));
+        let key = numbered(&mailbox, number);
+        if item.is_last() {
+            batch
+                .changes
+                .push(Change::Put(Table::Ends, key.clone(), Vec::new()));
+        }
+        batch
+            .changes
+            .push(Change::Put(Table::Items, key, item_bytes(item, at)));
+        batch.durable = true;
+        Ok(Ok(Some(number)))
+    }
+
+    fn fetch(
+        &self,
+        batch: &Batch,
+        mailbox: MailboxId,
+        from: u64,
+        count: usize,
+    ) -> Result<Result<Fetched, Failed>, StoreError> {
+        let Some(Book { first, next, .. }) = self.book(batch, &mailbox) else {
+            return Ok(Err(Failed));
+        };
+        let from = from.max(first);
+        let (begin, end) = (numbered(&mailbox, from), numbered(&mailbox, next));
+        let rows: Vec<Row> = self.tables.scan(Table::Items, &begin, &end, count)?;
+        let mut items = Vec::with_capacity(rows.len());
+        for (number, (key, value)) in (from..).zip(&rows) {
+            let read = read_item(value).filter(|_| *key == numbered(&mailbox, number));
+            items.push(read.ok_or_else(|| self.damaged(Table::Items))?.0);
+        }
+        Ok(Ok(Fetched {
+            first,
+            next,
+            from,
+            items,
+        }))
+    }
+
+    /// Deletes items; returns the number of the first that is left.
+    fn delete_below(
+        &self,
+        batch: &mut Batch,
+        mailbox: MailboxId,
+        next: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let Some(mut book) = self.book(batch, &mailbox) else {
+            return Ok(None);
+        };
+        let next = next.min(book.next);
+        if next <= book.first {
+            return Ok(None);
+        }
+        let ends = self.tables.scan(
+            Table::Ends,
+            &numbered(&mailbox, book.first),
+            &numbered(&mailbox, next),
+            usize::MAX,
+        )?;
+        book.letters = book.letters.saturating_sub(ends.len() as u32);
+        let ends = ends.into_iter().map(|(key, _)| Change::Delete(Table::Ends, key));
+        let items = (book.first..next).map(|n| Change::Delete(Table::Items, numbered(&mailbox, n)));
+        batch.changes.extend(ends.chain(items));
+        book.first = next;
+        batch.books.insert(mailbox, Some(book));
+        Ok(Some(next))
+    }
+
+    fn expire(&mut self, batch: &mut Batch, now: Time) -> Result<Vec<(MailboxId, u64)>, StoreError> {
+        self.expire_letters(batch, now)?;
+        let mut firsts = Vec::new();
+        let waiting = |(&mailbox, book): (&MailboxId, &Book)| (book.items() > 0).then_some(mailbox);
+        let some: Vec<MailboxId> = self
+            .books
+            .range(self.mailboxes_from..)
+            .filter_map(waiting)
+            .take(MAILBOXES_AT_ONCE)
+            .collect();
+        self.mailboxes_from = match some.last() {
+            Some(last) if some.len() == MAILBOXES_AT_ONCE => *last,
+            _ => MailboxId::DROP,
+        };
+        for mailbox in some {
+            let below = self.first_alive(batch, mailbox, now)?;
+            if let Some(first) = self.delete_below(batch, mailbox, below)? {
+                firsts.push((mailbox, first));
+            }
+        }
+        Ok(firsts)
+    }
+
+    /// The number of the first item that is not too old; they came in the order of their numbers.
+    fn first_alive(&self, batch: &Batch, mailbox: MailboxId, now: Time) -> Result<u64, StoreError> {
+        let Some(Book { first, next, .. }) = self.book(batch, &mailbox) else {
+            return Ok(0);
+        };
+        let is_old = |number: u64| {
+            let row = self.tables.get(Table::Items, &numbered(&mailbox, number))?;
+            let at_s = row.and_then(|row| read_item(&row)).map(|(_, at_s)| at_s);
+            // One that this very call put there is not in the tables yet: young.
+            Ok::<bool, StoreError>(at_s.is_some_and(|at_s| now.as_s() > at_s + ITEM_LIFE.as_secs()))
+        };
+        let (mut old_below, mut young_from) = (first, next);
+        if !is_old(first)? {
+            return Ok(first);
+        }
+        while old_below < young_from {
+            let middle = old_below + (young_from - old_below) / 2;
+            if is_old(middle)? {
+                old_below = middle + 1;
+            } else {
+                young_from = middle;
+            }
+        }
+        Ok(old_below)
+    }
+
+    fn expire_letters(&mut self, batch: &mut Batch, now: Time) -> Result<(), StoreError> {
+        let rows = self
+            .tables
+            .scan(Table::Letters, &self.letters_from, &KEY_END, LETTERS_AT_ONCE)?;
+        self.letters_from = match rows.last() {
+            Some((last, _)) if rows.len() == LETTERS_AT_ONCE => after(last.clone()),
+            _ => Vec::new(),
+        };
+        for (key, _) in rows {
+            let mut fields = Fields(&key);
+            let (Some(mailbox), Some(letter)) = (fields.take(), fields.take()) else {
+                return Err(self.damaged(Table::Letters));
+            };
+            let (mailbox, letter) = (MailboxId::new(mailbox), LetterId::new(letter));
+            let Some(known) = self.letter(batch, mailbox, letter)? else {
+                continue;
+            };
+            if now.as_s() <= known.at_s + LETTER_LIFE.as_secs() {
+                continue;
+            }
+            batch.letters.insert((mailbox, letter), None);
+            if let Some(mut book) = self.book(batch, &mailbox) {
+                let unfinished = known.progress.next < known.progress.count;
+                book.letters = book.letters.saturating_sub(unfinished.into());
+                book.remembered = book.remembered.saturating_sub(1);
+                batch.books.insert(mailbox, Some(book));
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let total = self.total(&batch);
+        let Batch {
+            mut changes,
+            books,
+            letters,
+            durable,
+        } = batch;
+        for (mailbox, book) in &books {
+            let key = mailbox.as_bytes().to_vec();
+            changes.push(match book {
+                Some(book) => Change::Put(Table::Mailboxes, key, book.to_bytes()),
+                None => Change::Delete(Table::Mailboxes, key),
+            });
+        }
+        for ((mailbox, letter), known) in letters {
+            let key = lettered(&mailbox, &letter);
+            changes.push(match known {
+                Some(known) => Change::Put(Table::Letters, key, known.to_bytes()),
+                None => Change::Delete(Table::Letters, key),
+            });
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if let Err(why) = self.tables.write(changes, durable) {
+            self.doubtful = true;
+            return Err(why);
+        }
+        self.total = total;
+        for (mailbox, book) in books {
+            match book {
+                Some(book) => self.books.insert(mailbox, book),
+                None => self.books.remove(&mailbox),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// The key that comes right behind this one.
+fn after(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+impl<T: Tables> MailStore for Kept<T> {
+    fn registered(&mut self) -> Result<Vec<Registered>, StoreError> {
+        let mut all = Vec::new();
+        self.each(Table::Clients, |key, value| {
+            let mut client = read_client(key, value)?;
+            let book = self.books.get(&client.mailbox)?;
+            (client.first, client.next) = (book.first, book.next);
+            all.push(client);
+            Some(())
+        })?;
+        Ok(all)
+    }
+
+    fn perform(&mut self, orders: Vec<Order>) -> (Vec<Answer>, Result<(), StoreError>) {
+        let failed = || orders.iter().filter_map(Order::failed).collect();
+        if let Err(why) = self.revive() {
+            return (failed(), Err(why));
+        }
+        let (mut batch, mut answers, mut trouble) = (Batch::default(), Vec::new(), Ok(()));
+        for order in &orders {
+            match self.carry_out(&mut batch, order) {
+                Ok(answer) => answers.extend(answer),
+                Err(why) => {
+                    trouble = Err(why);
+                    answers.extend(order.failed());
+                }
+            }
+        }
+        match self.commit(batch) {
+            Ok(()) => (answers, trouble),
+            Err(why) => (failed(), Err(why)),
+        }
+    }
+}
