@@ -18,6 +18,7 @@ pub mod member;
 pub mod node;
 pub mod plan;
 pub mod process;
+pub mod processes;
 pub mod show;
 mod signals;
 pub mod up;
