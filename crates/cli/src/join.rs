@@ -100,6 +100,12 @@ pub enum JoinError {
         /// Those that there are.
         listed: String,
     },
+    /// The gateway that the configuration names has the only exit.
+    #[error(
+        "`gateway` names {0}, and no other gateway has an exit: the exit in one's own gateway is never used, as it would \
+         see both who asks and for what; name another gateway, or \"any\""
+    )]
+    OnlyExit(NodeId),
     /// Signals.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -373,13 +379,16 @@ pub(crate) fn check_state(folder: &Folder) -> Option<StateError> {
         .flatten()
 }
 
-/// Whether a gateway that a configuration names is one.
+/// Whether a gateway that a configuration names can be a client's own.
 ///
 /// # Errors
-/// With those that there are.
+/// When it is none, with those that there are, or has the only exit.
 pub(crate) fn check_gateway(document: &Document, asked: NodeId) -> Result<(), JoinError> {
-    if document.node(&asked).is_some_and(|n| n.role == Role::Gateway) {
+    if can_be_own(document, asked) {
         return Ok(());
+    }
+    if document.node(&asked).is_some_and(|n| n.role == Role::Gateway) {
+        return Err(JoinError::OnlyExit(asked));
     }
     let listed: Vec<_> = document.gateways().map(|n| n.id.to_string()).collect();
     Err(JoinError::NoSuchGateway {

@@ -19,7 +19,7 @@ use common::{LIMIT, Process, Web, has_curl, pattern, place, run};
 
 const FILE: usize = 20_000;
 /// From the start of a process that was killed until traffic flows again.
-const BACK: Duration = Duration::from_secs(30);
+const BACK: Duration = Duration::from_secs(45);
 
 #[track_caller]
 fn assert_download(network: &Processes, client: &str, web: &Web) {
