@@ -22,6 +22,7 @@ pub mod node;
 pub mod packet_tool;
 pub mod plan;
 pub mod process;
+pub mod processes;
 pub mod show;
 mod signals;
 pub mod up;
