@@ -41,8 +41,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One gateway for all: it gives what was stored to the mailbox's owner at once.
 #[derive(Clone, Default)]
 struct Post {
-    owners: Arc<Mutex<BTreeMap<MailboxId, (mpsc::UnboundedSender<Incoming>, u64)>>>,
+    owners: Arc<Mutex<BTreeMap<MailboxId, Owner>>>,
 }
+
+/// Where a mailbox's items go, and the number of the next.
+type Owner = (mpsc::UnboundedSender<Incoming>, u64);
 
 impl Post {
     async fn upload(self, mut stream: DuplexStream, mailbox: MailboxId) -> Option<()> {

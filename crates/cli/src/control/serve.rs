@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mizzle_base::address::Address;
+use mizzle_net::client::LoopEnd;
 use mizzle_net::mail::{
     AcceptError, Content, ContentError, Lease, Mail, Outgoing, SendError, Stage, kind_name,
 };

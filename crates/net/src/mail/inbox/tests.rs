@@ -305,7 +305,7 @@ fn another_mailbox_counts_from_the_beginning() {
             next: 1
         }
     );
-    assert_eq!(shelf(&inbox), [1, 2]);
+    assert_eq!(shelf(&inbox), [1, 2, 3]);
 }
 
 #[test]
