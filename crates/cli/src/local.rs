@@ -12,7 +12,8 @@ use mizzle_apps::proxy;
 use mizzle_base::document::{Content, DocumentError, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Counters, Document, MailboxId, NetworkId, NodeId, Profile, Rng, hex};
 use mizzle_exit::{Allow, Exit, Policy};
-use mizzle_gateway::{Gateway, MemoryStore};
+use mizzle_gateway::Gateway;
+use mizzle_gateway::store::{Limits, MemoryMailStore};
 use mizzle_mix::Mix;
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::host::{self, Host, HostConfig, HostError, Transport};
@@ -27,8 +28,6 @@ use crate::args::NetworkArgs;
 use crate::member::{Member, Source};
 use crate::plan::EXIT_WEIGHT;
 
-/// Items that a client's mailbox holds: some ten seconds of the fastest profile.
-const MAILBOX_LEN: usize = 4_096;
 /// The document of such a network outlives any trial.
 const VALID: Duration = Duration::from_secs(30 * 86_400);
 
@@ -139,6 +138,7 @@ struct Seedling {
     id: NodeId,
     sphinx: SecretKey,
     stream: Option<SecretKey>,
+    mail: Option<SecretKey>,
 }
 
 impl Local {
@@ -265,6 +265,7 @@ async fn plant(
         }
         let host = Host::start(host).await?;
         let stream = has_exit.then(|| SecretKey::generate(rng));
+        let mail = (role == Role::Gateway).then(|| SecretKey::generate(rng));
         seedlings.push(Seedling {
             host,
             role,
@@ -272,6 +273,7 @@ async fn plant(
             id,
             sphinx: SecretKey::generate(rng),
             stream,
+            mail,
         });
     }
     Ok(seedlings)
@@ -285,6 +287,10 @@ fn content(
     rng: &mut Rng,
 ) -> Content {
     let others = f64::from(config.gateways - 1);
+    let mut service = |secret: &SecretKey| ServiceEntry {
+        mailbox: MailboxId::new(draw::bytes(rng)).to_string(),
+        stream_key: hex::encode(secret.public().as_bytes()),
+    };
     let nodes = seedlings.iter().map(|s| NodeEntry {
         id: s.id.to_string(),
         role: s.role,
@@ -298,11 +304,8 @@ fn content(
             (Role::Gateway, None) => (1.0 - EXIT_WEIGHT) / others,
         },
         operator: String::new(),
-        exit: s.stream.as_ref().map(|secret| ServiceEntry {
-            mailbox: MailboxId::new(draw::bytes(rng)).to_string(),
-            stream_key: hex::encode(secret.public().as_bytes()),
-        }),
-        mail: None,
+        exit: s.stream.as_ref().map(&mut service),
+        mail: s.mail.as_ref().map(&mut service),
     });
     let now_s = clock.now().as_s();
     Content {
@@ -372,12 +375,11 @@ impl Seedling {
         )?;
         let gateway = match (self.host.gateway.take(), self.host.directory.take()) {
             (Some(link), Some(directory)) => {
-                let store = MemoryStore::new(MAILBOX_LEN);
                 let core = Gateway::new(
                     mizzle_gateway::Config::default(),
                     Arc::clone(document),
                     &self.id,
-                    store,
+                    Vec::new(),
                     fork(rng),
                 );
                 let exit = self.stream.map(|secret| {
@@ -391,11 +393,18 @@ impl Seedling {
                         fork(rng),
                     )
                 });
+                let mail = self.mail.map(|secret| {
+                    let mail_config = mizzle_exit::Config::for_mail();
+                    Exit::for_mail(mail_config, document, &self.id, *secret.expose_bytes(), fork(rng))
+                });
                 Some(GatewayParts {
                     core,
                     link,
                     directory,
                     exit,
+                    mail,
+                    // This network ends with its process, and its letters with it.
+                    store: Box::new(MemoryMailStore::in_memory(Limits::default())),
                 })
             }
             _ => None,
@@ -407,6 +416,7 @@ impl Seedling {
             mix,
             link,
             gateway,
+            tags: None,
             loss: config.loss,
         };
         Ok((self.host.running, parts))
