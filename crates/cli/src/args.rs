@@ -1,10 +1,12 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mizzle_base::Profile;
 use mizzle_base::profile::MAX_MEAN_DELAY_MS;
+use mizzle_exit::Allow;
 use mizzle_net::host::Transport;
 
 /// Hides who talks to whom, even from someone who watches every link.
@@ -29,9 +31,15 @@ pub enum Command {
     /// Three layers of mixes, gateways, an exit and a client, each node with a port of its own, and a SOCKS5 proxy
     /// through them. This network hides nothing: it has one user. Ctrl-C ends it.
     Up(Up),
+    /// Run a mix or a gateway
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Be a user of a network
     #[command(subcommand)]
     Client(ClientCommand),
+    /// Check configuration files, and show what can be set
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Measure this machine and print the figures of the documentation again
     #[command(subcommand)]
     Bench(Bench),
@@ -41,7 +49,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Look at network documents
+    /// Make networks, and look at their documents
     #[command(subcommand)]
     Network(NetworkCommand),
     /// Build and take apart single packets, for work with other implementations and bug reports
@@ -138,11 +146,56 @@ pub struct Up {
 
     /// Write the signed network document to this file
     #[arg(long, value_name = "FILE")]
-    pub write_document: Option<std::path::PathBuf>,
+    pub write_document: Option<PathBuf>,
 
     /// Print one JSON object when ready instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+/// A node.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Run the mix or gateway with this configuration until Ctrl-C
+    ///
+    /// Its keys are in the state that the configuration names; the network document says which of the nodes they make it.
+    /// `mizzle network init` writes such configurations, `mizzle config example node` explains them.
+    Run {
+        /// Its configuration
+        config: PathBuf,
+        /// Print one JSON object when ready instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Configuration files.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say all that is wrong with configurations, and with the files that they name
+    Check {
+        /// Configurations of nodes or clients
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a configuration with every key explained
+    Example {
+        /// Whose
+        #[arg(value_enum)]
+        kind: ConfigKind,
+    },
+}
+
+/// Whose configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConfigKind {
+    /// A mix or a gateway
+    Node,
+    /// A user
+    Client,
 }
 
 /// A user's side.
@@ -150,35 +203,46 @@ pub struct Up {
 pub enum ClientCommand {
     /// Join a network and open a SOCKS5 proxy through it
     ///
-    /// The network document, from a file or from a gateway, is verified with the authority's key before anything is
-    /// connected. To try it: `mizzle up --write-document net.doc`, then with the key that `mizzle up --json` prints
-    /// `mizzle client run --document net.doc --authority KEY --socks 127.0.0.1:1081`.
+    /// With a configuration, or without any argument the one at ~/.config/mizzle/client.toml, the client keeps its
+    /// identity and its gateway from one start to the next; `mizzle config example client` explains what can be set.
+    ///
+    /// Without one, to try a network: `mizzle up --write-document net.doc`, then with the key that `mizzle up --json`
+    /// prints `mizzle client run --document net.doc --authority KEY --socks 127.0.0.1:1081`. Either way the network
+    /// document is verified with the authority's key before anything is connected.
     Run(ClientRun),
 }
 
 /// `mizzle client run`.
 #[derive(Clone, Debug, Args)]
-#[group(id = "source", required = true, multiple = false, args = ["document", "gateway"])]
+#[group(id = "source", multiple = false, args = ["document", "gateway"])]
 pub struct ClientRun {
+    /// The client's configuration; ~/.config/mizzle/client.toml if nothing is given
+    #[arg(conflicts_with_all = ["source", "authority", "transport", "address", "danger_socks_for_others"])]
+    pub config: Option<PathBuf>,
+
     /// The network document, from this file
-    #[arg(long, value_name = "FILE")]
-    pub document: Option<std::path::PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "authority")]
+    pub document: Option<PathBuf>,
 
     /// The network document, from this gateway: its multiaddr, with /p2p/ and its peer id at the end
-    #[arg(long, value_name = "MULTIADDR")]
+    #[arg(long, value_name = "MULTIADDR", requires = "authority")]
     pub gateway: Option<String>,
 
     /// The authority's key, 64 hexadecimal digits, from a source that you trust
-    #[arg(long, value_name = "KEY")]
-    pub authority: String,
+    #[arg(long, value_name = "KEY", requires = "source")]
+    pub authority: Option<String>,
 
     /// How to talk to the gateways
-    #[arg(long, value_enum, default_value = "quic")]
+    #[arg(long, value_enum, default_value = "quic", requires = "source")]
     pub transport: TransportName,
 
     /// Where the SOCKS5 proxy listens
     #[command(flatten)]
     pub socks: SocksArgs,
+
+    /// Print one JSON object when ready instead of text
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The proxy's port.
@@ -286,13 +350,18 @@ pub struct Run {
     pub json: bool,
 }
 
-/// Network documents.
+/// Networks and their documents.
 #[derive(Clone, Debug, Subcommand)]
 pub enum NetworkCommand {
+    /// Make a network: keys, signed document, and for each node and client a folder ready to copy and run
+    ///
+    /// Writes DIR/authority.key, DIR/network.doc, DIR/HOST/NODE for each node and DIR/clients/client-N for each client. The
+    /// folders hold secret keys: copy each to its machine only, and keep the authority's key offline.
+    Init(NetworkInit),
     /// Verify a document and show what it says
     Show {
         /// The document
-        file: std::path::PathBuf,
+        file: PathBuf,
         /// The authority's key, 64 hexadecimal digits, from a source that you trust
         #[arg(long, value_name = "KEY")]
         authority: String,
@@ -303,6 +372,57 @@ pub enum NetworkCommand {
         #[arg(long, conflicts_with = "full")]
         json: bool,
     },
+}
+
+/// `mizzle network init`.
+#[derive(Clone, Debug, Args)]
+pub struct NetworkInit {
+    /// Where to; must be empty or not exist
+    pub dir: PathBuf,
+    /// The network's name; drawn if not given
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Which traffic the network's users share
+    #[arg(long, value_enum, default_value = "browse")]
+    pub profile: ProfileName,
+    /// Mean delay at each hop in milliseconds; the profile's if not given
+    #[arg(long, value_parser = mean_delay, value_name = "MS")]
+    pub mean_delay_ms: Option<f64>,
+    /// Mixes in each of the three layers
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32), value_name = "N")]
+    pub mixes_per_layer: u16,
+    /// Gateways
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=32), value_name = "N")]
+    pub gateways: u16,
+    /// How many of the gateways have an exit: the last ones
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=32), value_name = "N")]
+    pub exits: u16,
+    /// Clients; more can join later, with a copy of a client's folder without its state
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=1_000), value_name = "N")]
+    pub clients: u16,
+    /// How nodes talk to each other
+    #[arg(long, value_enum, default_value = "quic")]
+    pub transport: TransportName,
+    /// IP addresses of the machines, over which the nodes are spread in turn
+    #[arg(
+        long,
+        default_value = "127.0.0.1",
+        value_delimiter = ',',
+        value_name = "A,B,C"
+    )]
+    pub hosts: Vec<IpAddr>,
+    /// The first port on each machine, the next ones following; 0: ports of this machine that are free now
+    #[arg(long, default_value_t = 4_100, value_name = "PORT")]
+    pub base_port: u16,
+    /// How long the network document is valid
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3_650), value_name = "DAYS")]
+    pub valid_days: u32,
+    /// Let exits connect to these addresses for anyone although they are not public; once for each range. For tests
+    #[arg(long, value_parser = Allow::parse, value_name = "RANGE")]
+    pub exit_allow: Vec<Allow>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn percent(text: &str) -> Result<f64, String> {

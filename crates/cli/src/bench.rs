@@ -12,9 +12,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::args::{Bench, Run};
+use crate::assemble::StartError;
 use crate::budget;
 use crate::http::{self, Download};
-use crate::local::{Local, LocalConfig, StartError};
+use crate::local::{Local, LocalConfig};
 use crate::plan::EXIT_WEIGHT;
 use crate::process::{Usage, usage};
 

@@ -1,18 +1,43 @@
 //! `mizzle client run`: a user of a network that others run.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
+use libp2p::PeerId;
+use libp2p::identity::Keypair;
 use mizzle_apps::proxy;
-use mizzle_base::hex;
+use mizzle_base::document::{DocumentError, MAX_DOCUMENT_LEN, Role};
+use mizzle_base::frame::Refusal;
+use mizzle_base::{Document, NetworkId, NodeId, Rng, Time, hex};
+use mizzle_client::NoSuchGateway;
 use mizzle_net::clock::{self, Clock};
+use mizzle_net::directory::FetchError;
+use mizzle_net::state::{Folder, Kind, State, StateError};
+use mizzle_net::{client, identity};
+use mizzle_traffic::draw;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use crate::args::{ClientRun, OpenProxy};
-use crate::local::StartError;
-use crate::member::{Member, Source};
+use crate::assemble::{IDENTITY_KEY, StartError};
+use crate::config::{ClientConfig, Problems, paths};
+use crate::member::{self, Join, Member, Source};
+use crate::node::say;
 use crate::plan::EXIT_WEIGHT;
 use crate::signals::interrupted;
+
+/// For how long a gateway that can't be reached is tried again at the start: machines of a network may start together.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Files of a client's state beside its identity.
+const DOCUMENT: &str = "network.doc";
+const SEQUENCE: &str = "sequence";
+const GATEWAY: &str = "gateway";
 
 /// Why `mizzle client run` ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -20,14 +45,25 @@ pub enum JoinError {
     /// The client didn't start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Its gateway doesn't admit it.
+    #[error("{why}; this client's id is {client}")]
+    Refused {
+        /// What the gateway says.
+        why: Refusal,
+        /// For its operator's list.
+        client: PeerId,
+    },
     /// The proxy would be open to others.
     #[error(transparent)]
     OpenProxy(#[from] OpenProxy),
+    /// The proxy that a configuration asks for.
+    #[error("{0}; choose another with `proxy` in the configuration")]
+    Proxy(proxy::BindError),
     /// The document's file.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {}: {source}", .path.display())]
     Read {
         /// Which.
-        path: String,
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -41,6 +77,29 @@ pub enum JoinError {
         "--gateway must be a multiaddr that ends in /p2p/ and a peer id, as /ip4/192.0.2.1/udp/4001/quic-v1/p2p/12D3Koo..."
     )]
     Gateway,
+    /// No configuration.
+    #[error(
+        "name a configuration, or put one at {}: `mizzle config example client` prints one to fill in; or join without \
+         one: --document FILE or --gateway MULTIADDR, and --authority KEY",
+        .0.as_deref().unwrap_or(Path::new("~/.config/mizzle/client.toml")).display()
+    )]
+    NoConfig(Option<PathBuf>),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] Problems),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The gateway that the configuration names.
+    #[error(
+        "`gateway` names {asked}, which the network document doesn't list as a gateway; it lists {listed}"
+    )]
+    NoSuchGateway {
+        /// Which.
+        asked: NodeId,
+        /// Those that there are.
+        listed: String,
+    },
     /// Signals.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -52,31 +111,268 @@ pub enum JoinError {
 /// [`JoinError`].
 pub async fn run(args: ClientRun) -> Result<(), JoinError> {
     let interrupted = interrupted()?;
-    let address = args.socks.checked()?;
-    let authority = authority(&args.authority)?;
-    let source = source(&args)?;
-    let door = proxy::Server::bind(proxy::Config::new(address))
-        .await
-        .map_err(StartError::from)?;
-    let mut rng = clock::rng().map_err(StartError::Entropy)?;
-    let transport = args.transport.transport();
-    let started = Member::start(source, &authority, transport, door, 0.0, Clock::start(), &mut rng);
-    let member = tokio::select! {
-        member = started => member?,
+    // Held to the end: the state is this process's.
+    let mut kept = None;
+    let json = args.json;
+    let started = async {
+        let clock = Clock::start();
+        let mut rng = clock::rng().map_err(StartError::Entropy)?;
+        if args.document.is_some() || args.gateway.is_some() {
+            by_flags(&args, clock, &mut rng).await
+        } else {
+            let config = config(&args)?;
+            let state = kept.insert(State::open_or_create(&config.state, Kind::Client)?);
+            by_config(&config, state, clock, &mut rng).await
+        }
+    };
+    let (member, peer) = tokio::select! {
+        started = started => started?,
         () = interrupted.wait() => return Ok(()),
     };
-    let mut out = io::stdout().lock();
-    // A reader that has gone is no reason to stop.
-    let _ = out
-        .write_all(announcement(&member).as_bytes())
-        .and_then(|()| out.flush());
-    drop(out);
+    say(&if json {
+        ready(&member, &peer)
+    } else {
+        announcement(&member, &peer)
+    });
     interrupted.wait().await;
     tokio::select! {
         () = member.stop() => {}
         () = interrupted.wait() => {}
     }
+    drop(kept);
     Ok(())
+}
+
+fn config(args: &ClientRun) -> Result<ClientConfig, JoinError> {
+    let path = match &args.config {
+        Some(path) => path.clone(),
+        None => match paths::client_config() {
+            Some(path) if path.exists() => path,
+            none => return Err(JoinError::NoConfig(none)),
+        },
+    };
+    Ok(ClientConfig::load(&path)?)
+}
+
+/// A client that keeps nothing.
+async fn by_flags(args: &ClientRun, clock: Clock, rng: &mut Rng) -> Result<(Member, PeerId), JoinError> {
+    let address = args.socks.checked()?;
+    let authority = authority(args.authority.as_deref().unwrap_or_default())?;
+    let source = match (&args.document, &args.gateway) {
+        (Some(path), _) => Err(read_document(path)?),
+        (None, gateway) => Ok(gateway
+            .as_deref()
+            .and_then(Source::parse)
+            .ok_or(JoinError::Gateway)?),
+    };
+    let door = proxy::Server::bind(proxy::Config::new(address))
+        .await
+        .map_err(StartError::from)?;
+    let transport = args.transport.transport();
+    let bytes = match source {
+        Err(bytes) => bytes,
+        Ok(gateway) => member::fetch(&gateway, transport, 0, rng).await?,
+    };
+    let document = Document::verify(&bytes, &authority, clock.now(), 0).map_err(StartError::from)?;
+    let join = Join::new(Arc::new(document), transport, rng)?;
+    start(join, door, clock, rng).await
+}
+
+/// A client with a state.
+async fn by_config(
+    config: &ClientConfig,
+    state: &State,
+    clock: Clock,
+    rng: &mut Rng,
+) -> Result<(Member, PeerId), JoinError> {
+    let door = proxy::Server::bind(proxy::Config::new(config.proxy))
+        .await
+        .map_err(JoinError::Proxy)?;
+    let document = Arc::new(document(config, state, clock.now(), rng).await?);
+    let (gateway, keypair, was_kept) = identity_for(config, state, &document, rng)?;
+    let join = Join {
+        document: Arc::clone(&document),
+        gateway,
+        keypair,
+        transport: config.transport,
+        token: config
+            .token
+            .as_ref()
+            .map(|token| token.expose_bytes().to_vec())
+            .unwrap_or_default(),
+        loss: 0.0,
+        patience: PATIENCE,
+    };
+    let started = start(join, door, clock, rng).await;
+    if started.is_err() && config.gateway.is_none() && !was_kept {
+        // One that is full or gone is not kept: the next start draws again, and an identity with it.
+        state.write(GATEWAY, b"")?;
+    }
+    started
+}
+
+async fn start(
+    join: Join,
+    door: proxy::Server,
+    clock: Clock,
+    rng: &mut Rng,
+) -> Result<(Member, PeerId), JoinError> {
+    let client = join.keypair.public().to_peer_id();
+    match Member::start(join, door, clock, rng).await {
+        Ok(member) => Ok((member, client)),
+        Err(StartError::Client(client::StartError::Refused(why))) => Err(JoinError::Refused { why, client }),
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// The network document: from the file that the configuration names, or the newest of what a gateway has and what was kept.
+async fn document(
+    config: &ClientConfig,
+    state: &State,
+    now: Time,
+    rng: &mut Rng,
+) -> Result<Document, JoinError> {
+    if let Some(path) = &config.document {
+        return Ok(newest(&read_document(path)?, &config.authority, now, state)?);
+    }
+    let kept = match state.read(DOCUMENT)? {
+        // One of another authority, or that has expired, is of no use any more.
+        Some(bytes) => newest(&bytes, &config.authority, now, state).ok(),
+        None => None,
+    };
+    let known = kept.as_ref().map_or(0, Document::sequence);
+    let give_up = Instant::now() + PATIENCE;
+    let why = loop {
+        let mut gateways = config.gateways.clone();
+        let mut why = JoinError::from(StartError::from(FetchError::NoAnswer));
+        // In any order: whom this client asks first says nothing about it.
+        while !gateways.is_empty() {
+            let gateway = gateways.swap_remove(draw::below(rng, gateways.len()));
+            match (member::fetch(&gateway, config.transport, known, rng).await, &kept) {
+                // The gateway has none that is newer.
+                (Ok(bytes), Some(kept)) if bytes.is_empty() => return Ok(kept.clone()),
+                (Ok(bytes), _) => match newest(&bytes, &config.authority, now, state) {
+                    Ok(document) => {
+                        state.write(DOCUMENT, document.bytes())?;
+                        return Ok(document);
+                    }
+                    Err(error) => why = error.into(),
+                },
+                (Err(error), _) => why = error.into(),
+            }
+        }
+        let again = Instant::now() + member::PAUSE;
+        if kept.is_some() || again > give_up {
+            break why;
+        }
+        tokio::time::sleep_until(again).await;
+    };
+    match kept {
+        Some(kept) => {
+            tracing::warn!("no gateway gave a network document: going on with the one that was kept");
+            Ok(kept)
+        }
+        None => Err(why),
+    }
+}
+
+/// Verifies a document, and that this client has not seen a newer one of the same network. Remembers its number.
+fn newest(bytes: &[u8], authority: &VerifyingKey, now: Time, state: &State) -> Result<Document, NewestError> {
+    let document = Document::verify(bytes, authority, now, 0)?;
+    let (network, found) = (document.network(), document.sequence());
+    match seen(state)? {
+        Some((seen_in, known)) if seen_in == network && found < known => {
+            return Err(DocumentError::Superseded { found, known }.into());
+        }
+        Some(same) if same == (network, found) => {}
+        _ => state.write(SEQUENCE, format!("{network} {found}\n").as_bytes())?,
+    }
+    Ok(document)
+}
+
+/// Network and number of the newest document that this client has used.
+fn seen(folder: &Folder) -> Result<Option<(NetworkId, u64)>, StateError> {
+    let text = folder.read(SEQUENCE)?.unwrap_or_default();
+    let mut words = str::from_utf8(&text).unwrap_or_default().split_whitespace();
+    let network = words.next().and_then(NetworkId::from_hex);
+    Ok(network.zip(words.next().and_then(|n| n.parse().ok())))
+}
+
+/// Why a document isn't used.
+#[derive(Debug, thiserror::Error)]
+enum NewestError {
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl From<NewestError> for JoinError {
+    fn from(error: NewestError) -> Self {
+        match error {
+            NewestError::Document(error) => StartError::from(error).into(),
+            NewestError::State(error) => error.into(),
+        }
+    }
+}
+
+/// Its own gateway, the identity that it has with that one alone, and whether both were so at the last start.
+fn identity_for(
+    config: &ClientConfig,
+    state: &State,
+    document: &Document,
+    rng: &mut Rng,
+) -> Result<(NodeId, Keypair, bool), JoinError> {
+    let kept = state.read(GATEWAY)?.unwrap_or_default();
+    let kept = str::from_utf8(&kept)
+        .ok()
+        .and_then(|text| NodeId::from_hex(text.trim()));
+    let gateway = match (config.gateway, kept) {
+        (Some(asked), _) => {
+            check_gateway(document, asked)?;
+            asked
+        }
+        (None, Some(kept)) if can_be_own(document, kept) => kept,
+        (None, _) => client::choose_gateway(document, rng).ok_or(StartError::from(NoSuchGateway))?,
+    };
+    let same = kept == Some(gateway) && state.has(IDENTITY_KEY);
+    if !same {
+        // An identity that two gateways had seen would tell them that they serve the same client: first the old one
+        // goes, then the new gateway is kept.
+        let secret = Zeroizing::new(draw::bytes(rng));
+        state.replace_secret(IDENTITY_KEY, &secret)?;
+        state.write(GATEWAY, format!("{gateway}\n").as_bytes())?;
+    }
+    let keypair = identity::keypair(&mut *state.secret(IDENTITY_KEY)?).ok_or(StartError::NoLink)?;
+    Ok((gateway, keypair, same))
+}
+
+/// A gateway from which another one's exit can be used.
+fn can_be_own(document: &Document, id: NodeId) -> bool {
+    document.gateways().any(|g| g.id == id) && document.gateways().any(|g| g.id != id && g.exit.is_some())
+}
+
+/// What is wrong with a client's state.
+pub(crate) fn check_state(folder: &Folder) -> Option<StateError> {
+    folder
+        .has(IDENTITY_KEY)
+        .then(|| folder.secret(IDENTITY_KEY).err())
+        .flatten()
+}
+
+/// Whether a gateway that a configuration names is one.
+///
+/// # Errors
+/// With those that there are.
+pub(crate) fn check_gateway(document: &Document, asked: NodeId) -> Result<(), JoinError> {
+    if document.node(&asked).is_some_and(|n| n.role == Role::Gateway) {
+        return Ok(());
+    }
+    let listed: Vec<_> = document.gateways().map(|n| n.id.to_string()).collect();
+    Err(JoinError::NoSuchGateway {
+        asked,
+        listed: listed.join(", "),
+    })
 }
 
 /// An authority's key as users write it.
@@ -88,22 +384,34 @@ pub fn authority(text: &str) -> Result<VerifyingKey, JoinError> {
     key.ok_or(JoinError::Authority)
 }
 
-fn source(args: &ClientRun) -> Result<Source, JoinError> {
-    match (&args.document, &args.gateway) {
-        (Some(path), _) => std::fs::read(path)
-            .map(Source::Bytes)
-            .map_err(|source| JoinError::Read {
-                path: path.display().to_string(),
-                source,
-            }),
-        (None, gateway) => gateway
-            .as_deref()
-            .and_then(Source::gateway)
-            .ok_or(JoinError::Gateway),
-    }
+/// A document's file; as much as shows that it is too long, whatever the file is.
+///
+/// # Errors
+/// [`JoinError::Read`].
+pub fn read_document(path: &Path) -> Result<Vec<u8>, JoinError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_DOCUMENT_LEN as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|source| JoinError::Read {
+            path: path.into(),
+            source,
+        })?;
+    Ok(bytes)
 }
 
-fn announcement(member: &Member) -> String {
+fn ready(member: &Member, client: &PeerId) -> String {
+    let document = member.document();
+    let ready = serde_json::json!({
+        "ready": true,
+        "network": document.name(),
+        "profile": document.profile().name,
+        "socks": member.socks().to_string(),
+        "client": client.to_string(),
+    });
+    format!("{ready}\n")
+}
+
+fn announcement(member: &Member, client: &PeerId) -> String {
     let document = member.document();
     let profile = document.profile();
     let mut out = format!(
@@ -112,6 +420,7 @@ fn announcement(member: &Member) -> String {
         profile.name
     );
     let _ = writeln!(out, "  SOCKS5 proxy  {}", member.socks());
+    let _ = writeln!(out, "  client id     {client}");
     let _ = write!(
         out,
         "\nCover traffic flows from here on, {:.1} GB a day up and {:.1} down, whether or not you use it.\n\

@@ -1,16 +1,22 @@
-//! The wiring of the `mizzle` binary: command line, a network in one process, measurements.
+//! The wiring of the `mizzle` binary: command line, configurations, nodes and clients, a network in one process,
+//! measurements.
 //!
 //! The highest layer: it composes the others and decides nothing about packets. A library only so that its tests can
 //! drive a whole network on real sockets.
 
 pub mod args;
+pub mod assemble;
 pub mod bench;
 pub mod budget;
+pub mod check;
 pub mod completions;
+pub mod config;
 pub mod http;
+pub mod init;
 pub mod join;
 pub mod local;
 pub mod member;
+pub mod node;
 pub mod packet_tool;
 pub mod plan;
 pub mod process;

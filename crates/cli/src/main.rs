@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use mizzle::args::{Cli, ClientCommand, Command, NetworkCommand};
-use mizzle::{bench, completions, join, packet_tool, plan, show, up};
+use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
+use mizzle::{bench, check, completions, config, init, join, node, packet_tool, plan, show, up};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -42,10 +42,20 @@ fn log() {
 fn run(command: Command) -> Result<(), Box<dyn Error>> {
     let text = match command {
         Command::Up(args) => return Ok(runtime()?.block_on(up::run(args))?),
+        Command::Node(NodeCommand::Run { config, json }) => {
+            return Ok(runtime()?.block_on(node::run(&config, json))?);
+        }
         Command::Client(ClientCommand::Run(args)) => return Ok(runtime()?.block_on(join::run(args))?),
+        Command::Config(ConfigCommand::Check { files, json }) => {
+            let (text, outcome) = check::run(&files, json);
+            print(&text);
+            return Ok(outcome?);
+        }
+        Command::Config(ConfigCommand::Example { kind }) => config::render(kind == ConfigKind::Client),
         Command::Bench(args) => runtime()?.block_on(bench::run(args))?,
         Command::Plan { json: true } => format!("{}\n", serde_json::to_string(&plan::rows())?),
         Command::Plan { json: false } => plan::table(),
+        Command::Network(NetworkCommand::Init(args)) => init::run(&args)?,
         Command::Network(NetworkCommand::Show {
             file,
             authority,
@@ -55,9 +65,13 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Sphinx(command) => return Ok(packet_tool::run(&command)?),
         Command::Completions(args) => completions::script(args),
     };
+    print(&text);
+    Ok(())
+}
+
+fn print(text: &str) {
     // A reader that has gone (`| head`) is no error.
     let _ = io::stdout().write_all(text.as_bytes());
-    Ok(())
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {

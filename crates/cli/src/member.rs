@@ -1,49 +1,110 @@
 //! A client of a network, with its SOCKS port: the one in `mizzle up`, and the one of `mizzle client run`.
 //!
-//! The network document comes from a file or from a gateway; either way it is verified against the authority that the
-//! user trusts before anything is connected or announced.
+//! Where the network document comes from is its caller's business; it was verified before anything here is connected or
+//! announced.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ed25519_dalek::VerifyingKey;
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
 use mizzle_apps::proxy;
-use mizzle_base::{Document, Rng};
+use mizzle_base::{Document, NodeId, Rng};
 use mizzle_client::{Client, NoSuchGateway};
 use mizzle_net::clock::Clock;
 use mizzle_net::host::{self, Host, HostConfig, Transport};
 use mizzle_net::{client, directory, identity, wire};
-use mizzle_traffic::draw;
-use rand_core::SeedableRng as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::local::StartError;
+use crate::assemble::{StartError, fork};
 
-/// Where the network document comes from.
-pub enum Source {
-    /// These bytes, read from a file.
-    Bytes(Vec<u8>),
-    /// A gateway.
-    Gateway(PeerId, Multiaddr),
+/// Between two attempts to reach a gateway that isn't there.
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+
+/// A gateway that is asked for the network document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Who.
+    pub peer: PeerId,
+    /// Where.
+    pub address: Multiaddr,
 }
 
 impl Source {
     /// Reads `/ip4/192.0.2.1/udp/4001/quic-v1/p2p/12D3Koo…`.
     #[must_use]
-    pub fn gateway(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let mut address: Multiaddr = text.parse().ok()?;
         match address.pop()? {
-            Protocol::P2p(peer) => Some(Self::Gateway(peer, address)),
+            Protocol::P2p(peer) if !address.is_empty() => Some(Self { peer, address }),
             _ => None,
         }
+    }
+}
+
+/// Asks a gateway for a document newer than number `known`; empty if it has none. The answer isn't verified here.
+///
+/// # Errors
+/// When none comes in time.
+pub async fn fetch(
+    source: &Source,
+    transport: Transport,
+    known: u64,
+    rng: &mut Rng,
+) -> Result<Vec<u8>, StartError> {
+    // An identity for this question alone: whoever answers doesn't see who will send.
+    let keypair = identity::generate(rng).ok_or(StartError::NoLink)?;
+    let config = HostConfig::new(keypair, transport).with_directory(wire::directory_link());
+    let Host {
+        directory, running, ..
+    } = Host::start(config).await?;
+    let mut link = directory.ok_or(StartError::NoLink)?;
+    let answer = directory::fetch(&mut link, source.peer, vec![source.address.clone()], known).await;
+    running.shutdown().await;
+    Ok(answer?)
+}
+
+/// As whom, through which gateway and how a client joins.
+pub struct Join {
+    /// The network.
+    pub document: Arc<Document>,
+    /// Its own gateway.
+    pub gateway: NodeId,
+    /// Its identity with that gateway.
+    pub keypair: Keypair,
+    /// How it talks to it.
+    pub transport: Transport,
+    /// Its invitation; empty where none is needed.
+    pub token: Vec<u8>,
+    /// The share of packets that its uplink loses on purpose, for trying and testing; else zero.
+    pub loss: f64,
+    /// For how long a gateway that can't be reached is tried again.
+    pub patience: Duration,
+}
+
+impl Join {
+    /// A client with a fresh identity, through any gateway, that gives up at once.
+    ///
+    /// # Errors
+    /// When no gateway of the document can be its own.
+    pub fn new(document: Arc<Document>, transport: Transport, rng: &mut Rng) -> Result<Self, StartError> {
+        Ok(Self {
+            gateway: client::choose_gateway(&document, rng).ok_or(NoSuchGateway)?,
+            document,
+            keypair: identity::generate(rng).ok_or(StartError::NoLink)?,
+            transport,
+            token: Vec::new(),
+            loss: 0.0,
+            patience: Duration::ZERO,
+        })
     }
 }
 
 /// A running client with its SOCKS port.
 pub struct Member {
     document: Arc<Document>,
-    hosts: Vec<host::Running>,
+    host: host::Running,
     client: client::Running,
     socks: SocketAddr,
     stop_socks: watch::Sender<bool>,
@@ -51,58 +112,41 @@ pub struct Member {
 }
 
 impl Member {
-    /// Starts it; returns when its gateway has admitted it. `loss` is the share of packets that its uplink loses on
-    /// purpose.
+    /// Starts it; returns when its gateway has admitted it.
     ///
     /// # Errors
     /// [`StartError`], in words for a person.
     pub async fn start(
-        source: Source,
-        authority: &VerifyingKey,
-        transport: Transport,
+        join: Join,
         door: proxy::Server,
-        loss: f64,
         clock: Clock,
         rng: &mut Rng,
     ) -> Result<Self, StartError> {
-        let mut hosts = Vec::new();
-        let bytes = match source {
-            Source::Bytes(bytes) => bytes,
-            Source::Gateway(peer, address) => {
-                // An identity for this question alone: whoever answers doesn't see who will send.
-                let config = host_config(transport, rng)?.with_directory(wire::directory_link());
-                let Host {
-                    directory, running, ..
-                } = Host::start(config).await?;
-                hosts.push(running);
-                let mut link = directory.ok_or(StartError::NoLink)?;
-                directory::fetch(&mut link, peer, vec![address], 0).await?
+        let give_up = Instant::now() + join.patience;
+        let mut said = false;
+        let (host, client) = loop {
+            match admitted(&join, clock, rng).await {
+                Err(StartError::Client(
+                    client::StartError::Unreachable(_) | client::StartError::NoAnswer,
+                )) if Instant::now() + PAUSE < give_up => {
+                    if !said {
+                        tracing::warn!(
+                            patience_s = join.patience.as_secs(),
+                            "the gateway isn't there yet; trying again"
+                        );
+                    }
+                    said = true;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                outcome => break outcome?,
             }
         };
-        let document = Arc::new(Document::verify(&bytes, authority, clock.now(), 0)?);
-        let gateway = client::choose_gateway(&document, rng).ok_or(NoSuchGateway)?;
-        let config = host_config(transport, rng)?.with_gateway(wire::client_link());
-        let Host {
-            gateway: link,
-            running,
-            ..
-        } = Host::start(config).await?;
-        hosts.push(running);
-        let link = link.ok_or(StartError::NoLink)?;
-        let core = Client::new(
-            mizzle_client::Config::default(),
-            Arc::clone(&document),
-            &gateway,
-            fork(rng),
-        )?;
-        let mut client = client::run(core, &document, &gateway, link, loss, clock, fork(rng))?;
-        client.admitted().await?;
         let (stop_socks, stopped) = watch::channel(false);
         let socks = door.local_addr();
         let serving = tokio::spawn(door.serve(client.opener(), stopped));
         Ok(Self {
-            document,
-            hosts,
+            document: join.document,
+            host,
             client,
             socks,
             stop_socks,
@@ -133,20 +177,33 @@ impl Member {
         let _ = self.stop_socks.send(true);
         let _ = self.serving.await;
         self.client.stop().await;
-        for host in self.hosts {
-            host.shutdown().await;
-        }
+        self.host.shutdown().await;
     }
 }
 
-/// A host with a fresh identity that doesn't listen.
-fn host_config(transport: Transport, rng: &mut Rng) -> Result<HostConfig, StartError> {
-    Ok(HostConfig::new(
-        identity::generate(rng).ok_or(StartError::NoLink)?,
-        transport,
-    ))
-}
-
-fn fork(rng: &mut Rng) -> Rng {
-    Rng::from_seed(draw::bytes(rng))
+/// One attempt, which leaves nothing behind if it fails.
+async fn admitted(
+    join: &Join,
+    clock: Clock,
+    rng: &mut Rng,
+) -> Result<(host::Running, client::Running), StartError> {
+    let Join {
+        document, gateway, ..
+    } = join;
+    let config = HostConfig::new(join.keypair.clone(), join.transport).with_gateway(wire::client_link());
+    let Host {
+        gateway: link,
+        running,
+        ..
+    } = Host::start(config).await?;
+    let link = link.ok_or(StartError::NoLink)?;
+    let config = mizzle_client::Config::default().with_token(join.token.clone());
+    let core = Client::new(config, Arc::clone(document), gateway, fork(rng))?;
+    let mut client = client::run(core, document, gateway, link, join.loss, clock, fork(rng))?;
+    if let Err(why) = client.admitted().await {
+        client.stop().await;
+        running.shutdown().await;
+        return Err(why.into());
+    }
+    Ok((running, client))
 }

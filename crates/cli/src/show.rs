@@ -229,7 +229,7 @@ fn write_whole(out: &mut String, node: &Node, share: Option<String>) {
 
 /// What runs in a gateway: its name for users, mailbox and stream key.
 fn services(node: &Node) -> Vec<(&'static str, String, String)> {
-    let all = [("exit", &node.exit)];
+    let all = [("exit", &node.exit), ("mail", &node.mail)];
     all.into_iter()
         .filter_map(|(name, service)| {
             let service = service.as_ref()?;

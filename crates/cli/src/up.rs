@@ -6,7 +6,8 @@ use std::io::{self, Write as _};
 use mizzle_base::hex;
 
 use crate::args::{OpenProxy, Up};
-use crate::local::{Local, LocalConfig, StartError};
+use crate::assemble::StartError;
+use crate::local::{Local, LocalConfig};
 use crate::plan::EXIT_WEIGHT;
 use crate::signals::interrupted;
 

@@ -121,7 +121,8 @@ pub(crate) fn peer_of(node: &Listed) -> Option<PeerId> {
 }
 
 /// A client as a gateway core names it.
-fn client_id(peer: &PeerId) -> ClientId {
+#[must_use]
+pub fn client_id(peer: &PeerId) -> ClientId {
     use sha2::Digest as _;
     ClientId(sha2::Sha256::digest(peer.to_bytes()).into())
 }

@@ -32,8 +32,7 @@ impl Config {
     }
 
     /// How many programs' connections there may be at once. Default: 1024, at most 48 KiB each, so 48 MiB; a
-    /// connection on which HTTP requests are sent on takes up to 320 KiB while headers of the
-    /// greatest size pass.
+    /// connection on which HTTP requests are sent on takes up to 320 KiB while headers of the greatest size pass.
     ///
     /// When so many are there, the next is accepted and reset at once and counted: its program shows an
     /// error instead of waiting without a word.
@@ -76,9 +75,9 @@ impl Config {
     }
 }
 
-/// Why the port could not be opened, and what to do about it.
+/// Why the port could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}; choose another with --socks", reason(source))]
+#[error("cannot listen on {address}: {}", reason(source))]
 pub struct BindError {
     /// Where it should have listened.
     pub address: SocketAddr,

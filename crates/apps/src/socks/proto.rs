@@ -1,4 +1,4 @@
-//! SOCKS as a machine without sockets (SOCKS5: RFC 1928, RFC 1929; SOCKS4 and 4a: [`v4`](super::v4)): bytes of a
+//! SOCKS as a machine without sockets (SOCKS5: RFC 1928, RFC 1929; SOCKS4 and 4a: `v4`): bytes of a
 //! program go in, actions come out.
 //!
 //! CONNECT only, to names, IPv4 and IPv6 addresses; names stay unresolved, since looking one up here would

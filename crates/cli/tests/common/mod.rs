@@ -9,6 +9,8 @@
     reason = "tests; each file uses its part"
 )]
 
+pub mod processes;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;

@@ -22,8 +22,8 @@ use std::{
 /// A dial or an accepted connection has to be through its handshake by then.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A QUIC peer that says nothing for this long is gone; asked often enough that two lost answers do no harm.
-const QUIC_IDLE: Duration = Duration::from_secs(10);
-const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(3);
+const QUIC_IDLE: Duration = Duration::from_secs(5);
+const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(1_500);
 
 pub(super) type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 

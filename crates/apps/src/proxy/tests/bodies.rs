@@ -255,3 +255,72 @@ async fn received(from: &mut (impl AsyncReadExt + Unpin), chunked: bool, len: us
         }
     }
 }
+
+/// An exchange with a bit of everything: what is sent in two pieces, and what arrives.
+#[tokio::test]
+async fn wherever_bytes_are_cut_the_same_arrives() {
+    let request = "POST http://a.b/ HTTP/1.1\r\nHost: a.b\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n0\r\nSum: 1\r\n\r\n";
+    let answer = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n\
+                  HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                  3\r\nabc\r\n2\r\nde\r\n0\r\nSum: 2\r\n\r\n";
+    let mut port = Port::open().await;
+    for cut in 0..request.len().max(answer.len()) {
+        let asked = request.split_at(cut.min(request.len()));
+        let answered = answer.split_at(cut.min(answer.len()));
+        let mut program = TcpStream::connect(port.address).await.unwrap();
+        program.set_nodelay(true).unwrap();
+        say(&mut program, asked.0).await;
+        settle().await;
+        say(&mut program, asked.1).await;
+        let mut far = port.next().await.accept();
+        assert!(head(&mut far).await.starts_with("POST / "));
+        let mut body = String::new();
+        while !body.ends_with("Sum: 1\r\n\r\n") {
+            body.push(char::from(within(far.read_u8()).await.unwrap()));
+        }
+        assert_eq!(without_sizes(&body), "abc");
+        say(&mut far, answered.0).await;
+        settle().await;
+        say(&mut far, answered.1).await;
+        assert!(head(&mut program).await.starts_with("HTTP/1.1 103 "));
+        assert!(head(&mut program).await.starts_with("HTTP/1.1 200 "));
+        let mut body = String::new();
+        while !body.ends_with("Sum: 2\r\n\r\n") {
+            body.push(char::from(within(program.read_u8()).await.unwrap()));
+        }
+        assert_eq!(without_sizes(&body), "abcde");
+    }
+    assert_eq!((port.counters.failed(), port.counters.broken()), (0, 0));
+}
+
+/// Lets what was sent be read by itself, if the machine is quick; where it isn't, the pieces are read as one.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The data of chunks that hold letters in lower case, and none of what frames them.
+fn without_sizes(chunks: &str) -> String {
+    let (data, _) = chunks.split_once("0\r\n").unwrap();
+    data.lines().skip(1).step_by(2).collect()
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_read_holds_up_nobody_else() {
+    let mut port = Port::open().await;
+    let (_slow, mut endless) = sent(&mut port, GET).await;
+    head(&mut endless).await;
+    say(&mut endless, "HTTP/1.1 200 OK\r\n\r\n").await;
+    // Until nothing more of it fits anywhere.
+    let piece = [b'x'; 64 * 1024];
+    while tokio::time::timeout(std::time::Duration::from_millis(200), endless.write_all(&piece))
+        .await
+        .is_ok_and(|written| written.is_ok())
+    {}
+    let (mut program, mut far) = sent(&mut port, GET).await;
+    expect(&mut far, GOT).await;
+    say(&mut far, HELLO).await;
+    expect(&mut program, HELLO).await;
+}

@@ -1,0 +1,430 @@
+//! Puts a node together: its keys, its entry in the network document, its host, its cores. The one place for it, used by
+//! `mizzle up`, `mizzle network init` and `mizzle node run`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use libp2p::{Multiaddr, identity::Keypair};
+use mizzle_apps::proxy;
+use mizzle_base::document::{DocumentError, NodeEntry, Role, ServiceEntry};
+use mizzle_base::{Document, MailboxId, NetworkId, NodeId, Rng, hex};
+use mizzle_exit::{Allow, Exit, Policy};
+use mizzle_gateway::Gateway;
+use mizzle_gateway::store::{Limits, MailStore, MemoryMailStore, StoreError};
+use mizzle_mix::Mix;
+use mizzle_net::clock::Clock;
+use mizzle_net::host::{self, Host, HostConfig, HostError, Transport};
+use mizzle_net::node::{GatewayParts, Parts};
+use mizzle_net::state::{Folder, State, StateError};
+use mizzle_net::tags::{TagError, TagLog};
+use mizzle_net::{client, directory, identity, store, wire};
+use mizzle_sphinx::SecretKey;
+use mizzle_traffic::draw;
+use rand_core::{Rng as _, SeedableRng as _};
+use zeroize::Zeroizing;
+
+use crate::plan::EXIT_WEIGHT;
+
+/// Connections of others than clients that a gateway takes at once: mixes, and who asks for the document.
+const OTHER_CONNECTIONS: u32 = 1_024;
+
+/// Files of a node's state.
+pub const IDENTITY_KEY: &str = "identity.key";
+const SPHINX_KEY: &str = "sphinx.key";
+const EXIT_KEY: &str = "exit.key";
+const MAIL_KEY: &str = "mail.key";
+/// In the same folder: the letters for a gateway's clients, and what a mix accepted.
+const MAIL: &str = "mail";
+const TAGS: &str = "accepted.tags";
+
+/// Why a node, a client or a network of them doesn't start. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No entropy.
+    #[error(transparent)]
+    Entropy(std::io::Error),
+    /// A host without what it was made with; can't happen.
+    #[error("a node's host came up without its links")]
+    NoLink,
+    /// The SOCKS port.
+    #[error("{0}; choose another with --socks")]
+    Socks(#[from] proxy::BindError),
+    /// A node's host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The document.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// It didn't reach the client.
+    #[error(transparent)]
+    Directory(#[from] directory::FetchError),
+    /// A node isn't in it.
+    #[error(transparent)]
+    Node(#[from] mizzle_mix::NotOurs),
+    /// The client's gateway isn't in it.
+    #[error(transparent)]
+    Gateway(#[from] mizzle_client::NoSuchGateway),
+    /// The client.
+    #[error(transparent)]
+    Client(#[from] client::StartError),
+    /// A gateway's letters.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What a mix accepted in earlier runs.
+    #[error(transparent)]
+    Tags(#[from] TagError),
+}
+
+/// A node's secrets.
+pub struct Keys {
+    identity: Zeroizing<[u8; 32]>,
+    sphinx: SecretKey,
+    exit: Option<SecretKey>,
+    /// Of a gateway's mail service.
+    mail: Option<SecretKey>,
+}
+
+/// A secret that isn't the one that the network document speaks of.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{file} doesn't belong to the key that the network document lists for this node: restore the state that it was \
+     made with, or have the authority list this key"
+)]
+pub struct OtherKey {
+    file: &'static str,
+}
+
+impl Keys {
+    /// Fresh ones for a node in this place.
+    #[must_use]
+    pub fn generate(place: &Place, rng: &mut Rng) -> Self {
+        let mut identity = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *identity);
+        Self {
+            identity,
+            sphinx: SecretKey::generate(rng),
+            exit: place.has_exit.then(|| SecretKey::generate(rng)),
+            mail: (place.role == Role::Gateway).then(|| SecretKey::generate(rng)),
+        }
+    }
+
+    /// Writes them to a new state.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn write(&self, state: &State) -> Result<(), StateError> {
+        state.create_secret(IDENTITY_KEY, &self.identity)?;
+        state.create_secret(SPHINX_KEY, self.sphinx.expose_bytes())?;
+        for (file, key) in [(EXIT_KEY, &self.exit), (MAIL_KEY, &self.mail)] {
+            if let Some(key) = key {
+                state.create_secret(file, key.expose_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads them; the exit's and the mail's if there are such.
+    ///
+    /// # Errors
+    /// One for each file that can't be used.
+    pub fn read(folder: &Folder) -> Result<Self, Vec<StateError>> {
+        let identity = folder.secret(IDENTITY_KEY);
+        let sphinx = folder.secret(SPHINX_KEY);
+        let service = |file| folder.has(file).then(|| folder.secret(file)).transpose();
+        match (identity, sphinx, service(EXIT_KEY), service(MAIL_KEY)) {
+            (Ok(identity), Ok(sphinx), Ok(exit), Ok(mail)) => Ok(Self {
+                identity,
+                sphinx: SecretKey::from_bytes(*sphinx),
+                exit: exit.map(|key| SecretKey::from_bytes(*key)),
+                mail: mail.map(|key| SecretKey::from_bytes(*key)),
+            }),
+            (identity, sphinx, exit, mail) => Err([identity.err(), sphinx.err(), exit.err(), mail.err()]
+                .into_iter()
+                .flatten()
+                .collect()),
+        }
+    }
+
+    /// The libp2p identity; `None` can't happen, as any 32 bytes are an Ed25519 secret.
+    #[must_use]
+    pub fn keypair(&self) -> Option<Keypair> {
+        identity::keypair(&mut Zeroizing::clone(&self.identity))
+    }
+
+    /// Compares them with what the document says of their node.
+    ///
+    /// # Errors
+    /// One for each that differs or is missing.
+    pub fn check(&self, listed: &mizzle_base::document::Node) -> Result<(), Vec<OtherKey>> {
+        let mut wrong = Vec::new();
+        if self.sphinx.public() != listed.sphinx_key {
+            wrong.push(OtherKey { file: SPHINX_KEY });
+        }
+        let services = [
+            (EXIT_KEY, &listed.exit, &self.exit),
+            (MAIL_KEY, &listed.mail, &self.mail),
+        ];
+        for (file, listed, own) in services {
+            if let Some(listed) = listed
+                && own.as_ref().map(|own| *own.public().as_bytes()) != Some(listed.stream_key)
+            {
+                wrong.push(OtherKey { file });
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}
+
+/// A node's place in a network that is being made.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// What it does.
+    pub role: Role,
+    /// 1 to 3 for a mix, 0 for a gateway.
+    pub layer: u8,
+    /// Whether an exit runs in it.
+    pub has_exit: bool,
+    /// Its share of slots; 0 for a mix.
+    pub weight: f64,
+}
+
+impl Place {
+    /// `mix`, `gateway` or `gateway with exit`.
+    #[must_use]
+    pub fn role_name(&self) -> &'static str {
+        role_name(self.role, self.has_exit)
+    }
+}
+
+/// `mix`, `gateway` or `gateway with exit`.
+#[must_use]
+pub fn role_name(role: Role, has_exit: bool) -> &'static str {
+    match (role, has_exit) {
+        (Role::Mix, _) => "mix",
+        (Role::Gateway, false) => "gateway",
+        (Role::Gateway, true) => "gateway with exit",
+    }
+}
+
+/// The places of a network of this shape: three layers, then the gateways, the last of which have the exits.
+///
+/// The exits share [`EXIT_WEIGHT`] of all slots and the other gateways the rest; gateways of one sort share equally.
+#[must_use]
+pub fn places(mixes_per_layer: u16, gateways: u16, exits: u16) -> Vec<Place> {
+    let mix = |layer| Place {
+        role: Role::Mix,
+        layer,
+        has_exit: false,
+        weight: 0.0,
+    };
+    let exits = exits.min(gateways);
+    let (with, without) = (f64::from(exits), f64::from(gateways - exits));
+    let gateway = |n| {
+        let has_exit = n >= gateways - exits;
+        Place {
+            role: Role::Gateway,
+            layer: 0,
+            has_exit,
+            weight: match has_exit {
+                _ if exits == 0 || exits == gateways => 1.0 / (with + without),
+                true => EXIT_WEIGHT / with,
+                false => (1.0 - EXIT_WEIGHT) / without,
+            },
+        }
+    };
+    let mixes = (1..=3).flat_map(|layer| (0..mixes_per_layer).map(move |_| mix(layer)));
+    mixes.chain((0..gateways).map(gateway)).collect()
+}
+
+/// What the network document says of a new node, to be reached at `addresses`.
+///
+/// # Errors
+/// [`StartError::NoLink`] can't happen.
+pub fn entry(
+    place: &Place,
+    keys: &Keys,
+    addresses: &[Multiaddr],
+    rng: &mut Rng,
+) -> Result<NodeEntry, StartError> {
+    let keypair = keys.keypair().ok_or(StartError::NoLink)?;
+    let mut service = |secret: &Option<SecretKey>| {
+        secret.as_ref().map(|secret| ServiceEntry {
+            mailbox: MailboxId::new(draw::bytes(rng)).to_string(),
+            stream_key: hex::encode(secret.public().as_bytes()),
+        })
+    };
+    Ok(NodeEntry {
+        id: identity::node_id(&keypair).to_string(),
+        role: place.role,
+        layer: place.layer,
+        peer: keypair.public().to_peer_id().to_string(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        sphinx_key: hex::encode(keys.sphinx.public().as_bytes()),
+        weight: place.weight,
+        operator: String::new(),
+        exit: service(&keys.exit),
+        mail: service(&keys.mail),
+    })
+}
+
+/// How a node runs that isn't in the document.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Whom its gateway admits, and how many.
+    pub gateway: mizzle_gateway::Config,
+    /// Where its exit connects to.
+    pub policy: Policy,
+    /// The folder in which it keeps what must outlive it: letters, and what it accepted. `None`: all ends with the process.
+    pub keep: Option<PathBuf>,
+    /// The share of packets that its links lose on purpose, for trying and testing; else zero.
+    pub loss: f64,
+}
+
+/// A node's host, listening. `clients` is how many a gateway may serve at once.
+///
+/// # Errors
+/// When an address can't be had.
+pub async fn listen(
+    keys: &Keys,
+    role: Role,
+    transport: Transport,
+    addresses: Vec<Multiaddr>,
+    (network, epoch): (&NetworkId, u32),
+    clients: u32,
+) -> Result<Host, StartError> {
+    let keypair = keys.keypair().ok_or(StartError::NoLink)?;
+    let mut config = HostConfig::new(keypair, transport).with_mix(wire::mix_link(network, epoch));
+    for address in addresses {
+        config = config.with_listen(address);
+    }
+    if role == Role::Gateway {
+        let most = clients.saturating_add(OTHER_CONNECTIONS);
+        config = config
+            .with_max_incoming(most)
+            .with_gateway(wire::gateway_link(clients as usize))
+            .with_directory(wire::directory_link());
+    }
+    Ok(Host::start(config).await?)
+}
+
+/// A listening node's cores and links, now that the document says who the others are.
+///
+/// # Errors
+/// When the document doesn't list the node with these keys, or what it has kept can't be read.
+pub fn parts(
+    mut host: Host,
+    keys: Keys,
+    document: &Arc<Document>,
+    options: Options,
+    clock: Clock,
+    rng: &mut Rng,
+) -> Result<(host::Running, Parts), StartError> {
+    let id = identity::node_id(&keys.keypair().ok_or(StartError::NoLink)?);
+    let tags = match &options.keep {
+        Some(folder) => Some(TagLog::open(&folder.join(TAGS), &keys.sphinx.public())?),
+        None => None,
+    };
+    let mix_config = mizzle_mix::Config::default();
+    let mut mix = Mix::new(
+        mix_config,
+        Arc::clone(document),
+        id,
+        keys.sphinx,
+        fork(rng),
+        clock.now(),
+    )?;
+    let tags = tags.map(|(log, accepted)| {
+        mix.remember(accepted);
+        log
+    });
+    let gateway = match (host.gateway.take(), host.directory.take()) {
+        (Some(link), Some(directory)) => {
+            let mut store: Box<dyn MailStore> = match &options.keep {
+                Some(folder) => Box::new(store::open(&folder.join(MAIL), Limits::default())?),
+                None => Box::new(MemoryMailStore::in_memory(Limits::default())),
+            };
+            let registered = store.registered()?;
+            let core = Gateway::new(options.gateway, Arc::clone(document), &id, registered, fork(rng));
+            let listed = document.node(&id);
+            let listed_mail = listed.and_then(|n| n.mail.as_ref());
+            let mail = keys.mail.filter(|_| listed_mail.is_some()).map(|secret| {
+                let config = mizzle_exit::Config::for_mail();
+                Exit::for_mail(config, document, &id, *secret.expose_bytes(), fork(rng))
+            });
+            let listed_exit = listed.and_then(|n| n.exit.as_ref());
+            let exit = keys.exit.filter(|_| listed_exit.is_some()).map(|secret| {
+                let config = mizzle_exit::Config::default();
+                let secret = *secret.expose_bytes();
+                Exit::new(config, document, &id, secret, options.policy, fork(rng))
+            });
+            Some(GatewayParts {
+                core,
+                link,
+                directory,
+                exit,
+                mail,
+                store,
+            })
+        }
+        _ => None,
+    };
+    let parts = Parts {
+        id,
+        document: Arc::clone(document),
+        mix,
+        link: host.mix.take().ok_or(StartError::NoLink)?,
+        gateway,
+        tags,
+        loss: options.loss,
+    };
+    Ok((host.running, parts))
+}
+
+/// Where an exit connects to: what is public and what `allowed` says, but never an endpoint of the network itself.
+#[must_use]
+pub fn policy(document: &Document, allowed: impl IntoIterator<Item = Allow>) -> Policy {
+    let endpoints = document
+        .nodes()
+        .iter()
+        .flat_map(|n| &n.addresses)
+        .filter_map(|a| wire::socket_address(&a.parse().ok()?));
+    Policy::default()
+        .with_allowed(allowed)
+        .with_refused_endpoints(endpoints)
+}
+
+/// The id under which the document lists the node with these keys.
+///
+/// # Errors
+/// [`StartError::NoLink`] can't happen.
+pub fn node_id(keys: &Keys) -> Result<NodeId, StartError> {
+    Ok(identity::node_id(&keys.keypair().ok_or(StartError::NoLink)?))
+}
+
+/// A generator of its own for a part, from that of the whole.
+pub fn fork(rng: &mut Rng) -> Rng {
+    Rng::from_seed(draw::bytes(rng))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights(gateways: u16, exits: u16) -> Vec<f64> {
+        let places = places(1, gateways, exits);
+        assert_eq!(places.iter().map(|p| p.layer).collect::<Vec<_>>()[..3], [1, 2, 3]);
+        places[3..].iter().map(|p| p.weight).collect()
+    }
+
+    #[test]
+    fn gateways_with_exits_share_four_fifths_of_the_slots() {
+        assert_eq!(weights(2, 1), [1.0 - EXIT_WEIGHT, EXIT_WEIGHT]);
+        assert_eq!(
+            weights(3, 2),
+            [1.0 - EXIT_WEIGHT, EXIT_WEIGHT / 2.0, EXIT_WEIGHT / 2.0]
+        );
+        // Where there is but one sort, all are equal.
+        assert_eq!(weights(2, 2), [0.5, 0.5]);
+        assert_eq!(weights(4, 0), [0.25; 4]);
+    }
+}

@@ -1,0 +1,239 @@
+//! `mizzle node run`: one mix or gateway, with the identity that its state holds and the role that the document gives it.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use mizzle_base::{Document, Time};
+use mizzle_exit::Policy;
+use mizzle_gateway::ClientId;
+use mizzle_net::clock::{self, Clock};
+use mizzle_net::host::{HostError, Transport};
+use mizzle_net::node;
+use mizzle_net::state::{self, Folder, Kind, State, StateError};
+use mizzle_net::wire;
+use zeroize::Zeroizing;
+
+use crate::assemble::{self, Keys, Options, StartError, role_name};
+use crate::config::node::Admission;
+use crate::config::{NodeConfig, Problem, Problems};
+use crate::join;
+use crate::signals::interrupted;
+
+/// Clients that a gateway links at most, whatever its capacity: each may hold some 100 KB.
+const MAX_CLIENTS: u32 = 16_384;
+/// The longest token, in bytes.
+const MAX_TOKEN_LEN: usize = 255;
+
+/// Why a node ends without success.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration or what it names.
+    #[error(transparent)]
+    Config(#[from] Problems),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An address to listen on.
+    #[error(
+        "{0}: stop what has it, or set another in `listen` (others dial the addresses in the network document)"
+    )]
+    Listen(HostError),
+    /// It doesn't start.
+    #[error(transparent)]
+    Start(StartError),
+    /// Signals.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<StartError> for NodeError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Host(error @ HostError::Listen { .. }) => Self::Listen(error),
+            error => Self::Start(error),
+        }
+    }
+}
+
+/// What a node needs beside its configuration, read and compared.
+pub struct Loaded {
+    document: Arc<Document>,
+    keys: Keys,
+    gateway: mizzle_gateway::Config,
+}
+
+/// Reads all that a configuration names.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(config: &NodeConfig, folder: &Folder, now: Time) -> Result<Loaded, Vec<Problem>> {
+    let document = join::read_document(&config.document)
+        .map_err(|e| e.to_string())
+        .and_then(|bytes| {
+            Document::verify(&bytes, &config.authority, now, 0)
+                .map_err(|e| format!("{}: {e}", config.document.display()))
+        });
+    let keys = Keys::read(folder);
+    let gateway = gateway(config);
+    match (document, keys, gateway) {
+        (Ok(document), Ok(keys), Ok(gateway)) => {
+            check(config, &document, &keys)?;
+            Ok(Loaded {
+                document: Arc::new(document),
+                keys,
+                gateway,
+            })
+        }
+        (document, keys, gateway) => {
+            let mut wrong: Vec<Problem> = document.err().into_iter().map(Problem::from).collect();
+            wrong.extend(keys.err().into_iter().flatten().map(|e| e.to_string().into()));
+            wrong.extend(gateway.err().map(Problem::from));
+            Err(wrong)
+        }
+    }
+}
+
+/// Whether the document speaks of this node.
+fn check(config: &NodeConfig, document: &Document, keys: &Keys) -> Result<(), Vec<Problem>> {
+    let id = assemble::node_id(keys).map_err(|e| vec![e.to_string().into()])?;
+    let Some(listed) = document.node(&id) else {
+        return Err(vec![
+            format!(
+                "{} doesn't list a node with the identity in {} (node id {id}): get a document that does from the \
+                 authority, or name the state that belongs to this one",
+                config.document.display(),
+                config.state.join(assemble::IDENTITY_KEY).display(),
+            )
+            .into(),
+        ]);
+    };
+    keys.check(listed).map_err(|wrong| {
+        let text = |e: assemble::OtherKey| format!("{}: {e}", config.state.display()).into();
+        wrong.into_iter().map(text).collect()
+    })
+}
+
+fn gateway(config: &NodeConfig) -> Result<mizzle_gateway::Config, String> {
+    let admission = match config.admission {
+        Admission::Open => mizzle_gateway::Admission::Open,
+        Admission::List => mizzle_gateway::Admission::AllowList(
+            config
+                .clients
+                .iter()
+                .map(node::client_id)
+                .collect::<std::collections::BTreeSet<ClientId>>(),
+        ),
+        Admission::Token => {
+            let path = config.token_file.as_deref().unwrap_or(Path::new(""));
+            let text = state::read_private(path).map_err(|e| e.to_string())?;
+            let token = Zeroizing::new(text.trim_ascii().to_vec());
+            if token.is_empty() || token.len() > MAX_TOKEN_LEN {
+                return Err(format!("{} must hold 1 to {MAX_TOKEN_LEN} bytes", path.display()));
+            }
+            mizzle_gateway::Admission::Token(token)
+        }
+    };
+    Ok(mizzle_gateway::Config::default()
+        .with_admission(admission)
+        .with_downlink_capacity_per_s(config.capacity_frames_per_s as f64))
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// [`NodeError`], before anything is announced.
+pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
+    let interrupted = interrupted()?;
+    let config = NodeConfig::load(path)?;
+    // This process's until it ends.
+    let state = State::open(&config.state, Kind::Node)?;
+    let clock = Clock::start();
+    let mut rng = clock::rng().map_err(StartError::Entropy)?;
+    let Loaded {
+        document,
+        keys,
+        gateway,
+    } = load(&config, &state, clock.now()).map_err(|list| Problems {
+        file: path.into(),
+        list,
+    })?;
+    let id = assemble::node_id(&keys)?;
+    let (role, layer, has_exit) = document
+        .node(&id)
+        .map(|n| (n.role, n.layer, n.exit.is_some()))
+        .ok_or(StartError::Node(mizzle_mix::NotOurs::NotListed))?;
+    let clients = (config.capacity_frames_per_s as f64 / document.profile().downlink_per_s) as u32;
+    let network = (&document.network(), document.epoch());
+    // It listens where it is told, and dials whatever the document names.
+    let (transport, addresses) = (Transport::Both, config.listen.clone());
+    let clients = clients.clamp(1, MAX_CLIENTS);
+    let host = assemble::listen(&keys, role, transport, addresses, network, clients).await?;
+    let listening = host.listen.clone();
+    let options = Options {
+        gateway,
+        policy: policy(&config, &document, &listening),
+        keep: Some(config.state.clone()),
+        loss: 0.0,
+    };
+    let (host, parts) = assemble::parts(host, keys, &document, options, clock, &mut rng)?;
+    let node = node::run(parts, clock, assemble::fork(&mut rng));
+
+    let role = role_name(role, has_exit);
+    let text = if json {
+        let ready = serde_json::json!({
+            "ready": true,
+            "network": document.name(),
+            "role": role,
+            "layer": layer,
+            "id": id.to_string(),
+            "listening": listening.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        });
+        format!("{ready}\n")
+    } else {
+        let layer = if layer == 0 {
+            String::new()
+        } else {
+            format!(" of layer {layer}")
+        };
+        let addresses: Vec<_> = listening.iter().map(ToString::to_string).collect();
+        format!(
+            "{role}{layer} of network `{}`, listening on {}; Ctrl-C ends it\n",
+            document.name(),
+            addresses.join(" and ")
+        )
+    };
+    say(&text);
+    interrupted.wait().await;
+    // Connections have a few seconds to close; who asks a second time doesn't want to wait for them.
+    tokio::select! {
+        () = async { node.stop().await; host.shutdown().await } => {}
+        () = interrupted.wait() => {}
+    }
+    drop(state);
+    Ok(())
+}
+
+/// Prints what the process is ready for.
+pub(crate) fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    // A reader that has gone is no reason to stop.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// An exit serves neither the machine that it runs on nor the network itself, wherever it listens.
+fn policy(config: &NodeConfig, document: &Document, listening: &[libp2p::Multiaddr]) -> Policy {
+    let own: Vec<_> = config
+        .listen
+        .iter()
+        .chain(listening)
+        .filter_map(wire::socket_address)
+        .collect();
+    let ips = own
+        .iter()
+        .map(std::net::SocketAddr::ip)
+        .filter(|ip| !ip.is_unspecified());
+    assemble::policy(document, config.allow.iter().cloned())
+        .with_own_addresses(ips)
+        .with_refused_endpoints(own.iter().copied())
+}
