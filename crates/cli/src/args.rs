@@ -37,6 +37,9 @@ pub enum Command {
     /// Be a user of a network
     #[command(subcommand)]
     Client(ClientCommand),
+    /// Letters.
+    #[command(flatten)]
+    Mail(crate::mail::MailCommand),
     /// Check configuration files, and show what can be set
     #[command(subcommand)]
     Config(ConfigCommand),
