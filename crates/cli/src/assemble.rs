@@ -1,6 +1,7 @@
 //! Puts a node together: its keys, its entry in the network document, its host, its cores. The one place for it, used by
 //! `mizzle up`, `mizzle network init` and `mizzle node run`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use libp2p::{Multiaddr, identity::Keypair};
@@ -8,13 +9,15 @@ use mizzle_apps::proxy;
 use mizzle_base::document::{DocumentError, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Document, MailboxId, NetworkId, NodeId, Rng, hex};
 use mizzle_exit::{Allow, Exit, Policy};
-use mizzle_gateway::{Gateway, MemoryStore};
+use mizzle_gateway::Gateway;
+use mizzle_gateway::store::{Limits, MailStore, MemoryMailStore, StoreError};
 use mizzle_mix::Mix;
 use mizzle_net::clock::Clock;
 use mizzle_net::host::{self, Host, HostConfig, HostError, Transport};
 use mizzle_net::node::{GatewayParts, Parts};
 use mizzle_net::state::{Folder, State, StateError};
-use mizzle_net::{client, directory, identity, wire};
+use mizzle_net::tags::{TagError, TagLog};
+use mizzle_net::{client, directory, identity, store, wire};
 use mizzle_sphinx::SecretKey;
 use mizzle_traffic::draw;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -22,8 +25,6 @@ use zeroize::Zeroizing;
 
 use crate::plan::EXIT_WEIGHT;
 
-/// Items that a client's mailbox holds: some ten seconds of the fastest profile.
-const MAILBOX_LEN: usize = 4_096;
 /// Connections of others than clients that a gateway takes at once: mixes, and who asks for the document.
 const OTHER_CONNECTIONS: u32 = 1_024;
 
@@ -32,6 +33,9 @@ pub const IDENTITY_KEY: &str = "identity.key";
 const SPHINX_KEY: &str = "sphinx.key";
 const EXIT_KEY: &str = "exit.key";
 const MAIL_KEY: &str = "mail.key";
+/// In the same folder: the letters for a gateway's clients, and what a mix accepted.
+const MAIL: &str = "mail";
+const TAGS: &str = "accepted.tags";
 
 /// Why a node, a client or a network of them doesn't start. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +67,12 @@ pub enum StartError {
     /// The client.
     #[error(transparent)]
     Client(#[from] client::StartError),
+    /// A gateway's letters.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What a mix accepted in earlier runs.
+    #[error(transparent)]
+    Tags(#[from] TagError),
 }
 
 /// A node's secrets.
@@ -264,6 +274,8 @@ pub struct Options {
     pub gateway: mizzle_gateway::Config,
     /// Where its exit connects to.
     pub policy: Policy,
+    /// The folder in which it keeps what must outlive it: letters, and what it accepted. `None`: all ends with the process.
+    pub keep: Option<PathBuf>,
     /// The share of packets that its links lose on purpose, for trying and testing; else zero.
     pub loss: f64,
 }
@@ -298,7 +310,7 @@ pub async fn listen(
 /// A listening node's cores and links, now that the document says who the others are.
 ///
 /// # Errors
-/// When the document doesn't list the node with these keys.
+/// When the document doesn't list the node with these keys, or what it has kept can't be read.
 pub fn parts(
     mut host: Host,
     keys: Keys,
@@ -308,8 +320,12 @@ pub fn parts(
     rng: &mut Rng,
 ) -> Result<(host::Running, Parts), StartError> {
     let id = identity::node_id(&keys.keypair().ok_or(StartError::NoLink)?);
+    let tags = match &options.keep {
+        Some(folder) => Some(TagLog::open(&folder.join(TAGS), &keys.sphinx.public())?),
+        None => None,
+    };
     let mix_config = mizzle_mix::Config::default();
-    let mix = Mix::new(
+    let mut mix = Mix::new(
         mix_config,
         Arc::clone(document),
         id,
@@ -317,11 +333,25 @@ pub fn parts(
         fork(rng),
         clock.now(),
     )?;
+    let tags = tags.map(|(log, accepted)| {
+        mix.remember(accepted);
+        log
+    });
     let gateway = match (host.gateway.take(), host.directory.take()) {
         (Some(link), Some(directory)) => {
-            let store = MemoryStore::new(MAILBOX_LEN);
-            let core = Gateway::new(options.gateway, Arc::clone(document), &id, store, fork(rng));
-            let listed_exit = document.node(&id).and_then(|n| n.exit.as_ref());
+            let mut store: Box<dyn MailStore> = match &options.keep {
+                Some(folder) => Box::new(store::open(&folder.join(MAIL), Limits::default())?),
+                None => Box::new(MemoryMailStore::in_memory(Limits::default())),
+            };
+            let registered = store.registered()?;
+            let core = Gateway::new(options.gateway, Arc::clone(document), &id, registered, fork(rng));
+            let listed = document.node(&id);
+            let listed_mail = listed.and_then(|n| n.mail.as_ref());
+            let mail = keys.mail.filter(|_| listed_mail.is_some()).map(|secret| {
+                let config = mizzle_exit::Config::for_mail();
+                Exit::for_mail(config, document, &id, *secret.expose_bytes(), fork(rng))
+            });
+            let listed_exit = listed.and_then(|n| n.exit.as_ref());
             let exit = keys.exit.filter(|_| listed_exit.is_some()).map(|secret| {
                 let config = mizzle_exit::Config::default();
                 let secret = *secret.expose_bytes();
@@ -332,6 +362,8 @@ pub fn parts(
                 link,
                 directory,
                 exit,
+                mail,
+                store,
             })
         }
         _ => None,
@@ -342,6 +374,7 @@ pub fn parts(
         mix,
         link: host.mix.take().ok_or(StartError::NoLink)?,
         gateway,
+        tags,
         loss: options.loss,
     };
     Ok((host.running, parts))

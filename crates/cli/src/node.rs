@@ -173,6 +173,7 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
     let options = Options {
         gateway,
         policy: policy(&config, &document, &listening),
+        keep: Some(config.state.clone()),
         loss: 0.0,
     };
     let (host, parts) = assemble::parts(host, keys, &document, options, clock, &mut rng)?;

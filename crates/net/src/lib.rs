@@ -2,7 +2,8 @@
 //!
 //! Cores decide, this crate acts. [`host`] is a libp2p host with its links, [`wire`] says which protocols they speak;
 //! [`node`] runs the cores of a mix or gateway between them, [`client`] those of a client; [`directory`] brings
-//! the network document; [`tags`] keeps what a node accepted. An exit's sockets are in `outside`, a program's end of a stream is [`MixStream`].
+//! the network document; [`tags`] keeps what a node accepted, [`store`] the letters for a gateway's clients. An exit's sockets
+//! are in `outside`, a program's end of a stream is [`MixStream`].
 //! What programs speak is `mizzle-apps`'; which nodes make a network is the binary's.
 
 pub mod client;
@@ -10,10 +11,12 @@ pub mod clock;
 pub mod directory;
 pub mod host;
 pub mod identity;
+mod keeper;
 pub mod mail;
 pub mod node;
 mod outside;
 pub mod state;
+pub mod store;
 mod stream;
 pub mod tags;
 pub mod wire;

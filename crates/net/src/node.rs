@@ -1,4 +1,5 @@
-//! A node's task: a mix core, and in a gateway the gateway core and perhaps an exit core, between their links.
+//! A node's task: a mix core, and in a gateway the gateway core, the session end of its mail and perhaps an exit core, between
+//! their links.
 //!
 //! The only place where these cores meet: what one says is carried to the other here. Crypto runs in this task, never
 //! in the swarm's. Who may send on the mix link is checked here, by the peer that the connection authenticated.
@@ -11,8 +12,9 @@ use libp2p::PeerId;
 use libp2p_mix::link;
 use mizzle_base::document::{LAYERS, Node as Listed, Role};
 use mizzle_base::{Counters, Document, NodeId, Rng, Time};
-use mizzle_exit::Exit;
-use mizzle_gateway::{ClientId, Gateway};
+use mizzle_exit::{ConnId, Exit};
+use mizzle_gateway::store::{Answer, MailStore};
+use mizzle_gateway::{ClientId, Gateway, Upload, UploadId, Uploaded};
 use mizzle_mix::{Delivered, Mix};
 use mizzle_sphinx::Packet;
 use mizzle_traffic::draw;
@@ -21,10 +23,14 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::host::Link;
+use crate::keeper::Keeper;
 use crate::outside::Outside;
+use crate::tags::TagLog;
 
 /// Frames taken from a link at once: one batch for the curve engine.
 const BATCH: usize = 64;
+/// Most tags kept in memory while they can't be written down: 8 MB, more than a mix holds packets at a time.
+const UNWRITTEN_TAGS: usize = 1 << 20;
 /// A refused client is disconnected after so long: closing takes along what is not yet written, and its last frame says
 /// why it was refused.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -39,6 +45,10 @@ pub struct GatewayParts {
     pub directory: Link,
     /// The exit inside it, if any.
     pub exit: Option<Exit>,
+    /// What ends the sessions of those who bring letters, if the document lists it ([`Exit::for_mail`]).
+    pub mail: Option<Exit>,
+    /// Where letters and mailboxes are kept; the core was made with what it has [`MailStore::registered`].
+    pub store: Box<dyn MailStore>,
 }
 
 /// What a node is made of.
@@ -53,6 +63,8 @@ pub struct Parts {
     pub link: Link,
     /// What makes it a gateway.
     pub gateway: Option<GatewayParts>,
+    /// Where the tags of accepted packets are written down, if `mix` was told to remember them ([`Mix::remember`]).
+    pub tags: Option<TagLog>,
     /// The share of packets that its links lose on purpose, for trying and testing; else zero.
     pub loss: f64,
 }
@@ -115,11 +127,26 @@ pub fn client_id(peer: &PeerId) -> ClientId {
     ClientId(sha2::Sha256::digest(peer.to_bytes()).into())
 }
 
+/// The gateway part at work.
+struct GatewaySide {
+    core: Gateway,
+    link: Link,
+    directory: Link,
+    exit: Option<Exit>,
+    mail: Option<Exit>,
+    keeper: Keeper,
+    /// Streams to mailboxes: what the one core calls them and what the other.
+    letters: BTreeMap<UploadId, ConnId>,
+}
+
 struct Node {
     document: Arc<Document>,
     mix: Mix,
     link: Link,
-    gateway: Option<GatewayParts>,
+    gateway: Option<GatewaySide>,
+    tags: Option<TagLog>,
+    /// Tags that couldn't be written down; nothing passes on before they are.
+    unwritten: Vec<u64>,
     outside: Outside,
     outside_events: mpsc::Receiver<mizzle_exit::Input>,
     next_hops: BTreeMap<NodeId, PeerId>,
@@ -141,6 +168,7 @@ enum Woken {
     Gateway,
     Directory,
     Outside(mizzle_exit::Input),
+    Store(Vec<Answer>),
     Deadline,
 }
 
@@ -152,8 +180,18 @@ impl Node {
             mix,
             link,
             gateway,
+            tags,
             loss,
         } = parts;
+        let gateway = gateway.map(|parts| GatewaySide {
+            core: parts.core,
+            link: parts.link,
+            directory: parts.directory,
+            exit: parts.exit,
+            mail: parts.mail,
+            keeper: Keeper::start(parts.store),
+            letters: BTreeMap::new(),
+        });
         let me = document.node(&id);
         let next_hops: BTreeMap<NodeId, PeerId> = me
             .map(|me| document.next_hops(me))
@@ -192,6 +230,8 @@ impl Node {
             mix,
             link,
             gateway,
+            tags,
+            unwritten: Vec::new(),
             outside: Outside::new(events),
             outside_events,
             next_hops,
@@ -209,6 +249,8 @@ impl Node {
 
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         let mut events = Vec::with_capacity(BATCH);
+        let syncing = self.tags.as_ref().map(TagLog::syncer).map(TagLog::sync_forever);
+        let _syncing = syncing.map(|task| AbortOnDrop(tokio::spawn(task)));
         loop {
             let woken = self.wait(&mut stopped, &mut events).await;
             let mut packets = Vec::new();
@@ -228,8 +270,12 @@ impl Node {
                         self.tell_exit(input);
                     }
                 }
+                Woken::Store(answers) => self.tell_gateway(answers),
             }
             self.turn(packets);
+        }
+        if let Some(parts) = self.gateway {
+            parts.keeper.stop().await;
         }
     }
 
@@ -238,13 +284,15 @@ impl Node {
             self.mix.deadline(),
             self.gateway.as_ref().and_then(|g| g.core.deadline()),
             self.gateway.as_ref().and_then(|g| g.exit.as_ref()?.deadline()),
+            self.gateway.as_ref().and_then(|g| g.mail.as_ref()?.deadline()),
             self.refused.values().min().copied(),
         ]
         .into_iter()
         .flatten()
         .min();
-        let (mut gateway, mut directory) = (None, None);
+        let (mut gateway, mut directory, mut keeper) = (None, None, None);
         if let Some(parts) = &mut self.gateway {
+            keeper = Some(&mut parts.keeper);
             gateway = Some(&mut parts.link.receiver);
             directory = Some(&mut parts.directory.receiver);
         }
@@ -257,6 +305,7 @@ impl Node {
             n = receive(gateway, &mut from_gateway) => if n == 0 { Woken::Stopped } else { Woken::Gateway },
             n = receive(directory, &mut from_directory) => if n == 0 { Woken::Stopped } else { Woken::Directory },
             Some(input) = self.outside_events.recv() => Woken::Outside(input),
+            Some(answers) = answers(keeper) => Woken::Store(answers),
             () = self.clock.sleep_until(deadline) => Woken::Deadline,
         };
         events.append(&mut from_gateway);
@@ -318,18 +367,29 @@ impl Node {
         }
     }
 
+    fn tell_gateway(&mut self, answers: Vec<Answer>) {
+        let now = self.clock.now();
+        if let Some(parts) = &mut self.gateway {
+            for answer in answers {
+                parts.core.handle(now, mizzle_gateway::Input::Store(answer));
+            }
+        }
+    }
+
     /// Lets time pass for all cores and carries out what they want, until they want nothing more.
     fn turn(&mut self, mut packets: Vec<Packet>) {
         let now = self.clock.now();
         if let Some(parts) = &mut self.gateway {
             parts.core.handle(now, mizzle_gateway::Input::Tick);
-            if let Some(exit) = &mut parts.exit {
+            for exit in [&mut parts.exit, &mut parts.mail].into_iter().flatten() {
                 exit.handle(now, mizzle_exit::Input::Tick);
             }
         }
         loop {
-            self.drain_exit(&mut packets);
-            self.drain_gateway(&mut packets);
+            self.drain_services(&mut packets);
+            while self.drain_gateway(&mut packets) {
+                self.drain_services(&mut packets);
+            }
             let input = if packets.is_empty() {
                 mizzle_mix::Input::Tick
             } else {
@@ -359,19 +419,28 @@ impl Node {
         });
     }
 
-    fn drain_exit(&mut self, packets: &mut Vec<Packet>) {
-        let Some(exit) = self.gateway.as_mut().and_then(|g| g.exit.as_mut()) else {
-            return;
-        };
-        while let Some(action) = exit.poll() {
-            packets.extend(self.outside.perform(action));
+    fn drain_services(&mut self, packets: &mut Vec<Packet>) {
+        let now = self.clock.now();
+        let Some(parts) = &mut self.gateway else { return };
+        if let Some(exit) = &mut parts.exit {
+            while let Some(action) = exit.poll() {
+                packets.extend(self.outside.perform(action));
+            }
+        }
+        while let Some(action) = parts.mail.as_mut().and_then(Exit::poll) {
+            packets.extend(parts.perform(now, action));
         }
     }
 
-    fn drain_gateway(&mut self, packets: &mut Vec<Packet>) {
+    /// True when something was to be done, so that the other cores must be asked again.
+    fn drain_gateway(&mut self, packets: &mut Vec<Packet>) -> bool {
         let now = self.clock.now();
-        let Some(parts) = &mut self.gateway else { return };
+        let Some(parts) = &mut self.gateway else {
+            return false;
+        };
+        let mut done = false;
         while let Some(action) = parts.core.poll() {
+            done = true;
             match action {
                 mizzle_gateway::Action::Mix(packet) => packets.push(packet),
                 mizzle_gateway::Action::Exit(packet) => {
@@ -379,6 +448,13 @@ impl Node {
                         exit.handle(now, mizzle_exit::Input::Message(packet));
                     }
                 }
+                mizzle_gateway::Action::Post(packet) => {
+                    if let Some(mail) = &mut parts.mail {
+                        mail.handle(now, mizzle_exit::Input::Message(packet));
+                    }
+                }
+                mizzle_gateway::Action::Upload(id, what) => parts.tell_sender(now, id, what),
+                mizzle_gateway::Action::Store(order) => parts.keeper.ask(order),
                 mizzle_gateway::Action::Send { client, bytes } => {
                     let of_a_tick = mizzle_base::frame::is_of_a_tick(&bytes);
                     let sent = self
@@ -391,12 +467,20 @@ impl Node {
                             .handle(now, mizzle_gateway::Input::NotWritten { client });
                     }
                 }
-                mizzle_gateway::Action::Disconnect { client } => {
+                mizzle_gateway::Action::Disconnect {
+                    client,
+                    after_last_words: true,
+                } => {
                     self.refused.entry(client).or_insert(now + LAST_WORDS);
+                }
+                mizzle_gateway::Action::Disconnect { client, .. } => {
+                    if let Some(peer) = self.clients.get(&client) {
+                        parts.link.control.disconnect(*peer);
+                    }
                 }
             }
         }
-        self.drain_exit(packets);
+        done
     }
 
     /// True when something was delivered, so that the other cores must be asked again.
@@ -404,6 +488,13 @@ impl Node {
         let mut delivered = false;
         while let Some(action) = self.mix.poll() {
             match action {
+                mizzle_mix::Action::Accepted(tags) => self.write_down(tags),
+                // A later run could not know that these were accepted.
+                mizzle_mix::Action::Forward { .. } | mizzle_mix::Action::Deliver(_)
+                    if !self.unwritten.is_empty() =>
+                {
+                    self.counters.count("drop.tag_not_written");
+                }
                 mizzle_mix::Action::Forward { to, packet } => self.forward(&to, packet),
                 mizzle_mix::Action::Deliver(what) => {
                     let Some(parts) = &mut self.gateway else { continue };
@@ -428,6 +519,23 @@ impl Node {
             }
         }
         delivered
+    }
+
+    /// Writes tags down, with those for which it failed before.
+    fn write_down(&mut self, tags: Vec<u64>) {
+        let Some(log) = &mut self.tags else { return };
+        let failed_before = !self.unwritten.is_empty();
+        self.unwritten.extend(tags);
+        match log.append(&self.unwritten) {
+            Ok(()) => self.unwritten.clear(),
+            Err(why) => {
+                if !failed_before {
+                    tracing::error!("{why}; packets are dropped until it can be written again");
+                }
+                // Of those that are dropped here the packets are, too.
+                self.unwritten.truncate(UNWRITTEN_TAGS);
+            }
+        }
     }
 
     fn forward(&mut self, to: &NodeId, packet: Packet) {
@@ -456,12 +564,67 @@ impl Node {
         if let Some(parts) = &self.gateway {
             snapshot.clients = parts.core.linked();
             snapshot.counters.merge(parts.core.counters());
-            if let Some(exit) = &parts.exit {
+            for exit in [&parts.exit, &parts.mail].into_iter().flatten() {
                 snapshot.counters.merge(exit.counters());
             }
         }
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
+}
+
+impl GatewaySide {
+    /// Carries out what the session end of the mail wants: its connections are the gateway core's uploads. A packet for the
+    /// mix comes back.
+    fn perform(&mut self, now: Time, action: mizzle_exit::Action) -> Option<Packet> {
+        use mizzle_exit::Action;
+        let (conn, said) = match action {
+            Action::Mix(packet) => return Some(packet),
+            Action::Mailbox(conn, mailbox) => {
+                self.letters.insert(UploadId(conn.number()), conn);
+                (conn, Upload::Open(mailbox))
+            }
+            Action::Read(conn, _) => (conn, Upload::Wanted),
+            Action::Write(conn, bytes) => (conn, Upload::Bytes(bytes.into())),
+            Action::Finish(conn) => (conn, Upload::Ended),
+            Action::Abort(conn) | Action::Forget(conn) => {
+                self.letters.remove(&UploadId(conn.number()));
+                (conn, Upload::Gone)
+            }
+            // It leads to mailboxes only.
+            Action::Resolve(..) | Action::Connect(..) => return None,
+        };
+        let id = UploadId(conn.number());
+        self.core.handle(now, mizzle_gateway::Input::Upload(id, said));
+        None
+    }
+
+    fn tell_sender(&mut self, now: Time, id: UploadId, what: Uploaded) {
+        use mizzle_exit::Input;
+        let (Some(&conn), Some(mail)) = (self.letters.get(&id), &mut self.mail) else {
+            return;
+        };
+        mail.handle(
+            now,
+            match what {
+                Uploaded::Opened(result) => Input::Connected(conn, result),
+                Uploaded::Took(n) => Input::Wrote(conn, n),
+                Uploaded::Answer(bytes) => Input::Read(conn, bytes.into()),
+            },
+        );
+    }
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn answers(keeper: Option<&mut Keeper>) -> Option<Vec<Answer>> {
+    keeper?.answers().await
 }
 
 async fn receive(receiver: Option<&mut link::Receiver>, out: &mut Vec<link::Event>) -> usize {

@@ -78,6 +78,8 @@ impl Outside {
             }
             Action::Write(id, bytes) => self.write(id, Write::Bytes(bytes)),
             Action::Finish(id) => self.write(id, Write::Finish),
+            // An exit leads to no mailbox; its core refuses such a target.
+            Action::Mailbox(..) => {}
             Action::Abort(id) => drop(self.conns.remove(&id)),
             Action::Forget(id) => {
                 if let Some(mut conn) = self.conns.remove(&id) {

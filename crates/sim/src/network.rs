@@ -8,7 +8,8 @@ use bytes::Bytes;
 use mizzle_base::{Document, MailboxId, NodeId, Rng, Time};
 use mizzle_client::{self as client, Client, StreamEvent, StreamKey};
 use mizzle_exit::{self as exit, ConnId, Exit, Policy};
-use mizzle_gateway::{self as gateway, ClientId, Gateway, MemoryStore};
+use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
+use mizzle_gateway::{self as gateway, ClientId, Gateway};
 use mizzle_mix::{self as mix, Delivered, Mix};
 use mizzle_sphinx::Packet;
 use mizzle_stream::{OpenError, OpenRequest};
@@ -100,7 +101,8 @@ struct Connection {
 struct NodeSim {
     id: NodeId,
     mix: Mix,
-    gateway: Option<Gateway<MemoryStore>>,
+    gateway: Option<Gateway>,
+    store: MemoryMailStore,
     exit: Option<Exit>,
     connections: BTreeMap<ConnId, Connection>,
     clients: BTreeMap<ClientId, ClientIndex>,
@@ -156,7 +158,7 @@ impl Network {
                     gateway::Config::default(),
                     Arc::clone(&document),
                     &id,
-                    MemoryStore::new(4_096),
+                    Vec::new(),
                     fork(),
                 )
             });
@@ -169,6 +171,7 @@ impl Network {
                 id,
                 mix: core,
                 gateway,
+                store: MemoryMailStore::in_memory(Limits::default()),
                 exit,
                 connections,
                 clients,
@@ -420,7 +423,10 @@ impl Network {
                         self.schedule(now + self.plan.link, Event::Up { client: index, frame });
                     }
                 }
-                client::Action::Admitted | client::Action::Refused(_) => {}
+                client::Action::Admitted(_)
+                | client::Action::Refused(_)
+                | client::Action::Mail { .. }
+                | client::Action::Loop(_) => {}
                 client::Action::Stream(key, event) => self.clients[index].events.push((key, event)),
             }
         }
@@ -450,6 +456,8 @@ impl Network {
         while let Some(action) = self.nodes[index].mix.poll() {
             let (now, from) = (self.now, self.nodes[index].id);
             match action {
+                // A simulated node is never killed.
+                mix::Action::Accepted(_) => {}
                 mix::Action::Forward { to, packet } => {
                     self.see(|| Sighting::Hop { from, to, at: now });
                     if !self.lost() {
@@ -500,6 +508,17 @@ impl Network {
                     self.see(|| Sighting::Downlink { client, at: now });
                     self.schedule(now + self.plan.link, Event::Down { client, frame: bytes });
                 }
+                gateway::Action::Store(order) => {
+                    let node = &mut self.nodes[index];
+                    let (answers, _) = node.store.perform(vec![order]);
+                    if let Some(gateway) = &mut node.gateway {
+                        for answer in answers {
+                            gateway.handle(self.now, gateway::Input::Store(answer));
+                        }
+                    }
+                }
+                // Its gateways take no mail.
+                gateway::Action::Post(_) | gateway::Action::Upload(..) => {}
                 gateway::Action::Disconnect { .. } => {}
             }
         }
@@ -531,6 +550,8 @@ impl Network {
                     });
                     vec![exit::Input::Connected(id, result)]
                 }
+                // An exit leads to no mailbox.
+                exit::Action::Mailbox(..) => Vec::new(),
                 exit::Action::Abort(id) | exit::Action::Forget(id) => {
                     self.nodes[index].connections.remove(&id);
                     continue;

@@ -22,7 +22,8 @@ use mizzle_base::document::{Content, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Counters, Document, MailboxId, NetworkId, NodeId, Profile, Rng, hex};
 use mizzle_client::Client;
 use mizzle_exit::{Allow, Exit, Policy};
-use mizzle_gateway::{Gateway, MemoryStore};
+use mizzle_gateway::Gateway;
+use mizzle_gateway::store::{Limits, MemoryMailStore};
 use mizzle_mix::Mix;
 use mizzle_net::client::{self, StartError};
 use mizzle_net::clock::{self, Clock};
@@ -80,6 +81,7 @@ struct Seedling {
     keypair: Keypair,
     sphinx: SecretKey,
     stream: Option<SecretKey>,
+    mail: Option<SecretKey>,
 }
 
 pub fn rng() -> Rng {
@@ -116,6 +118,11 @@ impl Net {
             let host = Host::start(config).await.expect("a free port");
             let sphinx = SecretKey::generate(&mut rng);
             let stream = (n == EXIT).then(|| SecretKey::generate(&mut rng));
+            let mail = (n >= GATEWAY).then(|| SecretKey::generate(&mut rng));
+            let mut service = |secret: &SecretKey| ServiceEntry {
+                mailbox: MailboxId::new(bytes(&mut rng)).to_string(),
+                stream_key: hex::encode(secret.public().as_bytes()),
+            };
             entries.push(NodeEntry {
                 id: identity::node_id(&keypair).to_string(),
                 role: if n < GATEWAY { Role::Mix } else { Role::Gateway },
@@ -125,17 +132,15 @@ impl Net {
                 sphinx_key: hex::encode(sphinx.public().as_bytes()),
                 weight: [0.0, 0.0, 0.0, 0.2, 0.8][n],
                 operator: String::new(),
-                exit: stream.as_ref().map(|secret| ServiceEntry {
-                    mailbox: MailboxId::new(bytes(&mut rng)).to_string(),
-                    stream_key: hex::encode(secret.public().as_bytes()),
-                }),
-                mail: None,
+                exit: stream.as_ref().map(&mut service),
+                mail: mail.as_ref().map(&mut service),
             });
             seedlings.push(Seedling {
                 host,
                 keypair,
                 sphinx,
                 stream,
+                mail,
             });
         }
         let now_s = clock.now().as_s();
@@ -229,8 +234,8 @@ impl Seedling {
             .take()
             .zip(self.host.directory.take())
             .map(|(link, directory)| {
-                let (config, store) = (mizzle_gateway::Config::default(), MemoryStore::new(4_096));
-                let core = Gateway::new(config, Arc::clone(document), &id, store, fork(rng));
+                let config = mizzle_gateway::Config::default();
+                let core = Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng));
                 let allowed = Allow::parse("127.0.0.0/8").expect("a range");
                 let policy = Policy::default().with_allowed([allowed]);
                 let exit = self.stream.map(|secret| {
@@ -242,6 +247,11 @@ impl Seedling {
                     link,
                     directory,
                     exit,
+                    mail: self.mail.map(|secret| {
+                        let config = mizzle_exit::Config::for_mail();
+                        Exit::for_mail(config, document, &id, *secret.expose_bytes(), fork(rng))
+                    }),
+                    store: Box::new(MemoryMailStore::in_memory(Limits::default())),
                 }
             });
         let link = self.host.mix.take().expect("its link");
@@ -252,6 +262,7 @@ impl Seedling {
             mix,
             link,
             gateway,
+            tags: None,
             loss: 0.0,
         };
         let node = node::run(parts, clock, fork(rng));

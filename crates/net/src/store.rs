@@ -1,0 +1,210 @@
+//! Letters on disk: the tables of a gateway's store in a directory, by way of fjall.
+//!
+//! A log-structured store: what was kept is in its journal, synced, before the gateway says *stored*, and `kill -9` at any
+//! moment loses none of it. What is in the tables, and how much, is decided in `mizzle_gateway::store`; which thread
+//! waits for the disk, in [`crate::node`]. Caches are small: a gateway shall fit into the smallest of machines.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use mizzle_base::Time;
+use mizzle_gateway::store::{Change, Kept, Limits, Row, StoreError, Table, Tables};
+
+use crate::clock::Clock;
+
+/// A store in a directory.
+pub type DiskStore = Kept<DiskTables>;
+
+/// Of the tables, in the table `meta`.
+const VERSION: u8 = 1;
+const VERSION_KEY: &[u8] = b"version";
+/// Bytes of items in memory before they are sorted onto the disk, and of each other table.
+const ITEMS_MEMORY: u64 = 4 << 20;
+const OTHER_MEMORY: u64 = 1 << 20;
+const CACHE: u64 = 4 << 20;
+const FILES: usize = 64;
+/// The smallest that there may be.
+const JOURNALS: u64 = 64 << 20;
+/// After trouble the disk is tried again no sooner than this.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+struct Open {
+    database: Database,
+    tables: Vec<Keyspace>,
+}
+
+/// See the [module](self).
+pub struct DiskTables {
+    path: PathBuf,
+    /// `None` after trouble.
+    open: Option<Open>,
+    trouble: StoreError,
+    try_again_at: Time,
+    clock: Clock,
+}
+
+/// Opens the store in a directory, or makes it, with everything that an earlier run has left there.
+///
+/// # Errors
+/// What is wrong with it, for a person.
+pub fn open(path: &Path, limits: Limits) -> Result<DiskStore, StoreError> {
+    let tables = DiskTables {
+        path: path.to_path_buf(),
+        open: Some(open_tables(path)?),
+        trouble: StoreError::Io(path.display().to_string(), "not open".into()),
+        try_again_at: Time::ZERO,
+        clock: Clock::start(),
+    };
+    Kept::open(tables, limits)
+}
+
+fn open_tables(path: &Path) -> Result<Open, StoreError> {
+    make_directory(path).map_err(|e| of_io(path, &e))?;
+    // A library that meets bytes which it didn't write may give up in its own way.
+    catch_unwind(AssertUnwindSafe(|| try_open(path)))
+        .unwrap_or_else(|_| Err(damaged(path, "its files can't be read")))
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+fn try_open(path: &Path) -> Result<Open, StoreError> {
+    let wrong = |error| of(path, &error);
+    let database = Database::builder(path)
+        .cache_size(CACHE)
+        .worker_threads(1)
+        .max_cached_files(Some(FILES))
+        .max_journaling_size(JOURNALS)
+        .open()
+        .map_err(wrong)?;
+    let memory = |bytes| move || KeyspaceCreateOptions::default().max_memtable_size(bytes);
+    let meta = database.keyspace("meta", memory(OTHER_MEMORY)).map_err(wrong)?;
+    match meta.get(VERSION_KEY).map_err(wrong)?.as_deref() {
+        Some([VERSION]) => {}
+        Some([newer]) if *newer > VERSION => return Err(StoreError::Newer(path.display().to_string())),
+        Some(_) => return Err(damaged(path, "its version makes no sense")),
+        None => {
+            meta.insert(VERSION_KEY, [VERSION]).map_err(wrong)?;
+            database.persist(PersistMode::SyncAll).map_err(wrong)?;
+        }
+    }
+    let tables = Table::ALL.map(|table| {
+        let bytes = match table {
+            Table::Items => ITEMS_MEMORY,
+            _ => OTHER_MEMORY,
+        };
+        database.keyspace(table.name(), memory(bytes)).map_err(wrong)
+    });
+    let tables = tables.into_iter().collect::<Result<_, _>>()?;
+    Ok(Open { database, tables })
+}
+
+fn damaged(path: &Path, what: &str) -> StoreError {
+    StoreError::Damaged(path.display().to_string(), what.into())
+}
+
+fn of_io(path: &Path, error: &io::Error) -> StoreError {
+    let name = path.display().to_string();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::DiskFull(name),
+        // Files of its own that it misses or can't make sense of.
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+            StoreError::Damaged(name, error.to_string())
+        }
+        _ => StoreError::Io(name, error.to_string()),
+    }
+}
+
+fn of(path: &Path, error: &fjall::Error) -> StoreError {
+    use fjall::{Error, LsmError};
+    match error {
+        Error::Io(error) | Error::Storage(LsmError::Io(error)) => of_io(path, error),
+        Error::Locked => StoreError::InUse(path.display().to_string()),
+        Error::InvalidVersion(Some(_)) => StoreError::Newer(path.display().to_string()),
+        Error::Poisoned => StoreError::Io(path.display().to_string(), "an earlier write failed".into()),
+        other => damaged(path, &format!("{other:?}")),
+    }
+}
+
+impl DiskTables {
+    fn table(&self, table: Table) -> Result<&Keyspace, StoreError> {
+        let open = self
+            .open
+            .as_ref()
+            .and_then(|open| open.tables.get(table as usize));
+        open.ok_or_else(|| self.trouble.clone())
+    }
+}
+
+impl Tables for DiskTables {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.table(table)?.get(key).map_err(|e| of(&self.path, &e))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, table: Table, from: &[u8], below: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        if from >= below {
+            return Ok(Vec::new());
+        }
+        let rows = self.table(table)?.range(from..below).take(limit);
+        rows.map(|row| {
+            let (key, value) = row.into_inner().map_err(|e| of(&self.path, &e))?;
+            Ok((key.to_vec(), value.to_vec()))
+        })
+        .collect()
+    }
+
+    fn write(&mut self, changes: Vec<Change>, durable: bool) -> Result<(), StoreError> {
+        let Some(open) = &self.open else {
+            return Err(self.trouble.clone());
+        };
+        let mut batch = open
+            .database
+            .batch()
+            .durability(durable.then_some(PersistMode::SyncData));
+        for change in changes {
+            match change {
+                Change::Put(table, key, value) => {
+                    batch.insert(&open.tables[table as usize], key, value);
+                }
+                Change::Delete(table, key) => batch.remove(&open.tables[table as usize], key),
+            }
+        }
+        batch.commit().map_err(|e| {
+            self.trouble = of(&self.path, &e);
+            self.trouble.clone()
+        })
+    }
+
+    fn revive(&mut self) -> Result<(), StoreError> {
+        // The store takes nothing more after an error: whether its journal is whole is found out by opening it again.
+        let now = self.clock.now();
+        if now < self.try_again_at {
+            return Err(self.trouble.clone());
+        }
+        self.try_again_at = now + TRY_AGAIN;
+        self.open = None;
+        match open_tables(&self.path) {
+            Ok(open) => {
+                self.open = Some(open);
+                Ok(())
+            }
+            Err(why) => {
+                self.trouble = why;
+                Err(self.trouble.clone())
+            }
+        }
+    }
+}
