@@ -17,6 +17,7 @@ use mizzle_base::{Document, NetworkId, NodeId, Rng, Time, hex};
 use mizzle_client::NoSuchGateway;
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::directory::FetchError;
+use mizzle_net::mail::{self, Desk, DiskError};
 use mizzle_net::state::{Folder, Kind, State, StateError};
 use mizzle_net::{client, identity};
 use mizzle_traffic::draw;
@@ -26,6 +27,8 @@ use zeroize::Zeroizing;
 use crate::args::{ClientRun, OpenProxy};
 use crate::assemble::{IDENTITY_KEY, StartError};
 use crate::config::{ClientConfig, Problems, paths};
+use crate::control::{self, SocketError};
+use crate::mail::MAIL_FOLDER;
 use crate::member::{self, Join, Member, Source};
 use crate::node::say;
 use crate::plan::EXIT_WEIGHT;
@@ -38,6 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DOCUMENT: &str = "network.doc";
 const SEQUENCE: &str = "sequence";
 const GATEWAY: &str = "gateway";
+const SEAL_KEY: &str = "seal.key";
 
 /// Why `mizzle client run` ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,15 @@ pub enum JoinError {
          see both who asks and for what; name another gateway, or \"any\""
     )]
     OnlyExit(NodeId),
+    /// The letters on disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The socket for other commands.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Another client has taken this one's place.
+    #[error("{}", Refusal::Replaced)]
+    Replaced,
     /// Signals.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -140,13 +153,16 @@ pub async fn run(args: ClientRun) -> Result<(), JoinError> {
     } else {
         announcement(&member, &peer)
     });
-    interrupted.wait().await;
+    let outcome = tokio::select! {
+        () = interrupted.wait() => Ok(()),
+        () = member.replaced() => Err(JoinError::Replaced),
+    };
     tokio::select! {
         () = member.stop() => {}
         () = interrupted.wait() => {}
     }
     drop(kept);
-    Ok(())
+    outcome
 }
 
 fn config(args: &ClientRun) -> Result<ClientConfig, JoinError> {
@@ -196,6 +212,9 @@ async fn by_config(
         .map_err(JoinError::Proxy)?;
     let document = Arc::new(document(config, state, clock.now(), rng).await?);
     let (gateway, keypair, was_kept) = identity_for(config, state, &document, rng)?;
+    // Before anything is connected: what can be wrong with the disk is said at once.
+    let socket = control::Listener::bind(state.path())?;
+    let desk = desk(state, &document, gateway, clock, rng)?;
     let join = Join {
         document: Arc::clone(&document),
         gateway,
@@ -208,8 +227,12 @@ async fn by_config(
             .unwrap_or_default(),
         loss: 0.0,
         patience: PATIENCE,
+        desk: Some(desk),
     };
-    let started = start(join, door, clock, rng).await;
+    let mut started = start(join, door, clock, rng).await;
+    if let Ok((member, _)) = &mut started {
+        member.serve_commands(socket);
+    }
     // One that is full or gone is not kept: the next start draws again, and an identity with it. One that wants to know
     // its clients is, for its operator is about to be told of this one.
     let asks_for_more = matches!(
@@ -223,6 +246,21 @@ async fn by_config(
         state.write(GATEWAY, b"")?;
     }
     started
+}
+
+/// The letters of a client; the key to which they are sealed is made at the first start and stays.
+fn desk(
+    state: &State,
+    document: &Document,
+    gateway: NodeId,
+    clock: Clock,
+    rng: &mut Rng,
+) -> Result<Desk, JoinError> {
+    if !state.has(SEAL_KEY) {
+        state.create_secret(SEAL_KEY, &Zeroizing::new(draw::bytes(rng)))?;
+    }
+    let config = mail::Config::new(document.network(), gateway, state.secret(SEAL_KEY)?);
+    Ok(Desk::open(&state.path().join(MAIL_FOLDER), config, clock)?)
 }
 
 async fn start(
@@ -373,10 +411,10 @@ fn can_be_own(document: &Document, id: NodeId) -> bool {
 
 /// What is wrong with a client's state.
 pub(crate) fn check_state(folder: &Folder) -> Option<StateError> {
-    folder
-        .has(IDENTITY_KEY)
-        .then(|| folder.secret(IDENTITY_KEY).err())
-        .flatten()
+    [IDENTITY_KEY, SEAL_KEY]
+        .into_iter()
+        .filter(|key| folder.has(key))
+        .find_map(|key| folder.secret(key).err())
 }
 
 /// Whether a gateway that a configuration names can be a client's own.

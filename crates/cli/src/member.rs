@@ -1,4 +1,4 @@
-//! A client of a network, with its SOCKS port: the one in `mizzle up`, and the one of `mizzle client run`.
+//! A client of a network, with its proxy, and its letters if it keeps any: the one in `mizzle up`, and the one of `mizzle client run`.
 //!
 //! Where the network document comes from is its caller's business; it was verified before anything here is connected or
 //! announced.
@@ -13,11 +13,13 @@ use mizzle_base::{Document, NodeId, Rng};
 use mizzle_client::{Client, NoSuchGateway};
 use mizzle_net::clock::Clock;
 use mizzle_net::host::{self, Host, HostConfig, Transport};
+use mizzle_net::mail::{self, Cursor, Desk};
 use mizzle_net::{client, directory, identity, wire};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::assemble::{StartError, fork};
+use crate::control;
 
 /// Between two attempts to reach a gateway that isn't there.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
@@ -81,6 +83,8 @@ pub struct Join {
     pub loss: f64,
     /// For how long a gateway that can't be reached is tried again.
     pub patience: Duration,
+    /// Its letters; none for a client that keeps nothing.
+    pub desk: Option<Desk>,
 }
 
 impl Join {
@@ -97,18 +101,27 @@ impl Join {
             token: Vec::new(),
             loss: 0.0,
             patience: Duration::ZERO,
+            desk: None,
         })
     }
 }
 
-/// A running client with its SOCKS port.
+/// A running client with its proxy.
 pub struct Member {
     document: Arc<Document>,
     host: host::Running,
     client: client::Running,
     socks: SocketAddr,
-    stop_socks: watch::Sender<bool>,
-    serving: tokio::task::JoinHandle<()>,
+    letters: Option<Letters>,
+    stop: watch::Sender<bool>,
+    serving: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// The letters of a running client.
+struct Letters {
+    mail: mail::Mail,
+    /// Ends their tasks when dropped.
+    _running: mail::Running,
 }
 
 impl Member {
@@ -117,15 +130,17 @@ impl Member {
     /// # Errors
     /// [`StartError`], in words for a person.
     pub async fn start(
-        join: Join,
+        mut join: Join,
         door: proxy::Server,
         clock: Clock,
         rng: &mut Rng,
     ) -> Result<Self, StartError> {
         let give_up = Instant::now() + join.patience;
         let mut said = false;
-        let (host, client) = loop {
-            match admitted(&join, clock, rng).await {
+        let desk = join.desk.take();
+        let cursor = desk.as_ref().map(Desk::cursor);
+        let (host, mut client) = loop {
+            match admitted(&join, cursor, clock, rng).await {
                 Err(StartError::Client(
                     client::StartError::Unreachable(_) | client::StartError::NoAnswer,
                 )) if Instant::now() + PAUSE < give_up => {
@@ -141,20 +156,56 @@ impl Member {
                 outcome => break outcome?,
             }
         };
-        let (stop_socks, stopped) = watch::channel(false);
+        let letters = desk.and_then(|desk| {
+            let (incoming, keeper) = client.take_mail()?;
+            let mail = desk.mail();
+            let running = desk.run((client.postman(), keeper), incoming, client.admission());
+            Some(Letters {
+                mail,
+                _running: running,
+            })
+        });
+        let (stop, stopped) = watch::channel(false);
         let socks = door.local_addr();
-        let serving = tokio::spawn(door.serve(client.opener(), stopped));
+        let serving = vec![tokio::spawn(door.serve(client.opener(), stopped))];
         Ok(Self {
             document: join.document,
             host,
             client,
             socks,
-            stop_socks,
+            letters,
+            stop,
             serving,
         })
     }
 
-    /// Where the SOCKS port listens.
+    /// Serves other commands of the owner, if it keeps letters.
+    pub fn serve_commands(&mut self, listener: control::Listener) {
+        let Some(letters) = &self.letters else { return };
+        let (looking, mail) = (self.client.observer(), letters.mail.clone());
+        let status = {
+            let (looking, mail) = (looking.clone(), mail.clone());
+            move || status(&looking.snapshot(), &mail.status())
+        };
+        let services = control::Services {
+            mail,
+            loops: Arc::new(move || looking.loops()),
+            loops_per_s: self.document.profile().loop_per_s,
+            status: Arc::new(status),
+        };
+        self.serving.push(tokio::spawn(control::serve(
+            listener,
+            services,
+            self.stop.subscribe(),
+        )));
+    }
+
+    /// Waits until another client with the same identity has taken this one's place.
+    pub async fn replaced(&self) {
+        self.client.replaced().await;
+    }
+
+    /// Where the proxy listens.
     #[must_use]
     pub fn socks(&self) -> SocketAddr {
         self.socks
@@ -172,10 +223,13 @@ impl Member {
         self.client.snapshot()
     }
 
-    /// Stops it in order: first the door, so that programs are told.
+    /// Stops it in order: first the doors, so that programs are told.
     pub async fn stop(self) {
-        let _ = self.stop_socks.send(true);
-        let _ = self.serving.await;
+        let _ = self.stop.send(true);
+        for door in self.serving {
+            let _ = door.await;
+        }
+        drop(self.letters);
         self.client.stop().await;
         self.host.shutdown().await;
     }
@@ -184,6 +238,7 @@ impl Member {
 /// One attempt, which leaves nothing behind if it fails.
 async fn admitted(
     join: &Join,
+    cursor: Option<Cursor>,
     clock: Clock,
     rng: &mut Rng,
 ) -> Result<(host::Running, client::Running), StartError> {
@@ -197,7 +252,10 @@ async fn admitted(
         ..
     } = Host::start(config).await?;
     let link = link.ok_or(StartError::NoLink)?;
-    let config = mizzle_client::Config::default().with_token(join.token.clone());
+    let mut config = mizzle_client::Config::default().with_token(join.token.clone());
+    if let Some(Cursor { generation, next }) = cursor {
+        config = config.with_mail(generation, next);
+    }
     let core = Client::new(config, Arc::clone(document), gateway, fork(rng))?;
     let mut client = client::run(core, document, gateway, link, join.loss, clock, fork(rng))?;
     if let Err(why) = client.admitted().await {
@@ -206,4 +264,30 @@ async fn admitted(
         return Err(why.into());
     }
     Ok((running, client))
+}
+
+/// How a client is, for `mizzle status`.
+fn status(client: &client::Snapshot, mail: &mail::Status) -> serde_json::Value {
+    let counters: serde_json::Map<_, _> = client
+        .counters
+        .iter()
+        .chain(mail.counters.iter())
+        .map(|(name, n)| (name.to_string(), n.into()))
+        .collect();
+    serde_json::json!({
+        "connected": client.up,
+        "streams": client.streams,
+        "loops": {
+            "sent": client.loops.sent,
+            "returned": client.loops.returned,
+            "lost": client.loops.lost,
+        },
+        "letters": {
+            "waiting": mail.waiting,
+            "inbox_bytes": mail.inbox_bytes,
+            "problem": mail.inbox_problem,
+            "outbox": mail.outbox.iter().filter(|entry| entry.stage == mail::Stage::Waiting).count(),
+        },
+        "counters": counters,
+    })
 }

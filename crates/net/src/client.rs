@@ -159,8 +159,31 @@ pub struct Running {
     admission: watch::Receiver<Option<Admission>>,
     mail: Option<mpsc::Receiver<Incoming>>,
     keeper: MailKeeper,
+    observer: Observer,
+}
+
+/// Looks at a client while it runs, and finds nothing new once it has stopped.
+#[derive(Clone)]
+pub struct Observer {
     loops: broadcast::WeakSender<LoopEnd>,
     snapshot: Arc<Mutex<Snapshot>>,
+}
+
+impl Observer {
+    /// How each loop of the client ends from here on. None once the client has stopped.
+    #[must_use]
+    pub fn loops(&self) -> Option<broadcast::Receiver<LoopEnd>> {
+        Some(self.loops.upgrade()?.subscribe())
+    }
+
+    /// What it has done, as of within the last second or so.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,10 +219,10 @@ impl Running {
         self.admission.clone()
     }
 
-    /// How each loop of the client ends from here on. None once the client has stopped.
+    /// What those get who only look.
     #[must_use]
-    pub fn loops(&self) -> Option<broadcast::Receiver<LoopEnd>> {
-        Some(self.loops.upgrade()?.subscribe())
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
     }
 
     /// Waits until another client with the same identity has taken this one's place, or the client stopped.
@@ -213,10 +236,7 @@ impl Running {
     /// What it has done, as of within the last second or so.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.observer.snapshot()
     }
 
     /// Waits until the gateway admitted the client.
@@ -314,8 +334,10 @@ pub fn run(
         admission: admission_seen,
         mail: Some(mail_queue),
         keeper: MailKeeper(Arc::new(keeper)),
-        loops: weak_loops,
-        snapshot,
+        observer: Observer {
+            loops: weak_loops,
+            snapshot,
+        },
     })
 }
 
