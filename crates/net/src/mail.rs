@@ -303,7 +303,7 @@ async fn keep_address(shared: Arc<Shared>, mut admission: watch::Receiver<Option
             let writer = Arc::clone(&shared);
             let written = spawn_blocking(move || note_address(&writer, &admitted)).await;
             if let Ok(Err(why)) = written {
-                tracing::warn!("the client's address could not be noted: {why}");
+                tracing::warn!("the client's address could not be noted: {}", why.brief());
             }
         }
         if admission.changed().await.is_err() {
@@ -380,12 +380,16 @@ async fn take(
             }
             Err(why) if why.is_full() => {
                 shared.inbox_problem(Some(format!(
-                    "{why}: no more letters come until there is room on the disk; the gateway keeps them meanwhile"
+                    "{}: no more letters come until there is room on the disk; the gateway keeps them meanwhile",
+                    why.brief()
                 )));
                 tokio::time::sleep(DISK_RETRY).await;
             }
             Err(why) => {
-                shared.inbox_problem(Some(format!("no more letters come while this lasts: {why}")));
+                shared.inbox_problem(Some(format!(
+                    "no more letters come while this lasts: {}",
+                    why.brief()
+                )));
                 tokio::time::sleep(DISK_RETRY).await;
             }
         }
@@ -402,7 +406,7 @@ async fn bring(shared: Arc<Shared>, carrier: impl Carrier) {
         let expired = spawn_blocking(move || for_disk.outbox.expire(for_disk.clock.now())).await;
         let mut rest = None;
         if let Ok(Err(why)) = expired {
-            tracing::warn!("the outbox can't be kept in order: {why}");
+            tracing::warn!("the outbox can't be kept in order: {}", why.brief());
             rest = Some(shared.clock.now() + Duration::from_secs(60));
         }
         while flying.len() < UPLOADS
@@ -455,7 +459,10 @@ async fn try_once(shared: Arc<Shared>, carrier: impl Carrier, attempt: outbox::A
     });
     let noted = spawn_blocking(move || shared.outbox.attempted(&id, result, shared.clock.now())).await;
     if let Ok(Err(why)) = noted {
-        tracing::warn!("what became of a letter could not be noted, and it is brought again: {why}");
+        tracing::warn!(
+            "what became of a letter could not be noted, and it is brought again: {}",
+            why.brief()
+        );
     }
 }
 
@@ -588,6 +595,7 @@ impl Mail {
             let receipt = Header::receipt(lease.id(), own);
             match self.seal(from, &receipt).and_then(|draft| self.post(draft)) {
                 Ok(_) => self.0.count("receipt.sent"),
+                Err(SendError::Disk(why)) => tracing::warn!("a receipt could not be sent: {}", why.brief()),
                 Err(why) => tracing::warn!("a receipt could not be sent: {why}"),
             }
         }

@@ -8,6 +8,7 @@ mod outbox;
 mod ping;
 mod receive;
 mod send;
+pub mod serve;
 mod text;
 
 use std::io::{self, Write as _};

@@ -23,6 +23,12 @@ pub struct DiskError {
 }
 
 impl DiskError {
+    /// What failed without where: names of files are ids of letters, which don't belong into a log.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        format!("cannot {} a file of the mail: {}", self.action, self.source)
+    }
+
     /// Whether there is just no room.
     #[must_use]
     pub fn is_full(&self) -> bool {

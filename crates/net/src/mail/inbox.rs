@@ -595,7 +595,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(waiting) = self.shelf.lock().letters.get_mut(&self.place) {
+        // After the removal another letter may have its place.
+        if let Some(waiting) = self.shelf.lock().letters.get_mut(&self.place)
+            && waiting.id == self.id
+        {
             waiting.taken = false;
         }
         self.shelf.change();

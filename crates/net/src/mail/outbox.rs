@@ -257,7 +257,7 @@ impl Outbox {
                 Ok(None) => continue,
                 // One bad file must not keep the others from leaving; it stays for its owner to look at.
                 Err(e) => {
-                    tracing::warn!("a letter in the outbox is left out: {e}");
+                    tracing::warn!("a letter in the outbox is left out: {}", e.brief());
                     continue;
                 }
             };
