@@ -172,7 +172,7 @@ mod tests {
     fn tags_are_there_again_for_the_same_key_alone() {
         let file = temp("again");
         let (mut log, tags) = TagLog::open(&file.0, &key(1)).unwrap();
-        assert_eq!(tags, []);
+        assert_eq!(tags, [0_u64; 0]);
         log.append(&[1, u64::MAX]).unwrap();
         log.append(&[3]).unwrap();
         drop(log);
@@ -181,10 +181,10 @@ mod tests {
         log.append(&[4]).unwrap();
         drop(log);
         assert_eq!(TagLog::open(&file.0, &key(1)).unwrap().1.len(), 4);
-        assert_eq!(TagLog::open(&file.0, &key(2)).unwrap().1, []);
+        assert_eq!(TagLog::open(&file.0, &key(2)).unwrap().1, [0_u64; 0]);
         assert_eq!(
             TagLog::open(&file.0, &key(1)).unwrap().1,
-            [],
+            [0_u64; 0],
             "thrown away with its key"
         );
     }
