@@ -37,6 +37,9 @@ pub enum Command {
     /// Be a user of a network
     #[command(subcommand)]
     Client(ClientCommand),
+    /// Letters.
+    #[command(flatten)]
+    Mail(crate::mail::MailCommand),
     /// Check configuration files, and show what can be set
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -280,7 +283,7 @@ impl SocksArgs {
     }
 }
 
-/// Measurements; each starts its own network in this process, with a web server beside it.
+/// Measurements; each starts its own network, all but one in this process with a web server beside it.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Bench {
     /// Download a file: goodput beside the ceiling formula, CPU for each megabyte
@@ -328,12 +331,30 @@ pub enum Bench {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "SECONDS")]
         seconds: u32,
     },
+    /// Start a network of 16 processes: time until all are ready, memory of each
+    ///
+    /// Nine mixes, three gateways of which two have exits, and four clients, in a temporary folder that is removed.
+    Processes(ProcessesRun),
     /// Show where the 4608 bytes of a data slot's packet go
     Packet {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `mizzle bench processes`.
+#[derive(Clone, Debug, Args)]
+pub struct ProcessesRun {
+    /// Which traffic the network's users share
+    #[arg(long, value_enum, default_value = "browse")]
+    pub profile: ProfileName,
+    /// How nodes talk to each other
+    #[arg(long, value_enum, default_value = "quic")]
+    pub transport: TransportName,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What measurements share.

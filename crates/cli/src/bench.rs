@@ -18,6 +18,7 @@ use crate::http::{self, Download};
 use crate::local::{Local, LocalConfig};
 use crate::plan::EXIT_WEIGHT;
 use crate::process::{Usage, usage};
+use crate::processes;
 
 /// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub enum BenchError {
     /// A download brought other bytes.
     #[error("a download brought wrong bytes")]
     Checksum,
+    /// A process failed.
+    #[error("{0}")]
+    Process(String),
     /// Nothing could be counted.
     #[error("a session in memory did not get going")]
     Budget,
@@ -55,6 +59,7 @@ pub async fn run(bench: Bench) -> Result<String, BenchError> {
         } => parallel(run, connections, bytes).await,
         Bench::Idle { run, seconds } => idle(run, seconds).await,
         Bench::Packet { json } => packet(json),
+        Bench::Processes(args) => processes::run(args).await,
     }
 }
 
@@ -328,7 +333,7 @@ fn packet(as_json: bool) -> Result<String, BenchError> {
     Ok(out)
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     // Numbers, names and options can't fail to be written.
     let mut text = serde_json::to_string(value).unwrap_or_default();
     text.push('\n');

@@ -450,7 +450,7 @@ fn next_steps(args: &NetworkInit, made: &Made) -> String {
         writeln!(
             out,
             "  1. Start all nodes on this machine:\n\n     \
-             for node in {dir}/*/*/node.toml; do mizzle node run \"$node\" & done\n"
+             for node in \"{dir}\"/*/*/node.toml; do mizzle node run \"$node\" & done\n"
         )
     } else {
         writeln!(

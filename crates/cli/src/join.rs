@@ -100,6 +100,12 @@ pub enum JoinError {
         /// Those that there are.
         listed: String,
     },
+    /// The gateway that the configuration names has the only exit.
+    #[error(
+        "`gateway` names {0}, and no other gateway has an exit: the exit in one's own gateway is never used, as it would \
+         see both who asks and for what; name another gateway, or \"any\""
+    )]
+    OnlyExit(NodeId),
     /// Signals.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -204,8 +210,16 @@ async fn by_config(
         patience: PATIENCE,
     };
     let started = start(join, door, clock, rng).await;
-    if started.is_err() && config.gateway.is_none() && !was_kept {
-        // One that is full or gone is not kept: the next start draws again, and an identity with it.
+    // One that is full or gone is not kept: the next start draws again, and an identity with it. One that wants to know
+    // its clients is, for its operator is about to be told of this one.
+    let asks_for_more = matches!(
+        started,
+        Err(JoinError::Refused {
+            why: Refusal::NotAdmitted,
+            ..
+        })
+    );
+    if started.is_err() && !asks_for_more && config.gateway.is_none() && !was_kept {
         state.write(GATEWAY, b"")?;
     }
     started
@@ -244,7 +258,8 @@ async fn document(
     let give_up = Instant::now() + PATIENCE;
     let why = loop {
         let mut gateways = config.gateways.clone();
-        let mut why = JoinError::from(StartError::from(FetchError::NoAnswer));
+        let mut unreached = StartError::from(FetchError::NoAnswer);
+        let mut unfit = None;
         // In any order: whom this client asks first says nothing about it.
         while !gateways.is_empty() {
             let gateway = gateways.swap_remove(draw::below(rng, gateways.len()));
@@ -256,20 +271,24 @@ async fn document(
                         state.write(DOCUMENT, document.bytes())?;
                         return Ok(document);
                     }
-                    Err(error) => why = error.into(),
+                    Err(error) => unfit = Some(error),
                 },
-                (Err(error), _) => why = error.into(),
+                (Err(error), _) => unreached = error,
             }
+        }
+        // That one can't be reached may pass. That what it gives is not good, a person has to see.
+        if let Some(error) = unfit {
+            break error.into();
         }
         let again = Instant::now() + member::PAUSE;
         if kept.is_some() || again > give_up {
-            break why;
+            break JoinError::from(unreached);
         }
         tokio::time::sleep_until(again).await;
     };
     match kept {
         Some(kept) => {
-            tracing::warn!("no gateway gave a network document: going on with the one that was kept");
+            tracing::warn!("no gateway gave a good network document: going on with the one that was kept");
             Ok(kept)
         }
         None => Err(why),
@@ -360,13 +379,16 @@ pub(crate) fn check_state(folder: &Folder) -> Option<StateError> {
         .flatten()
 }
 
-/// Whether a gateway that a configuration names is one.
+/// Whether a gateway that a configuration names can be a client's own.
 ///
 /// # Errors
-/// With those that there are.
+/// When it is none, with those that there are, or has the only exit.
 pub(crate) fn check_gateway(document: &Document, asked: NodeId) -> Result<(), JoinError> {
-    if document.node(&asked).is_some_and(|n| n.role == Role::Gateway) {
+    if can_be_own(document, asked) {
         return Ok(());
+    }
+    if document.node(&asked).is_some_and(|n| n.role == Role::Gateway) {
+        return Err(JoinError::OnlyExit(asked));
     }
     let listed: Vec<_> = document.gateways().map(|n| n.id.to_string()).collect();
     Err(JoinError::NoSuchGateway {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
-use mizzle::{bench, check, completions, config, init, join, node, packet_tool, plan, show, up};
+use mizzle::{bench, check, completions, config, init, join, mail, node, packet_tool, plan, show, up};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -19,7 +19,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be closed; there is nowhere else to say so.
             let _ = writeln!(io::stderr(), "mizzle: {error}");
-            ExitCode::FAILURE
+            let failure = error.downcast_ref::<mail::Failure>();
+            failure.map_or(ExitCode::FAILURE, mail::Failure::exit_code)
         }
     }
 }
@@ -46,6 +47,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             return Ok(runtime()?.block_on(node::run(&config, json))?);
         }
         Command::Client(ClientCommand::Run(args)) => return Ok(runtime()?.block_on(join::run(args))?),
+        Command::Mail(command) => return Ok(mail::run(command)?),
         Command::Config(ConfigCommand::Check { files, json }) => {
             let (text, outcome) = check::run(&files, json);
             print(&text);

@@ -1,4 +1,4 @@
-//! What this process has used: CPU time and memory, read from `/proc` where there is one.
+//! What a process has used: CPU time and memory, read from `/proc` where there is one.
 
 use std::time::Duration;
 
@@ -19,14 +19,24 @@ pub fn usage() -> Option<Usage> {
     // USER_HZ, the same on every architecture that we build for).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(Usage {
+        cpu: Duration::from_millis(ticks * 10),
+        resident: resident_of("self")?,
+    })
+}
+
+/// Resident memory of another process in bytes; `None` where the system doesn't tell, or there is no such process.
+#[must_use]
+pub fn resident_bytes(process: u32) -> Option<u64> {
+    resident_of(&process.to_string())
+}
+
+fn resident_of(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let kb = status
         .lines()
         .find_map(|l| l.strip_prefix("VmRSS:"))?
         .trim()
         .strip_suffix("kB")?;
-    Some(Usage {
-        cpu: Duration::from_millis(ticks * 10),
-        resident: kb.trim().parse::<u64>().ok()? * 1_024,
-    })
+    Some(kb.trim().parse::<u64>().ok()? * 1_024)
 }

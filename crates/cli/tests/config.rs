@@ -222,6 +222,21 @@ fn every_mistake_in_a_nodes_file_is_named_with_its_line() {
         "{problems:?}"
     );
 
+    // What is no configuration at all isn't listed line by line.
+    let (code, problems) = {
+        let file = folder.0.join("some.toml");
+        std::fs::write(&file, "dear diary\n".repeat(500)).unwrap();
+        check(&file)
+    };
+    assert_eq!(code, Some(1));
+    assert!(problems.len() < 30, "{problems:?}");
+    assert!(
+        problems
+            .iter()
+            .any(|(_, said)| said.contains("is this a mizzle configuration?")),
+        "{problems:?}"
+    );
+
     // As text: file, line and problem, one to a line, and the exit code.
     let file = folder.0.join("some.toml");
     std::fs::write(&file, "").unwrap();
@@ -275,6 +290,17 @@ fn every_mistake_in_a_clients_file_is_named_with_its_line() {
         &folder,
         &format!("{head}document = \"network.doc\"\ngateway = \"{id}\"\n"),
         &[(0, &[&id, "doesn't list as a gateway"])],
+    );
+    let document = std::fs::read_to_string(folder.0.join("network.doc")).unwrap();
+    let content: Value = serde_json::from_str(document.splitn(4, '\n').nth(3).unwrap()).unwrap();
+    let nodes = content["nodes"].as_array().unwrap();
+    let with_exit = nodes.iter().find(|n| n["exit"].is_object()).unwrap()["id"]
+        .as_str()
+        .unwrap();
+    assert_problems(
+        &folder,
+        &format!("{head}document = \"network.doc\"\ngateway = \"{with_exit}\"\n"),
+        &[(0, &[with_exit, "no other gateway has an exit"])],
     );
     // A secret in a file that others read.
     let file = folder.0.join("secret.toml");

@@ -71,8 +71,10 @@ pub struct Snapshot {
 
 /// A piece of a letter that arrived. It is acknowledged, and then deleted at the gateway, once [`MailKeeper::kept`]
 /// says that it is on disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Incoming {
+    /// Of the mailbox with this [`Admission::generation`].
+    pub generation: u64,
     /// Its number in the mailbox.
     pub number: u64,
     /// The piece.
@@ -462,7 +464,15 @@ impl Task {
                     }
                 }
                 // There is room for as many as the core hands on; where nobody keeps mail the gateway does.
-                Action::Mail { number, item } => drop(self.mail.try_send(Incoming { number, item })),
+                Action::Mail { number, item } => {
+                    let generation = self.admission.borrow().map_or(0, |admitted| admitted.generation);
+                    let incoming = Incoming {
+                        generation,
+                        number,
+                        item,
+                    };
+                    drop(self.mail.try_send(incoming));
+                }
                 // Nobody may be listening.
                 Action::Loop(round_trip) => drop(self.loops.send(LoopEnd { round_trip })),
                 Action::Stream(key, event) => self.stream_event(key, event),

@@ -12,6 +12,7 @@ pub mod directory;
 pub mod host;
 pub mod identity;
 mod keeper;
+pub mod mail;
 pub mod node;
 mod outside;
 pub mod state;

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 const VERSION: u32 = 1;
 const VERSION_FILE: &str = "version";
 const LOCK_FILE: &str = "lock";
-/// Longest file that [`State::read`] and [`read_private`] take, in bytes: four network documents of the greatest length.
+/// Longest file that [`Folder::read`] and [`read_private`] take, in bytes: four network documents of the greatest length.
 pub const MAX_FILE_LEN: u64 = 16 << 20;
 /// The text of a secret is 65 bytes, 66 with a carriage return before the newline: one more shows that there is more.
 const SECRET_TEXT_LEN: usize = 67;

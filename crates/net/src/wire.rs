@@ -26,6 +26,10 @@ const CLIENT_SEND_QUEUE: usize = 16;
 /// mailbox's, not the link's.
 const GATEWAY_SEND_QUEUE: usize = 16;
 
+/// The longest pause before a node that is away is dialled again. Short, for all packets towards it are lost until then,
+/// and nodes are few.
+const NODE_REDIAL: Duration = Duration::from_secs(5);
+
 /// The mix link: 4608-byte packets, one stream for each peer and epoch.
 #[must_use]
 pub fn mix_link(network: &NetworkId, epoch: u32) -> Config {
@@ -34,6 +38,7 @@ pub fn mix_link(network: &NetworkId, epoch: u32) -> Config {
     headed(Config::new(MIX, FrameLen::Exact(PACKET_LEN)), header)
         .with_send_queue_len(1_024)
         .with_receive_queue_len(2_048)
+        .with_redial(Duration::from_millis(500), NODE_REDIAL)
         .with_inbound_from_unknown(false)
 }
 

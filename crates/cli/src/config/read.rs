@@ -10,6 +10,9 @@ use toml::de::{DeTable, DeValue};
 use super::table::{Key, Without};
 use super::{Problem, Problems};
 
+/// So many lines that can't be read are listed. A file with more is of another sort altogether.
+const MOST_SYNTAX_ERRORS: usize = 20;
+
 /// What reads a value is given: it tells here what is wrong.
 pub(super) struct Reader<'a> {
     folder: &'a Path,
@@ -216,12 +219,19 @@ pub(super) fn read<'t, C>(path: &Path, text: &'t str, keys: &[Key<C>], config: &
         broken: !errors.is_empty(),
     };
     let mut broken_lines = BTreeSet::new();
-    for error in errors {
+    let more = errors.len().saturating_sub(MOST_SYNTAX_ERRORS);
+    for error in errors.into_iter().take(MOST_SYNTAX_ERRORS) {
         let line = error.span().map(|span| line_of(text, span.start));
         broken_lines.extend(line);
         said.problems.push(Problem {
             line,
             text: error.message().replace('\n', "; "),
+        });
+    }
+    if more > 0 {
+        said.problems.push(Problem {
+            line: None,
+            text: format!("{more} more errors of this sort: is this a mizzle configuration?"),
         });
     }
     let mut reader = Reader {

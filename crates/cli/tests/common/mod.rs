@@ -151,6 +151,16 @@ impl Process {
         })
     }
 
+    /// The next line; `None` at the end of its output.
+    pub fn next_line(&mut self) -> Option<String> {
+        let lines = self.lines.as_ref().expect("still read");
+        match lines.recv_timeout(LIMIT) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no line on stdout in time"),
+        }
+    }
+
     /// What it still writes to its end.
     pub fn stdout_rest(&mut self) -> String {
         let lines = self.lines.take().expect("still read");
