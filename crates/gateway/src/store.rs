@@ -49,8 +49,8 @@ impl Limits {
         self
     }
 
-    /// Most bytes of all mailboxes together, 16 GiB by default; an item beyond it is [`NotStored::Full`]. On disk
-    /// it may be a quarter more for a while, until what was deleted is cleared away.
+    /// Most bytes of all mailboxes together, 16 GiB by default; an item beyond it is [`NotStored::Full`]. Files on disk take
+    /// more than that for a while, until what was deleted is cleared away.
     #[must_use]
     pub fn with_total_bytes(mut self, bytes: u64) -> Self {
         self.total_items = bytes / ITEM_LEN as u64;

@@ -301,11 +301,12 @@ impl Node {
         let woken = tokio::select! {
             biased;
             _ = stopped.changed() => Woken::Stopped,
+            // Few, and a busy link shall not keep them from those who wait.
+            Some(answers) = answers(keeper) => Woken::Store(answers),
             n = self.link.receiver.recv_many(events, BATCH) => if n == 0 { Woken::Stopped } else { Woken::Mix },
             n = receive(gateway, &mut from_gateway) => if n == 0 { Woken::Stopped } else { Woken::Gateway },
             n = receive(directory, &mut from_directory) => if n == 0 { Woken::Stopped } else { Woken::Directory },
             Some(input) = self.outside_events.recv() => Woken::Outside(input),
-            Some(answers) = answers(keeper) => Woken::Store(answers),
             () = self.clock.sleep_until(deadline) => Woken::Deadline,
         };
         events.append(&mut from_gateway);

@@ -113,6 +113,7 @@ async fn noise_on_the_gateway_link_admits_nobody_and_disturbs_nobody() {
     let hello = || {
         let content = Content::Hello {
             network: net.document.network(),
+            run: [1; 8],
             token: Vec::new(),
         };
         frame::encode(&Frame {
