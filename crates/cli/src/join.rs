@@ -17,7 +17,6 @@ use mizzle_base::{Document, NetworkId, NodeId, Rng, Time, hex};
 use mizzle_client::NoSuchGateway;
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::directory::FetchError;
-use mizzle_net::mail::{self, Desk, DiskError};
 use mizzle_net::state::{Folder, Kind, State, StateError};
 use mizzle_net::{client, identity};
 use mizzle_traffic::draw;
@@ -27,8 +26,7 @@ use zeroize::Zeroizing;
 use crate::args::{ClientRun, OpenProxy};
 use crate::assemble::{IDENTITY_KEY, StartError};
 use crate::config::{ClientConfig, Problems, paths};
-use crate::control::{self, SocketError};
-use crate::mail::MAIL_FOLDER;
+use crate::mail::serve::{Letters, LettersError, SEAL_KEY};
 use crate::member::{self, Join, Member, Source};
 use crate::node::say;
 use crate::plan::EXIT_WEIGHT;
@@ -41,7 +39,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DOCUMENT: &str = "network.doc";
 const SEQUENCE: &str = "sequence";
 const GATEWAY: &str = "gateway";
-const SEAL_KEY: &str = "seal.key";
 
 /// Why `mizzle client run` ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -110,12 +107,9 @@ pub enum JoinError {
          see both who asks and for what; name another gateway, or \"any\""
     )]
     OnlyExit(NodeId),
-    /// The letters on disk.
+    /// Its letters.
     #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// The socket for other commands.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
+    Letters(#[from] LettersError),
     /// Another client has taken this one's place.
     #[error("{}", Refusal::Replaced)]
     Replaced,
@@ -213,8 +207,7 @@ async fn by_config(
     let document = Arc::new(document(config, state, clock.now(), rng).await?);
     let (gateway, keypair, was_kept) = identity_for(config, state, &document, rng)?;
     // Before anything is connected: what can be wrong with the disk is said at once.
-    let socket = control::Listener::bind(state.path())?;
-    let desk = desk(state, &document, gateway, clock, rng)?;
+    let letters = Letters::open(state, document.network(), gateway, clock, rng)?;
     let join = Join {
         document: Arc::clone(&document),
         gateway,
@@ -227,12 +220,9 @@ async fn by_config(
             .unwrap_or_default(),
         loss: 0.0,
         patience: PATIENCE,
-        desk: Some(desk),
+        letters: Some(letters),
     };
-    let mut started = start(join, door, clock, rng).await;
-    if let Ok((member, _)) = &mut started {
-        member.serve_commands(socket);
-    }
+    let started = start(join, door, clock, rng).await;
     // One that is full or gone is not kept: the next start draws again, and an identity with it. One that wants to know
     // its clients is, for its operator is about to be told of this one.
     let asks_for_more = matches!(
@@ -246,21 +236,6 @@ async fn by_config(
         state.write(GATEWAY, b"")?;
     }
     started
-}
-
-/// The letters of a client; the key to which they are sealed is made at the first start and stays.
-fn desk(
-    state: &State,
-    document: &Document,
-    gateway: NodeId,
-    clock: Clock,
-    rng: &mut Rng,
-) -> Result<Desk, JoinError> {
-    if !state.has(SEAL_KEY) {
-        state.create_secret(SEAL_KEY, &Zeroizing::new(draw::bytes(rng)))?;
-    }
-    let config = mail::Config::new(document.network(), gateway, state.secret(SEAL_KEY)?);
-    Ok(Desk::open(&state.path().join(MAIL_FOLDER), config, clock)?)
 }
 
 async fn start(

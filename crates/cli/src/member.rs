@@ -13,13 +13,13 @@ use mizzle_base::{Document, NodeId, Rng};
 use mizzle_client::{Client, NoSuchGateway};
 use mizzle_net::clock::Clock;
 use mizzle_net::host::{self, Host, HostConfig, Transport};
-use mizzle_net::mail::{self, Cursor, Desk};
+use mizzle_net::mail::Cursor;
 use mizzle_net::{client, directory, identity, wire};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::assemble::{StartError, fork};
-use crate::control;
+use crate::mail::serve::{Letters, Serving};
 
 /// Between two attempts to reach a gateway that isn't there.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
@@ -84,7 +84,7 @@ pub struct Join {
     /// For how long a gateway that can't be reached is tried again.
     pub patience: Duration,
     /// Its letters; none for a client that keeps nothing.
-    pub desk: Option<Desk>,
+    pub letters: Option<Letters>,
 }
 
 impl Join {
@@ -101,7 +101,7 @@ impl Join {
             token: Vec::new(),
             loss: 0.0,
             patience: Duration::ZERO,
-            desk: None,
+            letters: None,
         })
     }
 }
@@ -112,16 +112,9 @@ pub struct Member {
     host: host::Running,
     client: client::Running,
     socks: SocketAddr,
-    letters: Option<Letters>,
-    stop: watch::Sender<bool>,
-    serving: Vec<tokio::task::JoinHandle<()>>,
-}
-
-/// The letters of a running client.
-struct Letters {
-    mail: mail::Mail,
-    /// Ends their tasks when dropped.
-    _running: mail::Running,
+    letters: Option<Serving>,
+    stop_proxy: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
 }
 
 impl Member {
@@ -137,8 +130,8 @@ impl Member {
     ) -> Result<Self, StartError> {
         let give_up = Instant::now() + join.patience;
         let mut said = false;
-        let desk = join.desk.take();
-        let cursor = desk.as_ref().map(Desk::cursor);
+        let letters = join.letters.take();
+        let cursor = letters.as_ref().map(Letters::cursor);
         let (host, mut client) = loop {
             match admitted(&join, cursor, clock, rng).await {
                 Err(StartError::Client(
@@ -156,48 +149,20 @@ impl Member {
                 outcome => break outcome?,
             }
         };
-        let letters = desk.and_then(|desk| {
-            let (incoming, keeper) = client.take_mail()?;
-            let mail = desk.mail();
-            let running = desk.run((client.postman(), keeper), incoming, client.admission());
-            Some(Letters {
-                mail,
-                _running: running,
-            })
-        });
-        let (stop, stopped) = watch::channel(false);
+        let loops_per_s = join.document.profile().loop_per_s;
+        let letters = letters.and_then(|letters| letters.run(&mut client, loops_per_s));
+        let (stop_proxy, stopped) = watch::channel(false);
         let socks = door.local_addr();
-        let serving = vec![tokio::spawn(door.serve(client.opener(), stopped))];
+        let serving = tokio::spawn(door.serve(client.opener(), stopped));
         Ok(Self {
             document: join.document,
             host,
             client,
             socks,
             letters,
-            stop,
+            stop_proxy,
             serving,
         })
-    }
-
-    /// Serves other commands of the owner, if it keeps letters.
-    pub fn serve_commands(&mut self, listener: control::Listener) {
-        let Some(letters) = &self.letters else { return };
-        let (looking, mail) = (self.client.observer(), letters.mail.clone());
-        let status = {
-            let (looking, mail) = (looking.clone(), mail.clone());
-            move || status(&looking.snapshot(), &mail.status())
-        };
-        let services = control::Services {
-            mail,
-            loops: Arc::new(move || looking.loops()),
-            loops_per_s: self.document.profile().loop_per_s,
-            status: Arc::new(status),
-        };
-        self.serving.push(tokio::spawn(control::serve(
-            listener,
-            services,
-            self.stop.subscribe(),
-        )));
     }
 
     /// Waits until another client with the same identity has taken this one's place.
@@ -225,11 +190,11 @@ impl Member {
 
     /// Stops it in order: first the doors, so that programs are told.
     pub async fn stop(self) {
-        let _ = self.stop.send(true);
-        for door in self.serving {
-            let _ = door.await;
+        if let Some(letters) = self.letters {
+            letters.stop().await;
         }
-        drop(self.letters);
+        let _ = self.stop_proxy.send(true);
+        let _ = self.serving.await;
         self.client.stop().await;
         self.host.shutdown().await;
     }
@@ -264,30 +229,4 @@ async fn admitted(
         return Err(why.into());
     }
     Ok((running, client))
-}
-
-/// How a client is, for `mizzle status`.
-fn status(client: &client::Snapshot, mail: &mail::Status) -> serde_json::Value {
-    let counters: serde_json::Map<_, _> = client
-        .counters
-        .iter()
-        .chain(mail.counters.iter())
-        .map(|(name, n)| (name.to_string(), n.into()))
-        .collect();
-    serde_json::json!({
-        "connected": client.up,
-        "streams": client.streams,
-        "loops": {
-            "sent": client.loops.sent,
-            "returned": client.loops.returned,
-            "lost": client.loops.lost,
-        },
-        "letters": {
-            "waiting": mail.waiting,
-            "inbox_bytes": mail.inbox_bytes,
-            "problem": mail.inbox_problem,
-            "outbox": mail.outbox.iter().filter(|entry| entry.stage == mail::Stage::Waiting).count(),
-        },
-        "counters": counters,
-    })
 }

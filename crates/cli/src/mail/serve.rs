@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mizzle_base::{NetworkId, NodeId, Rng};
 use mizzle_net::client;
 use mizzle_net::clock::Clock;
-use mizzle_net::mail::{Config, Cursor, Desk, DiskError, Running};
+use mizzle_net::mail::{Config, Cursor, Desk, DiskError, Running, Stage, Status};
 use mizzle_net::state::{State, StateError};
 use mizzle_traffic::draw;
 use tokio::sync::watch;
@@ -68,22 +68,21 @@ impl Letters {
         self.desk.cursor()
     }
 
-    /// Takes the mail of a client and serves commands. `loops_per_s` is the rate of its profile, `status` what `mizzle
-    /// status` shows, some 60 KB at most. `None` if somebody else has taken the client's mail, or it has stopped.
+    /// Takes the mail of a client and serves commands. `loops_per_s` is the rate of its profile. `None` if somebody else
+    /// has taken the client's mail.
     #[must_use]
-    pub fn run(
-        self,
-        client: &mut client::Running,
-        loops_per_s: f64,
-        status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
-    ) -> Option<Serving> {
+    pub fn run(self, client: &mut client::Running, loops_per_s: f64) -> Option<Serving> {
         let (incoming, keeper) = client.take_mail()?;
-        let loops = client.loops()?;
+        let (mail, observer) = (self.desk.mail(), client.observer());
+        let status = {
+            let (mail, observer) = (mail.clone(), observer.clone());
+            move || status(&observer.snapshot(), &mail.status())
+        };
         let services = Services {
-            mail: self.desk.mail(),
-            loops: Arc::new(move || Some(loops.resubscribe())),
+            mail,
+            loops: Arc::new(move || observer.loops()),
             loops_per_s,
-            status,
+            status: Arc::new(status),
         };
         let carrier = (client.postman(), keeper);
         let mail = self.desk.run(carrier, incoming, client.admission());
@@ -107,4 +106,30 @@ impl Serving {
         let _ = self.commands.await;
         drop(self.mail);
     }
+}
+
+/// How a client is, for `mizzle status`.
+fn status(client: &client::Snapshot, mail: &Status) -> serde_json::Value {
+    let counters: serde_json::Map<_, _> = client
+        .counters
+        .iter()
+        .chain(mail.counters.iter())
+        .map(|(name, n)| (name.to_string(), n.into()))
+        .collect();
+    serde_json::json!({
+        "connected": client.up,
+        "streams": client.streams,
+        "loops": {
+            "sent": client.loops.sent,
+            "returned": client.loops.returned,
+            "lost": client.loops.lost,
+        },
+        "letters": {
+            "waiting": mail.waiting,
+            "inbox_bytes": mail.inbox_bytes,
+            "problem": mail.inbox_problem,
+            "outbox": mail.outbox.iter().filter(|entry| entry.stage == Stage::Waiting).count(),
+        },
+        "counters": counters,
+    })
 }
