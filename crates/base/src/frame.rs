@@ -99,7 +99,12 @@ pub enum Content {
         generation: u64,
     },
     /// See [`Kind::Refused`].
-    Refused(Refusal),
+    Refused {
+        /// Why.
+        why: Refusal,
+        /// The run whose hello is answered: of two with one identity the frame may reach the other.
+        run: [u8; 8],
+    },
     /// See [`Kind::Mail`].
     Mail(Item),
 }
@@ -159,8 +164,9 @@ pub fn encode(frame: &Frame) -> Box<[u8]> {
             body[24..24 + ITEM_LEN].copy_from_slice(&item.bytes[..]);
             Kind::Mail
         }
-        Content::Refused(why) => {
+        Content::Refused { why, run } => {
             body[0] = *why as u8;
+            body[1..9].copy_from_slice(run);
             Kind::Refused
         }
     };
@@ -216,13 +222,16 @@ pub fn decode(bytes: &[u8]) -> Option<Frame> {
             mailbox: MailboxId::new(body[8..24].try_into().ok()?),
             generation: word(BODY + 24)?,
         },
-        5 => Content::Refused(match body[0] {
-            1 => Refusal::Full,
-            2 => Refusal::NotAdmitted,
-            3 => Refusal::WrongNetwork,
-            4 => Refusal::Replaced,
-            _ => return None,
-        }),
+        5 => Content::Refused {
+            why: match body[0] {
+                1 => Refusal::Full,
+                2 => Refusal::NotAdmitted,
+                3 => Refusal::WrongNetwork,
+                4 => Refusal::Replaced,
+                _ => return None,
+            },
+            run: body[1..9].try_into().ok()?,
+        },
         6 => {
             let number = |at: usize| body[at..at + 4].try_into().ok().map(u32::from_be_bytes);
             let item = Item {
@@ -272,8 +281,14 @@ mod tests {
                 mailbox: MailboxId::new([8; 16]),
                 generation: 9,
             },
-            Content::Refused(Refusal::Full),
-            Content::Refused(Refusal::Replaced),
+            Content::Refused {
+                why: Refusal::Full,
+                run: [2; 8],
+            },
+            Content::Refused {
+                why: Refusal::Replaced,
+                run: [3; 8],
+            },
             Content::Mail(Item {
                 letter: LetterId::new([9; 16]),
                 index: 6,

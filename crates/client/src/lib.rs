@@ -172,6 +172,8 @@ struct Mail {
     next: u64,
     /// The first one that is not on disk: what is acknowledged.
     kept: u64,
+    /// Nothing came yet since the gateway admitted the client.
+    fresh: bool,
 }
 
 struct Ready {
@@ -251,6 +253,7 @@ impl Client {
                 generation,
                 next: kept,
                 kept,
+                fresh: true,
             },
             run,
             replaced: false,
@@ -478,7 +481,9 @@ impl Client {
                 }
             }
             // A second hello may be answered too, and an answer come late: slots begin once for each link.
-            Content::Welcome { .. } | Content::Refused(_) if !matches!(self.link, Link::Waiting { .. }) => {
+            Content::Welcome { .. } | Content::Refused { .. }
+                if !matches!(self.link, Link::Waiting { .. }) =>
+            {
                 self.counters.count("drop.not_asked");
             }
             Content::Welcome {
@@ -494,8 +499,10 @@ impl Client {
                         generation,
                         next: 0,
                         kept: 0,
+                        fresh: true,
                     };
                 }
+                self.mail.fresh = true;
                 let rng = Rng::from_seed(draw::bytes(&mut self.rng));
                 let slots = Box::new(Slots::new(&self.document, rng, now));
                 self.link = Link::Up { tag, slots };
@@ -503,7 +510,9 @@ impl Client {
                 self.actions
                     .push_back(Action::Admitted(Admission { mailbox, generation }));
             }
-            Content::Refused(why) => {
+            // An answer to another client with this identity.
+            Content::Refused { run, .. } if run != self.run => self.counters.count("drop.not_asked"),
+            Content::Refused { why, .. } => {
                 self.replaced |= why == Refusal::Replaced;
                 self.link_down();
                 self.actions.push_back(Action::Refused(why));
@@ -513,13 +522,16 @@ impl Client {
         }
     }
 
-    /// The first number of a mailbox that is new to this client may be any.
+    /// The first number of a mailbox that is new to this client may be any. Of one that it knows it may be a later one than
+    /// is expected: what was before it is too old and gone.
     fn mail(&mut self, number: u64, item: Item) {
-        if number == 0 || (self.mail.next != 0 && number != self.mail.next) {
+        let fresh = std::mem::take(&mut self.mail.fresh);
+        let begins = self.mail.next == 0 || (fresh && number > self.mail.next);
+        if number == 0 || (!begins && number != self.mail.next) {
             // Sent again after a reconnect, or after one that was lost with the old connection.
             return self.counters.count("drop.mail_out_of_order");
         }
-        if self.mail.next == 0 {
+        if begins {
             self.mail.kept = number;
         }
         if number - self.mail.kept >= MAIL_WINDOW {

@@ -107,6 +107,7 @@ struct World {
     refused: Vec<Refusal>,
     admitted: usize,
     admission: Option<Admission>,
+    run: [u8; 8],
     mail: Vec<(u64, Item)>,
     loops: Vec<Option<Duration>>,
     events: Vec<(StreamKey, StreamEvent)>,
@@ -132,6 +133,7 @@ impl World {
             refused: Vec::new(),
             admitted: 0,
             admission: None,
+            run: [0; 8],
             mail: Vec::new(),
             loops: Vec::new(),
             events: Vec::new(),
@@ -160,7 +162,11 @@ impl World {
             match action {
                 Action::Send(bytes) => {
                     assert_eq!(bytes.len(), FRAME_LEN);
-                    self.sent.push((self.now, frame::decode(&bytes).unwrap()));
+                    let frame = frame::decode(&bytes).unwrap();
+                    if let Content::Hello { run, .. } = frame.content {
+                        self.run = run;
+                    }
+                    self.sent.push((self.now, frame));
                 }
                 Action::Admitted(admission) => {
                     self.admitted += 1;
@@ -191,6 +197,12 @@ impl World {
                 generation,
             },
         );
+    }
+
+    /// Answers the last hello.
+    fn refuse(&mut self, why: Refusal) {
+        let run = self.run;
+        self.frame(0, Content::Refused { why, run });
     }
 
     fn item(&mut self, number: u64) {
@@ -431,7 +443,7 @@ fn a_refusal_is_told_and_nothing_is_sent_until_there_is_another_link() {
     let mut world = World::new(with_exit());
     world.tell(Input::LinkUp);
     world.take();
-    world.frame(0, Content::Refused(Refusal::Full));
+    world.refuse(Refusal::Full);
     assert_eq!(world.refused, [Refusal::Full]);
     world.run(s(60));
     assert!(world.sent.is_empty() && world.client.deadline().is_none());
@@ -444,14 +456,14 @@ fn a_refusal_is_told_and_nothing_is_sent_until_there_is_another_link() {
 fn an_answer_that_nobody_waits_for_changes_nothing() {
     let mut world = World::new(with_exit());
     world.welcome(TAG);
-    world.frame(0, Content::Refused(Refusal::Full));
+    world.refuse(Refusal::Full);
     assert!(!world.client.is_up() && world.client.deadline().is_none());
     world.tell(Input::LinkUp);
     world.welcome(TAG);
     let next = world.client.deadline();
     world.now = world.now + US;
     world.welcome(TAG);
-    world.frame(0, Content::Refused(Refusal::Full));
+    world.refuse(Refusal::Full);
     assert_eq!(world.client.deadline(), next, "the slots are the same");
     assert_eq!(
         (world.admitted, world.refused.len(), world.count("drop.not_asked")),
@@ -610,13 +622,35 @@ fn a_run_goes_on_where_the_last_one_kept_its_mail() {
 }
 
 #[test]
+fn a_gap_in_the_mail_is_taken_only_where_a_link_begins() {
+    let mut world = World::with(Config::default().with_mail(1, 5), with_exit());
+    world.tell(Input::LinkUp);
+    world.welcome_to(TAG, 1);
+    // What was before 9 is too old and gone.
+    [9, 10, 12].into_iter().for_each(|number| world.item(number));
+    assert_eq!(world.take_mail(), [9, 10]);
+    assert_eq!(world.mail_acknowledged(), 9);
+    world.tell(Input::MailKept(11));
+    assert_eq!(world.mail_acknowledged(), 11);
+}
+
+#[test]
 fn a_client_whose_place_was_taken_is_silent_for_good() {
     let mut world = World::up(with_exit());
-    world.frame(0, Content::Refused(Refusal::Replaced));
+    world.refuse(Refusal::Replaced);
     assert_eq!(world.refused, [], "only a hello is answered so");
     world.tell(Input::LinkDown);
     world.tell(Input::LinkUp);
-    world.frame(0, Content::Refused(Refusal::Replaced));
+    let run = [!world.run[0]; 8];
+    world.frame(
+        0,
+        Content::Refused {
+            why: Refusal::Replaced,
+            run,
+        },
+    );
+    assert_eq!(world.refused, [], "that was for the other one");
+    world.refuse(Refusal::Replaced);
     assert_eq!(world.refused, [Refusal::Replaced]);
     world.tell(Input::LinkDown);
     world.sent.clear();

@@ -482,7 +482,7 @@ impl Gateway {
                 }
                 match self.admit(now, client, network, &run, &token) {
                     Ok(()) => self.admitted(now, client, Hello { run, ack, seq }),
-                    Err(why) => self.refuse(client, why),
+                    Err(why) => self.refuse(client, run, why),
                 }
             }
             Content::Packet(packet) => {
@@ -546,9 +546,9 @@ impl Gateway {
         Ok(())
     }
 
-    fn refuse(&mut self, client: ClientId, why: Refusal) {
+    fn refuse(&mut self, client: ClientId, run: [u8; 8], why: Refusal) {
         self.out.counters.count("client.refused");
-        self.send(client, Content::Refused(why));
+        self.send(client, Content::Refused { why, run });
         self.out.actions.push_back(Action::Disconnect {
             client,
             after_last_words: true,
@@ -600,15 +600,15 @@ impl Gateway {
         };
         if !done {
             self.out.counters.count("mail.store_failed");
-            if hello.is_some() {
-                self.refuse(client, Refusal::Full);
+            if let Some(hello) = hello {
+                self.refuse(client, hello.run, Refusal::Full);
             }
             return;
         }
         self.insert(&registered, now);
         match hello {
             // Others may have come while the store was at work.
-            Some(_) if self.linked() >= self.capacity() => self.refuse(client, Refusal::Full),
+            Some(hello) if self.linked() >= self.capacity() => self.refuse(client, hello.run, Refusal::Full),
             Some(hello) => self.welcome(now, client, hello),
             None => {}
         }

@@ -221,7 +221,7 @@ fn look(bytes: &[u8]) -> Seen {
             match other {
                 Content::Filler => Seen::Filler,
                 Content::Welcome { tag, mailbox, .. } => Seen::Welcome(tag, mailbox),
-                Content::Refused(why) => Seen::Refused(why),
+                Content::Refused { why, .. } => Seen::Refused(why),
                 _ => panic!("an uplink frame was sent down"),
             }
         }
@@ -376,7 +376,10 @@ fn frames_that_a_client_does_not_send_get_silence() {
                 mailbox: EXIT,
                 generation: 1,
             },
-            Content::Refused(Refusal::Full),
+            Content::Refused {
+                why: Refusal::Full,
+                run: [0; 8],
+            },
         ]
     };
     contents()

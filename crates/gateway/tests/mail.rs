@@ -323,7 +323,7 @@ fn look(bytes: &[u8]) -> Seen {
             mailbox,
             generation,
         } => Seen::Welcome(tag, mailbox, generation),
-        Content::Refused(why) => Seen::Refused(why),
+        Content::Refused { why, .. } => Seen::Refused(why),
         _ => panic!("an uplink frame was sent down"),
     }
 }

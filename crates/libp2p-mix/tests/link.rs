@@ -508,8 +508,8 @@ async fn a_peer_without_the_protocol_is_given_up_under_a_reason() {
     until(|| sender.stats().dropped_unsupported == 1).await;
 }
 
-async fn restart(over: Over) {
-    let (a, sender, mut at_sender) = Behaviour::new(mix());
+async fn restart(over: Over, frames_kept: bool) {
+    let (a, sender, mut at_sender) = Behaviour::new(mix().with_frames_kept(frames_kept));
     let (b, _b, mut receiver) = Behaviour::new(mix());
     let key = Keypair::generate_ed25519();
     let any = match over {
@@ -519,16 +519,30 @@ async fn restart(over: Over) {
     let a = Node::start(over, a).await;
     let b = Node::start_at(any.parse().unwrap(), key.clone(), b).await;
     b.know(&sender);
-    sender.try_send(&b.peer, frame(0)).unwrap();
-    assert_eq!(number(&next_frame(&mut receiver).await), 0);
+    sender.connect(b.peer);
+    if frames_kept {
+        sender.try_send(&b.peer, frame(0)).unwrap();
+    }
     assert_eq!(
         next_other(&mut at_sender).await,
         Event::Connected { peer: b.peer }
     );
+    if !frames_kept {
+        // Not before it is connected.
+        sender.try_send(&b.peer, frame(0)).unwrap();
+    }
+    assert_eq!(number(&next_frame(&mut receiver).await), 0);
 
     let (peer, address) = (b.peer, b.address.clone());
     b.stop().await;
     assert_eq!(next_other(&mut at_sender).await, Event::Disconnected { peer });
+    // Old by the time at which the peer is there again.
+    let old = sender.try_send(&peer, frame(1));
+    if frames_kept {
+        assert_eq!(old, Ok(()));
+    } else {
+        assert_eq!(old, Err((SendError::Disconnected, frame(1))));
+    }
     let (b, _b, mut receiver) = Behaviour::new(mix());
     let b = Node::start_at(address, key, b).await;
     assert_eq!(b.peer, peer);
@@ -536,7 +550,17 @@ async fn restart(over: Over) {
     let arrived = until(|| {
         n += 1;
         let _ = sender.try_send(&peer, frame(n));
-        matches!(receiver.try_recv(), Some(Event::Frame { peer, .. }) if peer == a.peer)
+        match receiver.try_recv() {
+            Some(Event::Frame { peer, frame }) if peer == a.peer => {
+                assert_eq!(
+                    number(&frame) == 1,
+                    frames_kept,
+                    "the old one comes first, or not at all"
+                );
+                true
+            }
+            _ => false,
+        }
     });
     arrived.await;
     assert!(sender.stats().dials >= 2);
@@ -544,12 +568,14 @@ async fn restart(over: Over) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_flow_again_after_a_restart_over_quic() {
-    restart(Over::Quic).await;
+    restart(Over::Quic, true).await;
+    restart(Over::Quic, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_flow_again_after_a_restart_over_tcp() {
-    restart(Over::Tcp).await;
+    restart(Over::Tcp, true).await;
+    restart(Over::Tcp, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

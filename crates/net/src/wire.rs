@@ -39,6 +39,7 @@ pub fn mix_link(network: &NetworkId, epoch: u32) -> Config {
         .with_send_queue_len(1_024)
         .with_receive_queue_len(2_048)
         .with_redial(Duration::from_millis(500), NODE_REDIAL)
+        .with_frames_kept(false)
         .with_inbound_from_unknown(false)
 }
 
@@ -49,6 +50,7 @@ pub fn gateway_link(clients: usize) -> Config {
     Config::new(GATEWAY, FrameLen::Exact(FRAME_LEN))
         .with_send_queue_len(GATEWAY_SEND_QUEUE)
         .with_receive_queue_len(1_024)
+        .with_frames_kept(false)
         .with_max_peers(clients)
         .with_inbound_from_unknown(true)
 }
@@ -59,6 +61,7 @@ pub fn client_link() -> Config {
     Config::new(GATEWAY, FrameLen::Exact(FRAME_LEN))
         .with_send_queue_len(CLIENT_SEND_QUEUE)
         .with_receive_queue_len(256)
+        .with_frames_kept(false)
         .with_max_peers(4)
         .with_redial(Duration::from_millis(500), Duration::from_secs(30))
 }

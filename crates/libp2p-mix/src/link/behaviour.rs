@@ -209,6 +209,9 @@ impl Behaviour {
         if link.connections.is_empty() {
             if let Some(entry) = &entry {
                 entry.queue.assign(None);
+                if !self.shared.config.frames_kept {
+                    Counters::add(&self.shared.counters.dropped_disconnected, entry.queue.clear());
+                }
             }
             if lasted >= STABLE {
                 link.pause = None;

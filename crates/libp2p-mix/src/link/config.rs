@@ -58,6 +58,7 @@ pub struct Config {
     pub(super) redial_max: Duration,
     pub(super) max_peers: usize,
     pub(super) inbound_from_unknown: bool,
+    pub(super) frames_kept: bool,
 }
 
 impl Config {
@@ -78,6 +79,7 @@ impl Config {
             redial_max: Duration::from_secs(30),
             max_peers: 4096,
             inbound_from_unknown: true,
+            frames_kept: true,
         }
     }
 
@@ -167,6 +169,15 @@ impl Config {
     #[must_use]
     pub fn with_inbound_from_unknown(mut self, accept: bool) -> Self {
         self.inbound_from_unknown = accept;
+        self
+    }
+
+    /// Whether frames wait for a peer's next connection; default yes. If not, those that wait when its last one closes are
+    /// dropped and counted, and while a peer that is to be [connected](super::Control::connect) isn't, frames for it are
+    /// handed back: where each belongs to a moment, old ones would only stand before the new ones.
+    #[must_use]
+    pub fn with_frames_kept(mut self, kept: bool) -> Self {
+        self.frames_kept = kept;
         self
     }
 }

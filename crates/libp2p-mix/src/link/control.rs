@@ -26,6 +26,10 @@ pub enum SendError {
     /// The peer was neither added nor has it a stream to us.
     #[error("the peer is not known")]
     UnknownPeer,
+    /// The peer is to be [connected](Control::connect) but isn't at this moment, and the link keeps no
+    /// frames for later ([`Config::with_frames_kept`]).
+    #[error("the peer is not connected")]
+    Disconnected,
     /// The link's behaviour is gone.
     #[error("the link is closed")]
     Closed,
@@ -305,7 +309,8 @@ impl Control {
         let Some(entry) = peers.get(peer) else {
             return Err((SendError::UnknownPeer, frame));
         };
-        if entry.queue.push(frame)? == Pushed::WakeBehaviour {
+        let must_leave_now = !self.shared.config.frames_kept && entry.keep.load(Ordering::Relaxed);
+        if entry.queue.push(frame, must_leave_now)? == Pushed::WakeBehaviour {
             drop(peers);
             self.shared.touch(*peer);
         }

@@ -60,10 +60,14 @@ impl SendQueue {
         }
     }
 
-    pub(super) fn push(&self, frame: Frame) -> Result<Pushed, (SendError, Frame)> {
+    /// Takes a frame; only if a connection writes, if it `must_leave_now`.
+    pub(super) fn push(&self, frame: Frame, must_leave_now: bool) -> Result<Pushed, (SendError, Frame)> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err((SendError::UnknownPeer, frame));
+        }
+        if must_leave_now && state.owner.is_none() {
+            return Err((SendError::Disconnected, frame));
         }
         if state.frames.len() >= self.capacity {
             return Err((SendError::Full, frame));
@@ -191,9 +195,9 @@ mod tests {
         let (queue, waker) = (SendQueue::new(8), noop_waker());
         let cx = &mut Context::from_waker(&waker);
         let (a, b) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
-        assert_eq!(queue.push(frame(0)).unwrap(), Pushed::WakeBehaviour);
-        assert_eq!(queue.push(frame(1)).unwrap(), Pushed::Connected);
-        queue.push(frame(2)).unwrap();
+        assert_eq!(queue.push(frame(0), false).unwrap(), Pushed::WakeBehaviour);
+        assert_eq!(queue.push(frame(1), false).unwrap(), Pushed::Connected);
+        queue.push(frame(2), false).unwrap();
         queue.assign(Some(a));
         assert!(matches!(queue.poll_take(b, 100, cx), Poll::Ready(Taken::Revoked)));
         let Poll::Ready(Taken::Frames(taken)) = queue.poll_take(a, 100, cx) else {
@@ -209,7 +213,7 @@ mod tests {
         assert_eq!(queue.len(), 2);
         assert_eq!(queue.close(), 2);
         assert_eq!(
-            queue.push(frame(3)).unwrap_err(),
+            queue.push(frame(3), false).unwrap_err(),
             (SendError::UnknownPeer, frame(3))
         );
     }
@@ -217,12 +221,15 @@ mod tests {
     #[test]
     fn a_full_queue_gives_the_frame_back() {
         let queue = SendQueue::new(2);
-        queue.push(frame(0)).unwrap();
-        queue.push(frame(1)).unwrap();
-        assert_eq!(queue.push(frame(2)).unwrap_err(), (SendError::Full, frame(2)));
+        queue.push(frame(0), false).unwrap();
+        queue.push(frame(1), false).unwrap();
+        assert_eq!(
+            queue.push(frame(2), false).unwrap_err(),
+            (SendError::Full, frame(2))
+        );
         assert_eq!(queue.clear(), 2);
         assert_eq!(
-            queue.push(frame(2)).unwrap(),
+            queue.push(frame(2), false).unwrap(),
             Pushed::WakeBehaviour,
             "asks again after a failed dial"
         );
