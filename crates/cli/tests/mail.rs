@@ -99,7 +99,7 @@ impl Carrier for Post {
         Ok(near)
     }
 
-    fn kept(&self, _: u64) {}
+    fn kept(&self, _: u64, _: u64) {}
 }
 
 struct Folder(PathBuf);

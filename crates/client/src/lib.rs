@@ -111,8 +111,13 @@ pub enum Input {
     LinkDown,
     /// A frame from the gateway.
     Frame(Box<[u8]>),
-    /// All mail below this number is on disk, or was there before: the gateway may delete it.
-    MailKept(u64),
+    /// All mail below a number is on disk, or was there before: the gateway may delete it.
+    MailKept {
+        /// Of which mailbox. What is said of an earlier one is not heard.
+        generation: u64,
+        /// The first number that is not.
+        next: u64,
+    },
     /// Time passed. Packets leave on this alone: if it is told when [`Client::deadline`] is over and at no other moment,
     /// what else happens moves no packet by a microsecond.
     Tick,
@@ -281,7 +286,10 @@ impl Client {
             Input::LinkUp => self.hello(now),
             Input::LinkDown => self.link_down(),
             Input::Frame(bytes) => self.frame(now, &bytes),
-            Input::MailKept(next) => self.mail.kept = self.mail.kept.max(next).min(self.mail.next),
+            Input::MailKept { generation, next } if generation == self.mail.generation => {
+                self.mail.kept = self.mail.kept.max(next).min(self.mail.next);
+            }
+            Input::MailKept { .. } => {}
             Input::Tick => self.serve_slots(now),
         }
         if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {

@@ -578,11 +578,20 @@ fn mail_is_handed_on_in_order_once_and_acknowledged_when_it_is_on_disk() {
     assert_eq!(world.take_mail(), [7, 8, 9]);
     assert_eq!(world.count("drop.mail_out_of_order"), 3);
     assert_eq!(world.mail_acknowledged(), 7, "nothing is on disk yet");
-    world.tell(Input::MailKept(9));
+    world.tell(Input::MailKept {
+        generation: 1,
+        next: 9,
+    });
     assert_eq!(world.mail_acknowledged(), 9);
-    world.tell(Input::MailKept(8));
+    world.tell(Input::MailKept {
+        generation: 1,
+        next: 8,
+    });
     assert_eq!(world.mail_acknowledged(), 9, "what is on disk stays there");
-    world.tell(Input::MailKept(100));
+    world.tell(Input::MailKept {
+        generation: 1,
+        next: 100,
+    });
     assert_eq!(world.mail_acknowledged(), 10, "not more than came");
     // Not more than may wait for the disk.
     (10..10 + MAIL_WINDOW + 5).for_each(|number| world.item(number));
@@ -599,7 +608,7 @@ fn mail_is_handed_on_in_order_once_and_acknowledged_when_it_is_on_disk() {
     world.tell(Input::LinkUp);
     world.welcome(TAG);
     let next = 10 + MAIL_WINDOW;
-    world.tell(Input::MailKept(next));
+    world.tell(Input::MailKept { generation: 1, next });
     [next - 1, next].into_iter().for_each(|number| world.item(number));
     assert_eq!(world.take_mail(), [next]);
     world.tell(Input::LinkDown);
@@ -609,6 +618,11 @@ fn mail_is_handed_on_in_order_once_and_acknowledged_when_it_is_on_disk() {
     assert_eq!(world.mail_acknowledged(), 0);
     world.item(1);
     assert_eq!(world.take_mail(), [1]);
+    world.tell(Input::MailKept {
+        generation: 1,
+        next: 2,
+    });
+    assert_eq!(world.mail_acknowledged(), 1, "that was of the other mailbox");
 }
 
 #[test]
@@ -630,7 +644,10 @@ fn a_gap_in_the_mail_is_taken_only_where_a_link_begins() {
     [9, 10, 12].into_iter().for_each(|number| world.item(number));
     assert_eq!(world.take_mail(), [9, 10]);
     assert_eq!(world.mail_acknowledged(), 9);
-    world.tell(Input::MailKept(11));
+    world.tell(Input::MailKept {
+        generation: 1,
+        next: 11,
+    });
     assert_eq!(world.mail_acknowledged(), 11);
 }
 

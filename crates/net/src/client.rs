@@ -119,12 +119,12 @@ impl Postman {
 
 /// Says what is on disk of the mail that [`Running::take_mail`] gave.
 #[derive(Clone)]
-pub struct MailKeeper(Arc<watch::Sender<u64>>);
+pub struct MailKeeper(Arc<watch::Sender<(u64, u64)>>);
 
 impl MailKeeper {
-    /// All mail with numbers below `next` is on disk.
-    pub fn kept(&self, next: u64) {
-        self.0.send_replace(next);
+    /// All mail of the mailbox of this generation with numbers below `next` is on disk.
+    pub fn kept(&self, generation: u64, next: u64) {
+        self.0.send_replace((generation, next));
     }
 }
 
@@ -304,7 +304,7 @@ pub fn run(
     let (admission, admission_seen) = watch::channel(None);
     // Room for all that the core hands on before it hears what is kept.
     let (mail, mail_queue) = mpsc::channel(MAIL_WINDOW as usize);
-    let (keeper, kept) = watch::channel(0);
+    let (keeper, kept) = watch::channel((0, 0));
     let (loops, _) = broadcast::channel(LOOP_QUEUE);
     let weak_loops = loops.downgrade();
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
@@ -368,7 +368,7 @@ impl Task {
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<OpenCommand>,
-        mut kept: watch::Receiver<u64>,
+        mut kept: watch::Receiver<(u64, u64)>,
         mut stopped: watch::Receiver<bool>,
     ) {
         let mut events = Vec::with_capacity(BATCH);
@@ -396,8 +396,8 @@ impl Task {
                 }
                 Some(command) = commands.recv() => self.open(command),
                 Ok(()) = kept.changed() => {
-                    let next = *kept.borrow_and_update();
-                    self.core.handle(self.clock.now(), Input::MailKept(next));
+                    let (generation, next) = *kept.borrow_and_update();
+                    self.core.handle(self.clock.now(), Input::MailKept { generation, next });
                 }
                 () = changed.wait() => {}
             }

@@ -69,8 +69,8 @@ pub trait Carrier: Clone + Send + Sync + 'static {
         mailbox: MailboxId,
     ) -> impl Future<Output = Result<Self::Stream, OpenError>> + Send;
 
-    /// All items of the mailbox below `next` are on the disk: the gateway may forget them.
-    fn kept(&self, next: u64);
+    /// All items of the mailbox of this generation below `next` are on the disk: the gateway may forget them.
+    fn kept(&self, generation: u64, next: u64);
 }
 
 impl Carrier for (Postman, MailKeeper) {
@@ -80,8 +80,8 @@ impl Carrier for (Postman, MailKeeper) {
         self.0.open(gateway, mailbox).await
     }
 
-    fn kept(&self, next: u64) {
-        self.1.kept(next);
+    fn kept(&self, generation: u64, next: u64) {
+        self.1.kept(generation, next);
     }
 }
 
@@ -277,9 +277,9 @@ impl Desk {
     ) -> Running {
         let shared = self.mail.0;
         let tasks = [
-            tokio::spawn(keep_address(Arc::clone(&shared), admission.clone())),
+            tokio::spawn(keep_address(Arc::clone(&shared), admission)),
             tokio::spawn(bring(Arc::clone(&shared), carrier.clone())),
-            tokio::spawn(take(shared, self.inbox, carrier, incoming, admission)),
+            tokio::spawn(take(shared, self.inbox, carrier, incoming)),
         ];
         Running(tasks.map(|task| task.abort_handle()))
     }
@@ -338,7 +338,6 @@ async fn take(
     mut inbox: Inbox,
     carrier: impl Carrier,
     mut incoming: mpsc::Receiver<Incoming>,
-    admission: watch::Receiver<Option<Admission>>,
 ) {
     let mut items = Vec::with_capacity(BATCH);
     let mut freed = shared.shelf.changed();
@@ -361,11 +360,7 @@ async fn take(
         match done {
             Ok(done) => {
                 items.drain(..done.taken);
-                // What was written of an earlier mailbox says nothing to the gateway about this one.
-                let current = admission.borrow().map(|admitted| admitted.generation);
-                if current == Some(done.cursor.generation) {
-                    carrier.kept(done.cursor.next);
-                }
+                carrier.kept(done.cursor.generation, done.cursor.next);
                 if items.is_empty() {
                     shared.inbox_problem(None);
                     continue;

@@ -152,7 +152,7 @@ impl Carrier for Gateway {
         Ok(near)
     }
 
-    fn kept(&self, next: u64) {
+    fn kept(&self, _: u64, next: u64) {
         self.kept.lock().unwrap().acknowledged = next;
     }
 }

@@ -91,7 +91,7 @@ async fn a_letter_travels_from_one_client_to_another() {
         let got = within("a piece", mail.recv()).await.unwrap();
         assert_eq!((got.number, got.item.index), (u64::from(index) + 1, index));
         assert_eq!(*got.item.bytes, [index as u8; ITEM_LEN]);
-        keeper.kept(got.number + 1);
+        keeper.kept(got.generation, got.number + 1);
     }
     net.nodes[GATEWAY].counted("downlink.mail", 20).await;
     net.nodes[GATEWAY].counted("mail.connection.opened", 2).await;
