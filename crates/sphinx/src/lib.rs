@@ -59,10 +59,11 @@ mod packet;
 mod padding;
 mod payload;
 mod peel;
+mod scratch;
 mod surb;
 
 pub use build::{Hop, build, build_in_place, build_with_secret};
-pub use engine::{Engine, engine, engines};
+pub use engine::{Engine, UnknownEngine, engine, engines, use_engine};
 pub use header::BuildError;
 pub use keys::{InvalidKey, PublicKey, SecretKey};
 pub use layout::{

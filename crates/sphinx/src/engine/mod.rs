@@ -3,8 +3,27 @@
 //! A hop costs two multiplications, and they are most of its time. They are asked for in batches because a vector
 //! engine computes many lanes at the price of one. All engines give the same bytes for all inputs (RFC 7748): they
 //! clamp the scalar, ignore the top bit of the point, and give zeros for a point of small order.
+//!
+//! | engine | where | what |
+//! |---|---|---|
+//! | `ifma` | x86-64 with AVX-512 IFMA | eight lanes a vector, our own |
+//! | `graviola` | x86-64 with AVX2, 64-bit Arm; feature `graviola` | Amazon's machine-checked assembly |
+//! | `dalek` | everywhere | what the others are tested against |
 
+#[cfg(target_arch = "x86_64")]
+mod ifma;
+
+// The tests have machines of their own for it.
+#[cfg(any(test, target_arch = "x86_64"))]
+mod field;
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use alloc::string::String;
+use core::fmt;
 use core::iter::zip;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use curve25519_dalek::montgomery::MontgomeryPoint;
 
@@ -26,24 +45,68 @@ pub trait Engine: Send + Sync {
     fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]);
 }
 
-/// The best engine for this CPU.
+/// Which of [`engines`] is [`engine`], counted from one; zero while nobody chose.
+static CHOSEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The engine of everything that is not given one: the best for this CPU, or the one of [`use_engine`].
 #[must_use]
 pub fn engine() -> &'static dyn Engine {
-    #[cfg(all(feature = "graviola", any(target_arch = "x86_64", target_arch = "aarch64")))]
-    if fast::is_supported() {
-        return &fast::Graviola;
-    }
-    &Dalek
+    let chosen = CHOSEN.load(Ordering::Relaxed).saturating_sub(1);
+    engines().nth(chosen).unwrap_or(&Dalek)
 }
 
 /// Every engine that this CPU can run, the best one first.
 pub fn engines() -> impl Iterator<Item = &'static dyn Engine> {
-    let best = engine();
-    let last: &'static dyn Engine = &Dalek;
-    [best, last]
-        .into_iter()
-        .take(if best.name() == last.name() { 1 } else { 2 })
+    #[cfg(target_arch = "x86_64")]
+    let wide = ifma::Ifma::is_supported().then_some(&ifma::Ifma as &dyn Engine);
+    #[cfg(not(target_arch = "x86_64"))]
+    let wide: Option<&dyn Engine> = None;
+    #[cfg(all(feature = "graviola", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let fast = fast::is_supported().then_some(&fast::Graviola as &dyn Engine);
+    #[cfg(not(all(feature = "graviola", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let fast: Option<&dyn Engine> = None;
+    [wide, fast, Some(&Dalek)].into_iter().flatten()
 }
+
+/// The best engine that computes one multiplication after the other.
+pub(crate) fn portable() -> &'static dyn Engine {
+    engines().find(|engine| engine.name() != "ifma").unwrap_or(&Dalek)
+}
+
+/// Makes everything that is not given an engine use the one of this name from now on: one of [`engines`], `portable` for
+/// the best without wide vectors, or `best`. For measurements, and for a CPU that misbehaves; a program calls it once, when it
+/// starts.
+///
+/// # Errors
+/// [`UnknownEngine`] if this CPU can run none of that name; nothing is changed then.
+pub fn use_engine(name: &str) -> Result<(), UnknownEngine> {
+    let name = match name {
+        "portable" => portable().name(),
+        "best" => engines().next().unwrap_or(&Dalek).name(),
+        name => name,
+    };
+    let at = engines().position(|engine| engine.name() == name);
+    let at = at.ok_or_else(|| UnknownEngine(name.into()))?;
+    CHOSEN.store(at + 1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// This CPU, or this build, has no engine of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownEngine(String);
+
+impl fmt::Display for UnknownEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "this machine has no engine {:?}; it has best, portable",
+            self.0
+        )?;
+        engines().try_for_each(|engine| write!(f, ", {}", engine.name()))
+    }
+}
+
+impl core::error::Error for UnknownEngine {}
 
 /// Portable, and what the others are tested against.
 struct Dalek;
