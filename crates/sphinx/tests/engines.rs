@@ -340,3 +340,41 @@ fn timing_does_not_depend_on_the_scalars() {
     println!("twice the work in one kind: t = {t:.2}");
     assert!(t.abs() > 10.0, "{t}");
 }
+
+fn random_blocks(rng: &mut impl Rng, count: usize) -> Vec<[u8; 64]> {
+    (0..count)
+        .map(|_| {
+            let mut block = [0; 64];
+            rng.fill_bytes(&mut block);
+            block
+        })
+        .collect()
+}
+
+#[test]
+fn engines_hash_as_sha2_does() {
+    let mut rng = rng(6);
+    for messages in (0..=18).chain([31, 32, 33, 64, 70]) {
+        for blocks in [0, 1, 2, 11, 63] {
+            // Now and then one message is longer or shorter than the others.
+            let lens = (0..messages).map(|_| match rng.next_u32() % 40 {
+                0 => 0,
+                1 => blocks + 3,
+                _ => blocks,
+            });
+            let lens: Vec<_> = lens.collect();
+            let data: Vec<_> = lens.iter().map(|len| random_blocks(&mut rng, *len)).collect();
+            let data: Vec<_> = data.iter().map(Vec::as_slice).collect();
+            let start: Vec<[u32; 8]> = (0..messages).map(|_| [(); 8].map(|()| rng.next_u32())).collect();
+            let mut expected = start.clone();
+            for (state, blocks) in expected.iter_mut().zip(&data) {
+                sha2::block_api::compress256(state, blocks);
+            }
+            for engine in engines() {
+                let mut states = start.clone();
+                engine.sha256_batch(&mut states, &data);
+                assert!(states == expected, "{messages} x {blocks}, {}", engine.name());
+            }
+        }
+    }
+}

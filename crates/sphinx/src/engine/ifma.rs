@@ -8,7 +8,7 @@ use core::iter::zip;
 
 use super::field::{GROUP, Projective, Words, affine, ladder};
 use super::x86::{Avx512, Job};
-use super::{Engine, portable};
+use super::{Engine, portable, sha256};
 use crate::scratch::Scratch;
 
 /// Lanes of a vector.
@@ -16,6 +16,9 @@ const LANES: usize = 8;
 
 /// Lanes that share an inversion.
 const GROUP_LANES: usize = GROUP * LANES;
+
+/// More than the stack that a group takes, in bytes.
+const STACK_LEN: usize = 24 << 10;
 
 pub(super) struct Ifma;
 
@@ -42,7 +45,13 @@ impl Engine for Ifma {
         );
         for ((scalars, points), out) in zip(groups, out[..count].chunks_mut(GROUP_LANES)) {
             cpu.run(Group { scalars, points, out });
+            // What the compiler spilled.
+            zeroize::zeroize_stack::<STACK_LEN>();
         }
+    }
+
+    fn sha256_batch(&self, states: &mut [[u32; 8]], blocks: &[&[[u8; 64]]]) {
+        sha256::compress(Avx512::detect(), states, blocks);
     }
 }
 
@@ -53,7 +62,7 @@ struct Group<'a> {
     out: &'a mut [[u8; 32]],
 }
 
-impl Job for Group<'_> {
+impl Job<Avx512> for Group<'_> {
     #[inline(always)]
     fn run(self, cpu: Avx512) {
         let mut products = Scratch::<[Projective<_>; GROUP]>::new();

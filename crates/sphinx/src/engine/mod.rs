@@ -18,6 +18,9 @@ mod ifma;
 mod field;
 
 #[cfg(target_arch = "x86_64")]
+mod sha256;
+
+#[cfg(target_arch = "x86_64")]
 mod x86;
 
 use alloc::string::String;
@@ -43,6 +46,17 @@ pub trait Engine: Send + Sync {
     ///
     /// The slices should have one length; what one of them has beyond another is not touched.
     fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]);
+
+    /// SHA-256 of many messages side by side: `states[i]` takes `blocks[i]` in, by the compression function alone,
+    /// without padding. It is fastest if all have the same number of blocks.
+    ///
+    /// The slices should have one length; what one of them has beyond the other is not touched.
+    fn sha256_batch(&self, states: &mut [[u32; 8]], blocks: &[&[[u8; 64]]]) {
+        #[cfg(target_arch = "x86_64")]
+        sha256::compress(None, states, blocks);
+        #[cfg(not(target_arch = "x86_64"))]
+        zip(states, blocks).for_each(|(state, blocks)| sha2::block_api::compress256(state, blocks));
+    }
 }
 
 /// Which of [`engines`] is [`engine`], counted from one; zero while nobody chose.

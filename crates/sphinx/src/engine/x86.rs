@@ -2,11 +2,10 @@
 //!
 //! # Why it is sound
 //!
-//! Nearly every function here is unsafe for one reason: the instruction may be missing. [`Avx512`] is the proof that it is
-//! not. It has a private field and comes from [`Avx512::detect`] alone, which asks the CPU (and the operating system,
-//! which must save the registers) for each feature that [`Avx512::run`] enables and no function uses another. Whoever holds an `Avx512`
-//! may therefore run any of its methods, so they are safe to call; no use of them can be undefined, only slow, see
-//! [`Avx512::run`].
+//! Nearly every function here is unsafe for one reason: the instruction may be missing. [`Avx512`] and [`Sha`] are the
+//! proof that it is not. Each has a private field and comes from its `detect` alone, which asks the CPU, and the operating
+//! system that must save its registers, for each feature that its `run` enables; its methods use no others. Whoever holds
+//! one may therefore call any of its methods, so they are safe; no use of them can be undefined, only slow, see [`Job`].
 //!
 //! The rest are reads and writes of vectors through references to arrays of their size, with instructions that need
 //! no alignment, and the zero of a vector, all of whose bit patterns are values.
@@ -28,15 +27,15 @@ use crate::scratch::Zero;
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(());
 
-/// The stack that a job may have used for secrets, in bytes.
-const STACK_LEN: usize = 16 << 10;
+/// The CPU has SHA and SSE 4.1.
+#[derive(Clone, Copy)]
+pub(super) struct Sha(());
 
-/// Something to compute with vectors.
-pub(super) trait Job {
-    /// Computes it. Everything that this calls and that takes an [`Avx512`] is to be `#[inline(always)]`, the
-    /// implementation first: only what ends up inside of [`Avx512::run`] is compiled for the CPU's features.
-    /// Closures don't.
-    fn run(self, cpu: Avx512);
+/// Something to compute with the instructions of [`Avx512`] or [`Sha`].
+pub(super) trait Job<Cpu> {
+    /// Computes it. Everything that this calls and that takes a `Cpu` is to be `#[inline(always)]`, the implementation
+    /// first: only what ends up inside of the `run` of `Cpu` is compiled for its features. Closures don't.
+    fn run(self, cpu: Cpu);
 }
 
 cpufeatures::new!(
@@ -49,21 +48,22 @@ cpufeatures::new!(
     "bmi2"
 );
 
+cpufeatures::new!(has_sha, "sha", "sse4.1", "ssse3");
+
 impl Avx512 {
     pub(super) fn detect() -> Option<Self> {
         has_avx512::get().then_some(Self(()))
     }
 
-    /// Computes a job with the CPU's features enabled.
-    pub(super) fn run(self, job: impl Job) {
+    /// Computes a job with the CPU's features enabled, in a stack frame of its own: the function that has them is not
+    /// inlined into one that has not.
+    pub(super) fn run(self, job: impl Job<Self>) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,bmi2")]
-        fn enabled(cpu: Avx512, job: impl Job) {
+        fn enabled(cpu: Avx512, job: impl Job<Avx512>) {
             job.run(cpu);
         }
         // SAFETY: there is an `Avx512`, so the CPU has these features.
         unsafe { enabled(self, job) }
-        // What the compiler put on the stack of `enabled`, which is never inlined here: the features differ.
-        zeroize::zeroize_stack::<STACK_LEN>();
     }
 
     #[inline(always)]
@@ -76,6 +76,83 @@ impl Avx512 {
     pub(super) fn store(self, numbers: &mut [u64; 8], v: __m512i) {
         // SAFETY: the CPU has AVX-512F; 64 bytes are written to a reference to 64 bytes, which may lie anywhere.
         unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), v) }
+    }
+}
+
+/// Lanes of 32 bits, sixteen a vector.
+// SAFETY of every block: there is an `Avx512`, so the CPU has AVX-512F and BW; nothing else is required of the arguments
+// but where something is read or written.
+impl Avx512 {
+    #[inline(always)]
+    pub(super) fn load_32(self, numbers: &[u32; 16]) -> __m512i {
+        // SAFETY: and 64 bytes are read of a reference to 64 bytes, which may lie anywhere.
+        unsafe { _mm512_loadu_si512(numbers.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn store_32(self, numbers: &mut [u32; 16], v: __m512i) {
+        // SAFETY: and 64 bytes are written to a reference to 64 bytes, which may lie anywhere.
+        unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), v) }
+    }
+
+    /// Sixteen numbers of four bytes, the most significant first.
+    #[inline(always)]
+    pub(super) fn load_big_endian(self, bytes: &[u8; 64]) -> __m512i {
+        // SAFETY: and 64 bytes are read of a reference to 64 bytes, which may lie anywhere.
+        unsafe {
+            let order = _mm512_set4_epi32(0x0c0d_0e0f, 0x0809_0a0b, 0x0405_0607, 0x0001_0203);
+            _mm512_shuffle_epi8(_mm512_loadu_si512(bytes.as_ptr().cast()), order)
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn splat_32(self, x: u32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x.cast_signed()) }
+    }
+
+    /// Modulo 2^32.
+    #[inline(always)]
+    pub(super) fn add_32(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    pub(super) fn rotate_right_32<const BITS: i32>(self, a: __m512i) -> __m512i {
+        unsafe { _mm512_ror_epi32::<BITS>(a) }
+    }
+
+    #[inline(always)]
+    pub(super) fn shift_right_32<const BITS: u32>(self, a: __m512i) -> __m512i {
+        unsafe { _mm512_srli_epi32::<BITS>(a) }
+    }
+
+    /// A function of three bits, for every bit: bit `4 a + 2 b + c` of `TABLE`.
+    #[inline(always)]
+    pub(super) fn bits<const TABLE: i32>(self, a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+        unsafe { _mm512_ternarylogic_epi32::<TABLE>(a, b, c) }
+    }
+
+    /// Of four times four numbers: those at 0 and 1 of `a` and of `b` in turns, and those at 2 and 3.
+    #[inline(always)]
+    pub(super) fn interleave_32(self, a: __m512i, b: __m512i) -> [__m512i; 2] {
+        unsafe { [_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)] }
+    }
+
+    /// Of four times two pairs of numbers: the first pair of `a` and of `b`, and the second ones.
+    #[inline(always)]
+    pub(super) fn interleave_pairs(self, a: __m512i, b: __m512i) -> [__m512i; 2] {
+        unsafe { [_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)] }
+    }
+
+    /// Of four quadruples of numbers: those at 0 and 2 of `a`, then of `b`, and those at 1 and 3.
+    #[inline(always)]
+    pub(super) fn even_and_odd_quadruples(self, a: __m512i, b: __m512i) -> [__m512i; 2] {
+        unsafe {
+            [
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b),
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b),
+            ]
+        }
     }
 }
 
@@ -158,5 +235,84 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn select(self, mask: __mmask8, a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_mask_blend_epi64(mask, a, b) }
+    }
+}
+
+impl Sha {
+    pub(super) fn detect() -> Option<Self> {
+        has_sha::get().then_some(Self(()))
+    }
+
+    /// Computes a job with the CPU's features enabled.
+    pub(super) fn run(self, job: impl Job<Self>) {
+        #[target_feature(enable = "sha,sse4.1,ssse3")]
+        fn enabled(cpu: Sha, job: impl Job<Sha>) {
+            job.run(cpu);
+        }
+        // SAFETY: there is a `Sha`, so the CPU has these features.
+        unsafe { enabled(self, job) }
+    }
+}
+
+/// Lanes of 32 bits, four a vector; the SHA instructions are those of one message.
+// SAFETY of every block: there is a `Sha`, so the CPU has SHA, SSSE3 and SSE 4.1; nothing else is required of the
+// arguments but where something is read or written.
+impl Sha {
+    #[inline(always)]
+    pub(super) fn load(self, numbers: &[u32; 4]) -> __m128i {
+        // SAFETY: and 16 bytes are read of a reference to 16 bytes, which may lie anywhere.
+        unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn store(self, numbers: &mut [u32; 4], v: __m128i) {
+        // SAFETY: and 16 bytes are written to a reference to 16 bytes, which may lie anywhere.
+        unsafe { _mm_storeu_si128(numbers.as_mut_ptr().cast(), v) }
+    }
+
+    /// Four numbers of four bytes, the most significant first.
+    #[inline(always)]
+    pub(super) fn load_big_endian(self, bytes: &[u8; 16]) -> __m128i {
+        // SAFETY: and 16 bytes are read of a reference to 16 bytes, which may lie anywhere.
+        unsafe {
+            let order = _mm_set_epi32(0x0c0d_0e0f, 0x0809_0a0b, 0x0405_0607, 0x0001_0203);
+            _mm_shuffle_epi8(_mm_loadu_si128(bytes.as_ptr().cast()), order)
+        }
+    }
+
+    /// Modulo 2^32.
+    #[inline(always)]
+    pub(super) fn add(self, a: __m128i, b: __m128i) -> __m128i {
+        unsafe { _mm_add_epi32(a, b) }
+    }
+
+    /// The numbers at the places of `ORDER`, two bits each.
+    #[inline(always)]
+    pub(super) fn shuffle<const ORDER: i32>(self, a: __m128i) -> __m128i {
+        unsafe { _mm_shuffle_epi32::<ORDER>(a) }
+    }
+
+    /// `low` and, above it, `high`, without the `BYTES` lowest bytes.
+    #[inline(always)]
+    pub(super) fn join<const BYTES: i32>(self, high: __m128i, low: __m128i) -> __m128i {
+        unsafe { _mm_alignr_epi8::<BYTES>(high, low) }
+    }
+
+    /// Two rounds of SHA-256, on `C D G H` and `A B E F`.
+    #[inline(always)]
+    pub(super) fn two_rounds(self, cdgh: __m128i, abef: __m128i, w_and_k: __m128i) -> __m128i {
+        unsafe { _mm_sha256rnds2_epu32(cdgh, abef, w_and_k) }
+    }
+
+    /// The first part of the message schedule.
+    #[inline(always)]
+    pub(super) fn schedule_1(self, a: __m128i, b: __m128i) -> __m128i {
+        unsafe { _mm_sha256msg1_epu32(a, b) }
+    }
+
+    /// The second part of the message schedule.
+    #[inline(always)]
+    pub(super) fn schedule_2(self, a: __m128i, b: __m128i) -> __m128i {
+        unsafe { _mm_sha256msg2_epu32(a, b) }
     }
 }
