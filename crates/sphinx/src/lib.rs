@@ -50,6 +50,7 @@ extern crate std;
 mod build;
 mod engine;
 mod exponent;
+mod hash;
 mod header;
 mod kdf;
 mod keys;
@@ -62,7 +63,7 @@ mod peel;
 mod scratch;
 mod surb;
 
-pub use build::{Hop, build, build_in_place, build_with_secret};
+pub use build::{BUILD_BATCH, Hop, Outgoing, build, build_batch, build_in_place, build_with_secret};
 pub use engine::{Engine, UnknownEngine, engine, engines, use_engine};
 pub use header::BuildError;
 pub use keys::{InvalidKey, PublicKey, SecretKey};
@@ -76,5 +77,6 @@ pub use padding::{BadPadding, TooLong, max_body_len, pad, pad_in_place, pad_lega
 pub use payload::Dialect;
 pub use peel::{BATCH, Peeled, Peeler, Rejected};
 pub use surb::{
-    RecoverError, Surb, SurbKeys, build_surb, build_surb_with_secret, recover, use_surb, use_surb_in_place,
+    RecoverError, Surb, SurbKeys, SurbRequest, build_surb, build_surb_with_secret, build_surbs, recover,
+    use_surb, use_surb_in_place,
 };
