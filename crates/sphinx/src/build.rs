@@ -2,6 +2,7 @@
 //!
 //! Section 8.5.2 of LIP-99, with the payload of LIP-183. Replies are `surb`'s.
 
+use core::fmt;
 use core::iter::zip;
 
 use rand_core::CryptoRng;
@@ -27,7 +28,6 @@ pub struct Hop<'a> {
 }
 
 /// A packet that is to be built: its message is in [`Packet::message_mut`] already.
-#[derive(Debug)]
 pub struct Outgoing<'a> {
     /// The way of the packet, 3 to 5 hops.
     pub route: &'a [Hop<'a>],
@@ -35,6 +35,12 @@ pub struct Outgoing<'a> {
     pub destination: &'a [u8; ADDRESS_LEN],
     /// The message, and the packet afterwards.
     pub packet: &'a mut Packet,
+}
+
+impl fmt::Debug for Outgoing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Outgoing(..)")
+    }
 }
 
 /// How many packets [`build_batch`] and SURBs [`build_surbs`](crate::build_surbs) work on at once. From four on an engine of

@@ -89,7 +89,6 @@ fn hash<const W: usize>(engine: &dyn Engine, keys: &[[u8; LEFT_LEN]], blocks: &m
 mod tests {
     use std::vec::Vec;
 
-    use super::*;
     use crate::engine::engine;
 
     fn encrypt(seed: &[u8], block: &mut [u8]) {
