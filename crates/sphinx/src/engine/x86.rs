@@ -27,7 +27,7 @@ use crate::scratch::Zero;
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(());
 
-/// The CPU has SHA and SSE 4.1.
+/// The CPU has SHA, SSE 4.1 and AVX.
 #[derive(Clone, Copy)]
 pub(super) struct Sha(());
 
@@ -48,7 +48,7 @@ cpufeatures::new!(
     "bmi2"
 );
 
-cpufeatures::new!(has_sha, "sha", "sse4.1", "ssse3");
+cpufeatures::new!(has_sha, "sha", "sse4.1", "ssse3", "avx");
 
 impl Avx512 {
     pub(super) fn detect() -> Option<Self> {
@@ -245,8 +245,10 @@ impl Sha {
 
     /// Computes a job with the CPU's features enabled.
     pub(super) fn run(self, job: impl Job<Self>) {
-        #[target_feature(enable = "sha,sse4.1,ssse3")]
+        #[target_feature(enable = "sha,sse4.1,ssse3,avx")]
         fn enabled(cpu: Sha, job: impl Job<Sha>) {
+            // Upper halves that somebody left in use (graviola does) would make every SHA instruction wait for them.
+            _mm256_zeroupper();
             job.run(cpu);
         }
         // SAFETY: there is a `Sha`, so the CPU has these features.
@@ -255,7 +257,7 @@ impl Sha {
 }
 
 /// Lanes of 32 bits, four a vector; the SHA instructions are those of one message.
-// SAFETY of every block: there is a `Sha`, so the CPU has SHA, SSSE3 and SSE 4.1; nothing else is required of the
+// SAFETY of every block: there is a `Sha`, so the CPU has SHA, SSSE3, SSE 4.1 and AVX; nothing else is required of the
 // arguments but where something is read or written.
 impl Sha {
     #[inline(always)]
