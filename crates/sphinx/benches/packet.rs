@@ -97,6 +97,7 @@ fn main() {
     for engine in engines() {
         curve(engine, &mut cases);
         hashes(engine, &mut cases);
+        cipher(engine, &mut cases);
     }
     others(&keys, &route, &mut cases);
 
@@ -219,6 +220,22 @@ fn hashes(engine: &'static dyn Engine, cases: &mut Vec<Case<'_>>) {
             us: vec![],
         });
     }
+}
+
+fn cipher(engine: &'static dyn Engine, cases: &mut Vec<Case<'_>>) {
+    let mut data = vec![[0; 3952]; 64];
+    let run = move || {
+        timed(|| {
+            data.iter_mut()
+                .for_each(|data| engine.aes_ctr(&[1; 16], &[2; 16], 0, data))
+        })
+    };
+    cases.push(Case {
+        what: format!("AES-CTR, 3952 bytes, {}", engine.name()),
+        batch: 64,
+        run: Box::new(run),
+        us: vec![],
+    });
 }
 
 fn others<'a>(keys: &'a [PublicKey], route: &'a [Hop<'a>], cases: &mut Vec<Case<'a>>) {

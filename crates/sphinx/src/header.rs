@@ -5,12 +5,10 @@
 
 use core::iter::zip;
 
-use ctr::cipher::{StreamCipher, StreamCipherSeek};
-
 use crate::build::Hop;
 use crate::engine::{BASE_POINT, Engine};
 use crate::exponent::Exponent;
-use crate::kdf::{AesCtr, HeaderKeys, Secrets, blindings, macs};
+use crate::kdf::{HeaderKeys, Secrets, blindings, macs};
 use crate::layout::{
     ADDRESS_LEN, ALPHA_LEN, BETA_LEN, BLOCK_LEN, DELAY_AT, GAMMA_AT, GAMMA_LEN, HEADER_LEN, MAX_HOPS,
     MIN_HOPS, STREAM_LEN,
@@ -145,17 +143,14 @@ pub(crate) fn write<const W: usize>(
                 let filler_at = BETA_LEN - hop * BLOCK_LEN;
                 beta[..BLOCK_LEN].copy_from_slice(&last_blocks[at]);
                 beta[BLOCK_LEN..].fill(0);
-                keys[hop].cipher(at).apply_keystream(&mut beta[..filler_at]);
-                write_filler(
-                    keys[..hop].iter().map(|keys| keys.cipher(at)),
-                    &mut beta[filler_at..],
-                );
+                keys[hop].apply(engine, at, 0, &mut beta[..filler_at]);
+                write_filler(engine, &keys[..hop], at, &mut beta[filler_at..]);
             } else if let Some(next) = route.get(hop + 1) {
                 beta.copy_within(..BETA_LEN - BLOCK_LEN, BLOCK_LEN);
                 beta[..ADDRESS_LEN].copy_from_slice(next.address);
                 beta[DELAY_AT..GAMMA_AT].copy_from_slice(&route[hop].delay_ms.to_be_bytes());
                 beta[GAMMA_AT..BLOCK_LEN].copy_from_slice(&before[at]);
-                keys[hop].cipher(at).apply_keystream(beta);
+                keys[hop].apply(engine, at, 0, beta);
             }
         }
         gammas = macs(engine, agreed.with_hop(hop), &betas.each_ref());
@@ -170,10 +165,14 @@ pub(crate) fn write<const W: usize>(
 /// What the hops before the last will have appended by then: each appends a block of zeros and encrypts, as part of
 /// all it holds, everything appended so far with the end of its key stream. (LIP-99 gives the beginning of that end as
 /// an offset: 576, 464, .. for the hops 1, 2, ..)
-fn write_filler(ciphers: impl Iterator<Item = AesCtr>, filler: &mut [u8]) {
-    for (at, mut cipher) in ciphers.enumerate() {
+fn write_filler<const W: usize>(
+    engine: &dyn Engine,
+    keys: &[HeaderKeys<W>],
+    packet: usize,
+    filler: &mut [u8],
+) {
+    for (at, keys) in keys.iter().enumerate() {
         let len = (at + 1) * BLOCK_LEN;
-        cipher.seek(STREAM_LEN - len);
-        cipher.apply_keystream(&mut filler[..len]);
+        keys.apply(engine, packet, STREAM_LEN - len, &mut filler[..len]);
     }
 }

@@ -4,9 +4,6 @@
 
 use core::iter::zip;
 
-use aes::Aes128;
-use ctr::Ctr128BE;
-use ctr::cipher::KeyIvInit;
 use zeroize::Zeroizing;
 
 use crate::engine::Engine;
@@ -21,9 +18,6 @@ pub(crate) type Secret = Zeroizing<[u8; 32]>;
 /// Up to `W` secrets.
 pub(crate) type Secrets<const W: usize> = Scratch<[[u8; 32]; W]>;
 
-/// AES-128 in counter mode; the initial vector is the first counter block and counts as one big-endian number.
-pub(crate) type AesCtr = Ctr128BE<Aes128>;
-
 /// SHA-256 of a label and a secret; the secrets have one length, and with the label less than a block.
 pub(crate) fn derive<const W: usize>(
     engine: &dyn Engine,
@@ -36,11 +30,6 @@ pub(crate) fn derive<const W: usize>(
         front.copy_from_slice(label.as_bytes());
         back.copy_from_slice(secrets[at].as_ref());
     })
-}
-
-/// AES-CTR from a key and an initial vector.
-pub(crate) fn aes_ctr(key: &[u8; K], iv: &[u8; K]) -> AesCtr {
-    AesCtr::new(key.into(), iv.into())
 }
 
 /// The keys of the ciphers of `beta`.
@@ -57,9 +46,12 @@ impl<const W: usize> HeaderKeys<W> {
         }
     }
 
-    /// The cipher of one packet's `beta`.
-    pub(crate) fn cipher(&self, at: usize) -> AesCtr {
-        aes_ctr(half(&self.keys[at]), half(&self.ivs[at]))
+    /// Adds the key stream of one packet, without its first `skip` bytes, to a part of its `beta`.
+    pub(crate) fn apply(&self, engine: &dyn Engine, at: usize, skip: usize, part: &mut [u8]) {
+        debug_assert!(skip.is_multiple_of(K), "a key stream is skipped by blocks");
+        // At most STREAM_LEN bytes.
+        let skip = (skip / K) as u32;
+        engine.aes_ctr(half(&self.keys[at]), half(&self.ivs[at]), skip, part);
     }
 }
 

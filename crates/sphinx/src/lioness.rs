@@ -5,12 +5,11 @@
 
 use core::iter::zip;
 
-use ctr::cipher::StreamCipher;
 use zeroize::Zeroizing;
 
 use crate::engine::Engine;
 use crate::hash::{BLOCK, Hashes};
-use crate::kdf::{aes_ctr, derive};
+use crate::kdf::derive;
 use crate::layout::K;
 
 /// The left part: one output of the hash.
@@ -26,9 +25,9 @@ pub(crate) fn encrypt<const W: usize>(
     blocks: &mut [&mut [u8]],
 ) {
     if are_blocks(blocks) {
-        stream(&*derive::<W>(engine, "lioness_key1", seeds), blocks);
+        stream(engine, &*derive::<W>(engine, "lioness_key1", seeds), blocks);
         hash::<W>(engine, &*derive::<W>(engine, "lioness_key2", seeds), blocks);
-        stream(&*derive::<W>(engine, "lioness_key3", seeds), blocks);
+        stream(engine, &*derive::<W>(engine, "lioness_key3", seeds), blocks);
         hash::<W>(engine, &*derive::<W>(engine, "lioness_key4", seeds), blocks);
     }
 }
@@ -41,9 +40,9 @@ pub(crate) fn decrypt<const W: usize>(
 ) {
     if are_blocks(blocks) {
         hash::<W>(engine, &*derive::<W>(engine, "lioness_key4", seeds), blocks);
-        stream(&*derive::<W>(engine, "lioness_key3", seeds), blocks);
+        stream(engine, &*derive::<W>(engine, "lioness_key3", seeds), blocks);
         hash::<W>(engine, &*derive::<W>(engine, "lioness_key2", seeds), blocks);
-        stream(&*derive::<W>(engine, "lioness_key1", seeds), blocks);
+        stream(engine, &*derive::<W>(engine, "lioness_key1", seeds), blocks);
     }
 }
 
@@ -57,7 +56,7 @@ fn are_blocks(blocks: &[&mut [u8]]) -> bool {
 }
 
 /// `right ^= S(left ^ key)`
-fn stream(keys: &[[u8; LEFT_LEN]], blocks: &mut [&mut [u8]]) {
+fn stream(engine: &dyn Engine, keys: &[[u8; LEFT_LEN]], blocks: &mut [&mut [u8]]) {
     for (block, key) in zip(blocks, keys) {
         let (left, right) = block.split_at_mut(LEFT_LEN);
         let (mut aes_key, mut iv) = (Zeroizing::new([0; K]), Zeroizing::new([0; K]));
@@ -65,7 +64,7 @@ fn stream(keys: &[[u8; LEFT_LEN]], blocks: &mut [&mut [u8]]) {
             aes_key[at] = left[at] ^ key[at];
             iv[at] = left[K + at] ^ key[K + at];
         }
-        aes_ctr(&aes_key, &iv).apply_keystream(right);
+        engine.aes_ctr(&aes_key, &iv, 0, right);
     }
 }
 

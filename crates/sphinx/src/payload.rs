@@ -5,11 +5,10 @@
 
 use core::iter::zip;
 
-use ctr::cipher::StreamCipher;
 use subtle::ConstantTimeEq;
 
 use crate::engine::Engine;
-use crate::kdf::{Secrets, aes_ctr, derive, half};
+use crate::kdf::{Secrets, derive, half};
 use crate::layout::{K, PAYLOAD_LEN, REPLY_KEY_LEN, ZEROS_LEN};
 use crate::lioness;
 use crate::packet::split;
@@ -46,7 +45,7 @@ pub(crate) fn encrypt<const W: usize>(
 ) {
     match dialect {
         Dialect::Lioness => lioness::encrypt::<W>(engine, seeds, payloads),
-        Dialect::LegacyCtr => legacy(seeds, payloads),
+        Dialect::LegacyCtr => legacy(engine, seeds, payloads),
     }
 }
 
@@ -59,7 +58,7 @@ pub(crate) fn decrypt<const W: usize>(
 ) {
     match dialect {
         Dialect::Lioness => lioness::decrypt::<W>(engine, seeds, payloads),
-        Dialect::LegacyCtr => legacy(seeds, payloads),
+        Dialect::LegacyCtr => legacy(engine, seeds, payloads),
     }
 }
 
@@ -72,7 +71,7 @@ pub(crate) fn encrypt_reply(
 ) {
     match dialect {
         Dialect::Lioness => lioness::encrypt::<1>(engine, &[key], &mut [payload]),
-        Dialect::LegacyCtr => legacy(&*legacy_seeds::<1>(engine, &[key]), &mut [payload]),
+        Dialect::LegacyCtr => legacy(engine, &*legacy_seeds::<1>(engine, &[key]), &mut [payload]),
     }
 }
 
@@ -85,7 +84,7 @@ pub(crate) fn decrypt_reply(
 ) {
     match dialect {
         Dialect::Lioness => lioness::decrypt::<1>(engine, &[key], &mut [payload]),
-        Dialect::LegacyCtr => legacy(&*legacy_seeds::<1>(engine, &[key]), &mut [payload]),
+        Dialect::LegacyCtr => legacy(engine, &*legacy_seeds::<1>(engine, &[key]), &mut [payload]),
     }
 }
 
@@ -105,9 +104,9 @@ fn legacy_seeds<const W: usize>(engine: &dyn Engine, secrets: &[impl AsRef<[u8]>
     seeds
 }
 
-fn legacy(seeds: &[[u8; 32]], payloads: &mut [&mut [u8]]) {
+fn legacy(engine: &dyn Engine, seeds: &[[u8; 32]], payloads: &mut [&mut [u8]]) {
     for (payload, seed) in zip(payloads, seeds) {
         let (key, iv) = split::<K, K, 32>(seed);
-        aes_ctr(key, iv).apply_keystream(payload);
+        engine.aes_ctr(key, iv, 0, payload);
     }
 }

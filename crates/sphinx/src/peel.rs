@@ -12,12 +12,11 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use ctr::cipher::StreamCipher;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::engine::{Engine, engine};
-use crate::kdf::{AesCtr, HeaderKeys, Secrets, blindings, macs, tags};
+use crate::kdf::{HeaderKeys, Secrets, blindings, macs, tags};
 use crate::keys::{PublicKey, SecretKey, is_canonical};
 use crate::layout::{
     ADDRESS_LEN, ALPHA_LEN, BETA_LEN, BLOCK_LEN, DELAY_AT, GAMMA_AT, GAMMA_LEN, HEADER_LEN, ID_LEN, K,
@@ -212,7 +211,7 @@ impl Peeler {
         if live.count == 0 {
             return;
         }
-        let ciphers = HeaderKeys::<N>::derive(engine, live.secrets());
+        let keys = HeaderKeys::<N>::derive(engine, live.secrets());
         let seeds = payload::seeds::<N>(engine, self.dialect, live.secrets());
         let factors = blindings::<N>(engine, |at| alpha(&packets[live.packets[at]]), live.secrets());
 
@@ -223,7 +222,9 @@ impl Peeler {
         for (index, packet) in packets.iter_mut().enumerate() {
             if let Some((at, _)) = wanted.next_if(|(_, wanted)| **wanted == index) {
                 let (header, payload) = packet.parts_mut();
-                roles[at] = Some(open_header(header, ciphers.cipher(at)));
+                roles[at] = Some(open_header(header, |skip, part| {
+                    keys.apply(engine, at, skip, part)
+                }));
                 payloads[at] = payload;
             }
         }
@@ -381,11 +382,11 @@ enum Role {
     },
 }
 
-/// Takes the layer off a header. Of a relay's, `alpha` is left alone; a last hop's is all zero then.
-fn open_header(header: &mut [u8; HEADER_LEN], mut cipher: AesCtr) -> Role {
+/// Takes the layer off a header; `apply` adds the key stream, from a byte on. Of a relay's, `alpha` is left alone; a last hop's is all zero then.
+fn open_header(header: &mut [u8; HEADER_LEN], apply: impl Fn(usize, &mut [u8])) -> Role {
     let (_, rest) = split_mut::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(header);
     let (beta, gamma) = split_mut::<BETA_LEN, GAMMA_LEN, { HEADER_LEN - ALPHA_LEN }>(rest);
-    cipher.apply_keystream(beta);
+    apply(0, beta);
     let is_last = beta[DELAY_AT..GAMMA_AT].ct_eq(&[0; GAMMA_AT - DELAY_AT])
         & beta[BLOCK_LEN..BLOCK_LEN + K].ct_eq(&[0; K]);
     let mut address = [0; ADDRESS_LEN];
@@ -402,7 +403,7 @@ fn open_header(header: &mut [u8; HEADER_LEN], mut cipher: AesCtr) -> Role {
     beta.copy_within(BLOCK_LEN.., 0);
     // Behind it comes what a block of zeros is under the rest of the key stream.
     beta[BETA_LEN - BLOCK_LEN..].fill(0);
-    cipher.apply_keystream(&mut beta[BETA_LEN - BLOCK_LEN..]);
+    apply(BETA_LEN, &mut beta[BETA_LEN - BLOCK_LEN..]);
     Role::Relay {
         next: address,
         delay_ms,

@@ -9,7 +9,10 @@ mod common;
 
 use std::hint::black_box;
 
+use aes::Aes128;
 use common::{from_hex, random, rng};
+use ctr::Ctr128BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
 use curve25519_dalek::constants::EIGHT_TORSION;
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use mizzle_sphinx::{Engine, engine, engines, use_engine};
@@ -374,6 +377,36 @@ fn engines_hash_as_sha2_does() {
                 let mut states = start.clone();
                 engine.sha256_batch(&mut states, &data);
                 assert!(states == expected, "{messages} x {blocks}, {}", engine.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn engines_encrypt_as_aes_and_ctr_do() {
+    let mut rng = rng(7);
+    let mut ivs: Vec<[u8; 16]> = (0..4).map(|_| random(&mut rng)).collect();
+    // Counters that wrap, at 2^64 and at 2^128, within every vector there is.
+    ivs.extend((0..40).flat_map(|n| {
+        let wraps = u128::from(u64::MAX) - 3 * n;
+        [(u128::MAX - 3 * n).to_be_bytes(), wraps.to_be_bytes()]
+    }));
+    for (at, iv) in ivs.iter().enumerate() {
+        let key: [u8; 16] = random(&mut rng);
+        for len in [
+            0, 1, 15, 16, 17, 63, 64, 112, 511, 512, 513, 576, 1024, 3952, 3984,
+        ] {
+            let data: Vec<u8> = (0..len).map(|at| at as u8).collect();
+            let skip = (at % 3) as u32 * 7;
+            let mut expected = data.clone();
+            let mut cipher = Ctr128BE::<Aes128>::new(&key.into(), iv.into());
+            let mut skipped = vec![0; 16 * skip as usize];
+            cipher.apply_keystream(&mut skipped);
+            cipher.apply_keystream(&mut expected);
+            for engine in engines() {
+                let mut out = data.clone();
+                engine.aes_ctr(&key, iv, skip, &mut out);
+                assert!(out == expected, "{len} bytes from {iv:02x?}, {}", engine.name());
             }
         }
     }

@@ -7,8 +7,8 @@
 use core::iter::zip;
 
 use super::field::{GROUP, Projective, Words, affine, ladder};
-use super::x86::{Avx512, Job};
-use super::{BASE_POINT, Engine, portable, sha256};
+use super::x86::{Avx512, Job, Vaes};
+use super::{BASE_POINT, Engine, aes, portable, sha256};
 use crate::scratch::Scratch;
 
 /// Lanes of a vector.
@@ -60,6 +60,14 @@ impl Engine for Ifma {
 
     fn sha256_batch(&self, states: &mut [[u32; 8]], blocks: &[&[[u8; 64]]]) {
         sha256::compress(Avx512::detect(), states, blocks);
+    }
+
+    fn aes_ctr(&self, key: &[u8; 16], iv: &[u8; 16], skip: u32, data: &mut [u8]) {
+        let Some(cpu) = Vaes::detect() else {
+            return portable().aes_ctr(key, iv, skip, data);
+        };
+        let counter = u128::from_be_bytes(*iv).wrapping_add(skip.into());
+        aes::apply_keystream(cpu, key, counter, data);
     }
 }
 

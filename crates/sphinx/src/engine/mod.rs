@@ -11,6 +11,9 @@
 //! | `dalek` | everywhere | what the others are tested against |
 
 #[cfg(target_arch = "x86_64")]
+mod aes;
+
+#[cfg(target_arch = "x86_64")]
 mod ifma;
 
 // The tests have machines of their own for it.
@@ -28,6 +31,9 @@ use core::fmt;
 use core::iter::zip;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use ::aes::Aes128;
+use ctr::Ctr128BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
 use curve25519_dalek::montgomery::MontgomeryPoint;
 
 /// The base point. Engines know it, and take a shorter way for it.
@@ -56,6 +62,13 @@ pub trait Engine: Send + Sync {
         sha256::compress(None, states, blocks);
         #[cfg(not(target_arch = "x86_64"))]
         zip(states, blocks).for_each(|(state, blocks)| sha2::block_api::compress256(state, blocks));
+    }
+
+    /// AES-128 in counter mode: adds the key stream, without its first `skip` blocks, to `data`. The counter is one
+    /// big-endian number that begins with `iv` and wraps.
+    fn aes_ctr(&self, key: &[u8; 16], iv: &[u8; 16], skip: u32, data: &mut [u8]) {
+        let counter = u128::from_be_bytes(*iv).wrapping_add(skip.into());
+        Ctr128BE::<Aes128>::new(key.into(), &counter.to_be_bytes().into()).apply_keystream(data);
     }
 }
 

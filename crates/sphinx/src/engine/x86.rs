@@ -2,8 +2,8 @@
 //!
 //! # Why it is sound
 //!
-//! Nearly every function here is unsafe for one reason: the instruction may be missing. [`Avx512`] and [`Sha`] are the
-//! proof that it is not. Each has a private field and comes from its `detect` alone, which asks the CPU, and the operating
+//! Nearly every function here is unsafe for one reason: the instruction may be missing. [`Avx512`], [`Sha`] and [`Vaes`] are the
+//! proofs that it is not. Each has a private field and comes from its `detect` alone, which asks the CPU, and the operating
 //! system that must save its registers, for each feature that its `run` enables; its methods use no others. Whoever holds
 //! one may therefore call any of its methods, so they are safe; no use of them can be undefined, only slow, see [`Job`].
 //!
@@ -31,7 +31,11 @@ pub(super) struct Avx512(());
 #[derive(Clone, Copy)]
 pub(super) struct Sha(());
 
-/// Something to compute with the instructions of [`Avx512`] or [`Sha`].
+/// The CPU has AES instructions for vectors of AVX-512.
+#[derive(Clone, Copy)]
+pub(super) struct Vaes(());
+
+/// Something to compute with the instructions of [`Avx512`], [`Sha`] or [`Vaes`].
 pub(super) trait Job<Cpu> {
     /// Computes it. Everything that this calls and that takes a `Cpu` is to be `#[inline(always)]`, the implementation
     /// first: only what ends up inside of the `run` of `Cpu` is compiled for its features. Closures don't.
@@ -316,5 +320,114 @@ impl Sha {
     #[inline(always)]
     pub(super) fn schedule_2(self, a: __m128i, b: __m128i) -> __m128i {
         unsafe { _mm_sha256msg2_epu32(a, b) }
+    }
+}
+
+cpufeatures::new!(has_vaes, "vaes", "aes", "avx512f", "avx512bw");
+
+impl Vaes {
+    pub(super) fn detect() -> Option<Self> {
+        has_vaes::get().then_some(Self(()))
+    }
+
+    /// Computes a job with the CPU's features enabled.
+    pub(super) fn run(self, job: impl Job<Self>) {
+        #[target_feature(enable = "vaes,aes,avx512f,avx512bw")]
+        fn enabled(cpu: Vaes, job: impl Job<Vaes>) {
+            job.run(cpu);
+        }
+        // SAFETY: there is a `Vaes`, so the CPU has these features.
+        unsafe { enabled(self, job) }
+    }
+}
+
+/// Four blocks of AES a vector.
+// SAFETY of every block: there is a `Vaes`, so the CPU has VAES, AES, and AVX-512F and BW; nothing else is required of the
+// arguments but where something is read or written.
+impl Vaes {
+    /// The round keys of AES-128 (FIPS 197, section 5.2), four times each.
+    #[inline(always)]
+    pub(super) fn round_keys(self, key: &[u8; 16]) -> [__m512i; 11] {
+        // SAFETY: and 16 bytes are read of a reference to 16 bytes, which may lie anywhere.
+        unsafe {
+            let mut key = _mm_loadu_si128(key.as_ptr().cast());
+            let mut keys = [_mm512_broadcast_i32x4(key); 11];
+            macro_rules! round {
+                ($at:literal, $constant:literal) => {
+                    let assist = _mm_shuffle_epi32::<0xff>(_mm_aeskeygenassist_si128::<$constant>(key));
+                    // Each word is the sum of those up to it.
+                    key = _mm_xor_si128(key, _mm_slli_si128::<4>(key));
+                    key = _mm_xor_si128(key, _mm_slli_si128::<8>(key));
+                    key = _mm_xor_si128(key, assist);
+                    keys[$at] = _mm512_broadcast_i32x4(key);
+                };
+            }
+            round!(1, 0x01);
+            round!(2, 0x02);
+            round!(3, 0x04);
+            round!(4, 0x08);
+            round!(5, 0x10);
+            round!(6, 0x20);
+            round!(7, 0x40);
+            round!(8, 0x80);
+            round!(9, 0x1b);
+            round!(10, 0x36);
+            keys
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn load(self, bytes: &[u8; 64]) -> __m512i {
+        // SAFETY: and 64 bytes are read of a reference to 64 bytes, which may lie anywhere.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn store(self, bytes: &mut [u8; 64], v: __m512i) {
+        // SAFETY: and 64 bytes are written to a reference to 64 bytes, which may lie anywhere.
+        unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), v) }
+    }
+
+    /// Four numbers of 128 bits.
+    #[inline(always)]
+    pub(super) fn load_numbers(self, numbers: [u128; 4]) -> __m512i {
+        // SAFETY: and 64 bytes are read of a reference to 64 bytes, which may lie anywhere.
+        unsafe { _mm512_loadu_si512(numbers.as_ptr().cast()) }
+    }
+
+    /// Four numbers of 128 bits as bytes, the most significant first.
+    #[inline(always)]
+    pub(super) fn big_endian(self, numbers: __m512i) -> __m512i {
+        unsafe {
+            let order = _mm512_set4_epi32(0x0001_0203, 0x0405_0607, 0x0809_0a0b, 0x0c0d_0e0f);
+            _mm512_shuffle_epi8(numbers, order)
+        }
+    }
+
+    /// `N` added to each of four numbers of 128 bits, modulo 2^128.
+    #[inline(always)]
+    pub(super) fn add<const N: i64>(self, numbers: __m512i) -> __m512i {
+        unsafe {
+            let n = _mm512_set4_epi64(0, N, 0, N);
+            let sum = _mm512_add_epi64(numbers, n);
+            // The low half is below what was added to it: the high one, a place further, gets the carry.
+            let carries = _mm512_cmplt_epu64_mask(sum, n) << 1;
+            _mm512_mask_add_epi64(sum, carries, sum, _mm512_set1_epi64(1))
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn xor(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(a, b) }
+    }
+
+    #[inline(always)]
+    pub(super) fn round(self, blocks: __m512i, key: __m512i) -> __m512i {
+        unsafe { _mm512_aesenc_epi128(blocks, key) }
+    }
+
+    #[inline(always)]
+    pub(super) fn last_round(self, blocks: __m512i, key: __m512i) -> __m512i {
+        unsafe { _mm512_aesenclast_epi128(blocks, key) }
     }
 }
