@@ -382,7 +382,8 @@ enum Role {
     },
 }
 
-/// Takes the layer off a header; `apply` adds the key stream, from a byte on. Of a relay's, `alpha` is left alone; a last hop's is all zero then.
+/// Takes the layer off a header; `apply` adds the key stream to bytes, from one of its own on. Of a relay's, `alpha` is
+/// left alone; a last hop's is all zero then.
 fn open_header(header: &mut [u8; HEADER_LEN], apply: impl Fn(usize, &mut [u8])) -> Role {
     let (_, rest) = split_mut::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(header);
     let (beta, gamma) = split_mut::<BETA_LEN, GAMMA_LEN, { HEADER_LEN - ALPHA_LEN }>(rest);

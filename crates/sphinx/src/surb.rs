@@ -73,9 +73,10 @@ pub fn build_surb(
     route: &[Hop<'_>],
     id: &[u8; ID_LEN],
 ) -> Result<(Surb, SurbKeys), BuildError> {
-    let mut made = Vec::with_capacity(1);
-    make_next::<1>(dialect, rng, &[SurbRequest { route, id }], &mut made)?;
-    made.pop().ok_or(BuildError::Hops(route.len()))
+    let request = SurbRequest { route, id };
+    check(&request)?;
+    let secrets = Draws::<1>::draw(rng, 1);
+    Ok(Made::new(dialect, &secrets, &[request]).surb(0, &request))
 }
 
 /// [`build_surb`] for many, appended to `out` in their order: with the same generator the same SURBs, at a fraction of
@@ -92,11 +93,18 @@ pub fn build_surbs(
     requests.iter().try_for_each(check)?;
     out.reserve(requests.len());
     for requests in requests.chunks(BUILD_BATCH) {
-        if requests.len() == 1 {
-            make_next::<1>(dialect, rng, requests, out)?;
-        } else {
-            make_next::<BUILD_BATCH>(dialect, rng, requests, out)?;
+        if let [request] = requests {
+            out.push(build_surb(dialect, rng, request.route, request.id)?);
+            continue;
         }
+        let secrets = Draws::<BUILD_BATCH>::draw(rng, requests.len());
+        let made = Made::new(dialect, &secrets, requests);
+        out.extend(
+            requests
+                .iter()
+                .enumerate()
+                .map(|(at, request)| made.surb(at, request)),
+        );
     }
     Ok(())
 }
@@ -112,16 +120,11 @@ pub fn build_surb_with_secret(
     route: &[Hop<'_>],
     id: &[u8; ID_LEN],
 ) -> Result<(Surb, SurbKeys), BuildError> {
-    let (ephemeral, reply_key) = (Zeroizing::new([ephemeral]), Zeroizing::new([reply_key]));
-    let mut made = Vec::with_capacity(1);
-    make::<1>(
-        dialect,
-        &*ephemeral,
-        &*reply_key,
-        &[SurbRequest { route, id }],
-        &mut made,
-    )?;
-    made.pop().ok_or(BuildError::Hops(route.len()))
+    let request = SurbRequest { route, id };
+    check(&request)?;
+    let mut secrets = Draws::<1>::new(1);
+    (secrets.ephemerals[0], secrets.reply_keys[0]) = (ephemeral, reply_key);
+    Ok(Made::new(dialect, &secrets, &[request]).surb(0, &request))
 }
 
 /// Sends `message` with a SURB: `out` becomes the packet for the SURB's first hop.
@@ -226,58 +229,75 @@ fn check(request: &SurbRequest<'_>) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Draws the secrets of up to `W` SURBs and makes them.
-fn make_next<const W: usize>(
-    dialect: Dialect,
-    rng: &mut (impl CryptoRng + ?Sized),
-    requests: &[SurbRequest<'_>],
-    out: &mut Vec<(Surb, SurbKeys)>,
-) -> Result<(), BuildError> {
-    let mut ephemerals = Secrets::<W>::new();
-    let mut reply_keys = Scratch::<[[u8; REPLY_KEY_LEN]; W]>::new();
-    let used = ..requests.len();
-    for (ephemeral, reply_key) in zip(&mut ephemerals[used], &mut reply_keys[used]) {
-        rng.fill_bytes(ephemeral);
-        rng.fill_bytes(reply_key);
-    }
-    make::<W>(dialect, &ephemerals[used], &reply_keys[used], requests, out)
+/// The secrets of up to `W` SURBs.
+struct Draws<const W: usize> {
+    count: usize,
+    ephemerals: Secrets<W>,
+    reply_keys: Scratch<[[u8; REPLY_KEY_LEN]; W]>,
 }
 
-/// Makes up to `W` SURBs.
-fn make<const W: usize>(
-    dialect: Dialect,
-    ephemerals: &[[u8; 32]],
-    reply_keys: &[[u8; REPLY_KEY_LEN]],
-    requests: &[SurbRequest<'_>],
-    out: &mut Vec<(Surb, SurbKeys)>,
-) -> Result<(), BuildError> {
-    requests.iter().try_for_each(check)?;
-    let engine = engine();
-    let mut routes = [[].as_slice(); W];
-    let mut last_blocks = [[0; BLOCK_LEN]; W];
-    for (at, request) in requests.iter().enumerate() {
-        routes[at] = request.route;
-        last_blocks[at][GAMMA_AT..].copy_from_slice(request.id);
+impl<const W: usize> Draws<W> {
+    fn new(count: usize) -> Self {
+        Self {
+            count,
+            ephemerals: Secrets::new(),
+            reply_keys: Scratch::new(),
+        }
     }
-    let agreed = header::agree::<W>(engine, ephemerals, &routes);
-    let mut headers = [[0; HEADER_LEN]; W];
-    header::write(engine, &agreed, &routes, &last_blocks, &mut headers);
-    let seeds: [Secrets<W>; MAX_HOPS] =
-        core::array::from_fn(|hop| payload::seeds(engine, dialect, agreed.with_hop(hop)));
-    for (at, (request, reply_key)) in zip(requests, reply_keys).enumerate() {
+
+    /// Draws in the order in which one SURB after the other would.
+    fn draw(rng: &mut (impl CryptoRng + ?Sized), count: usize) -> Self {
+        let mut draws = Self::new(count);
+        let both = zip(draws.ephemerals.iter_mut(), draws.reply_keys.iter_mut());
+        for (ephemeral, reply_key) in both.take(count) {
+            rng.fill_bytes(ephemeral);
+            rng.fill_bytes(reply_key);
+        }
+        draws
+    }
+}
+
+/// All that makes up to `W` SURBs.
+struct Made<'a, const W: usize> {
+    headers: [[u8; HEADER_LEN]; W],
+    /// By hop, then by SURB.
+    seeds: [Secrets<W>; MAX_HOPS],
+    reply_keys: &'a [[u8; REPLY_KEY_LEN]; W],
+}
+
+impl<'a, const W: usize> Made<'a, W> {
+    /// The requests have been checked; there are as many as secrets.
+    fn new(dialect: Dialect, secrets: &'a Draws<W>, requests: &[SurbRequest<'_>]) -> Self {
+        let engine = engine();
+        let mut routes = [[].as_slice(); W];
+        let mut last_blocks = [[0; BLOCK_LEN]; W];
+        for (at, request) in requests.iter().enumerate() {
+            routes[at] = request.route;
+            last_blocks[at][GAMMA_AT..].copy_from_slice(request.id);
+        }
+        let agreed = header::agree::<W>(engine, &secrets.ephemerals[..secrets.count], &routes);
+        let mut headers = [[0; HEADER_LEN]; W];
+        header::write(engine, &agreed, &routes, &last_blocks, &mut headers);
+        Self {
+            headers,
+            seeds: core::array::from_fn(|hop| payload::seeds(engine, dialect, agreed.with_hop(hop))),
+            reply_keys: &secrets.reply_keys,
+        }
+    }
+
+    fn surb(&self, at: usize, request: &SurbRequest<'_>) -> (Surb, SurbKeys) {
         let mut surb = Surb(Box::new(Zeroizing::new([0; SURB_LEN])));
         let (header, key) = split_mut::<HEADER_LEN, REPLY_KEY_LEN, SURB_LEN>(&mut surb.0);
-        (*header, *key) = (headers[at], *reply_key);
+        (*header, *key) = (self.headers[at], self.reply_keys[at]);
         let mut kept = Box::new(Kept {
             seeds: [[0; 32]; MAX_HOPS],
             // At most MAX_HOPS, it was checked.
             hops: request.route.len() as u8,
-            reply_key: *reply_key,
+            reply_key: self.reply_keys[at],
         });
-        for (kept, seeds) in zip(&mut kept.seeds, &seeds).take(request.route.len()) {
+        for (kept, seeds) in zip(&mut kept.seeds, &self.seeds).take(request.route.len()) {
             *kept = seeds[at];
         }
-        out.push((surb, SurbKeys(kept)));
+        (surb, SurbKeys(kept))
     }
-    Ok(())
 }

@@ -267,7 +267,7 @@ fn a_thousand_iterations_end_as_in_rfc_7748() {
     }
 }
 
-/// Two minutes: `cargo test --release -p mizzle-sphinx --test engines -- --ignored`.
+/// Two to five minutes: `cargo test --release -p mizzle-sphinx --test engines -- --ignored`.
 #[test]
 #[ignore = "takes minutes"]
 fn a_million_iterations_end_as_in_rfc_7748() {

@@ -1,8 +1,10 @@
-//! Where X25519 happens: one interface, taken by the batch, and the implementations this CPU can run.
+//! Where X25519, SHA-256 and AES happen: one interface, taken by the batch, and the implementations this CPU can run.
 //!
 //! A hop costs two multiplications, and they are most of its time. They are asked for in batches because a vector
 //! engine computes many lanes at the price of one. All engines give the same bytes for all inputs (RFC 7748): they
 //! clamp the scalar, ignore the top bit of the point, and give zeros for a point of small order.
+//!
+//! No engine reads the environment: a program that lets its user choose one hands the name to [`use_engine`].
 //!
 //! | engine | where | what |
 //! |---|---|---|
@@ -43,7 +45,8 @@ pub(crate) const BASE_POINT: [u8; 32] = {
     u
 };
 
-/// An implementation of X25519.
+/// An implementation of what packets are made of. Only X25519 must be there: the hash and the cipher have one for every
+/// CPU already.
 pub trait Engine: Send + Sync {
     /// A short name, for logs and figures.
     fn name(&self) -> &'static str;
@@ -101,8 +104,7 @@ pub(crate) fn portable() -> &'static dyn Engine {
 }
 
 /// Makes everything that is not given an engine use the one of this name from now on: one of [`engines`], `portable` for
-/// the best without wide vectors, or `best`. For measurements, and for a CPU that misbehaves; a program calls it once, when it
-/// starts.
+/// the best but `ifma`, or `best`. For measurements, and for a CPU that misbehaves; a program calls it once, when it starts.
 ///
 /// # Errors
 /// [`UnknownEngine`] if this CPU can run none of that name; nothing is changed then.
@@ -126,7 +128,7 @@ impl fmt::Display for UnknownEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "this machine has no engine {:?}; it has best, portable",
+            "this machine has no engine {:?}; choose best, portable",
             self.0
         )?;
         engines().try_for_each(|engine| write!(f, ", {}", engine.name()))

@@ -59,10 +59,10 @@ impl Avx512 {
         has_avx512::get().then_some(Self(()))
     }
 
-    /// Computes a job with the CPU's features enabled, in a stack frame of its own: the function that has them is not
-    /// inlined into one that has not.
+    /// Computes a job with the CPU's features enabled, in a stack frame of its own, which the caller may overwrite.
     pub(super) fn run(self, job: impl Job<Self>) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma,bmi2")]
+        #[inline(never)]
         fn enabled(cpu: Avx512, job: impl Job<Avx512>) {
             job.run(cpu);
         }
@@ -250,6 +250,7 @@ impl Sha {
     /// Computes a job with the CPU's features enabled.
     pub(super) fn run(self, job: impl Job<Self>) {
         #[target_feature(enable = "sha,sse4.1,ssse3,avx")]
+        #[inline(never)]
         fn enabled(cpu: Sha, job: impl Job<Sha>) {
             // Upper halves that somebody left in use (graviola does) would make every SHA instruction wait for them.
             _mm256_zeroupper();
@@ -333,6 +334,7 @@ impl Vaes {
     /// Computes a job with the CPU's features enabled.
     pub(super) fn run(self, job: impl Job<Self>) {
         #[target_feature(enable = "vaes,aes,avx512f,avx512bw")]
+        #[inline(never)]
         fn enabled(cpu: Vaes, job: impl Job<Vaes>) {
             job.run(cpu);
         }
