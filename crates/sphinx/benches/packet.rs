@@ -1,9 +1,9 @@
 //! Times of the operations of a packet, for every engine of this CPU: `cargo bench -p mizzle-sphinx`.
 //!
 //! All of it is one interleaved run on one thread: each round runs every case once, so that a busy neighbour or a
-//! change of the clock meets all of them. A figure is the least of the rounds, in microseconds for one packet; the median
-//! beside it shows how busy the machine was. Ratios are of the least of this run. Packets are five hops long, 4608
-//! bytes, of the LIONESS dialect.
+//! change of the clock meets all of them. A figure is the least of the rounds, in microseconds for one packet; the
+//! median beside it shows how busy the machine was. Ratios are of the least of this run. Packets are five hops long,
+//! 4608 bytes, of the LIONESS dialect.
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 #![expect(
     clippy::print_stdout,

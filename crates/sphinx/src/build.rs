@@ -43,8 +43,8 @@ impl fmt::Debug for Outgoing<'_> {
     }
 }
 
-/// How many packets [`build_batch`] and SURBs [`build_surbs`](crate::build_surbs) work on at once. From four on an engine of
-/// eight lanes is used to the full.
+/// How many packets [`build_batch`] and SURBs [`build_surbs`](crate::build_surbs) work on at once. From four on an
+/// engine of eight lanes is used to the full.
 pub const BUILD_BATCH: usize = 32;
 
 /// Builds a packet that carries `message` along `route` to its last hop, which learns `destination`. All zero is a
@@ -86,8 +86,8 @@ pub fn build_in_place(
     Ok(())
 }
 
-/// [`build_in_place`] for many packets, with the same generator the same packets: several at a time cost much less than one
-/// after the other, see [`BUILD_BATCH`].
+/// [`build_in_place`] for many packets, with the same generator the same packets: several at a time cost much less
+/// than one after the other, see [`BUILD_BATCH`].
 ///
 /// # Errors
 /// As [`build`], of the first packet that has one; all packets are then as they were.

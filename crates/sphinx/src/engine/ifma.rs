@@ -1,8 +1,8 @@
 //! X25519 for eight lanes at once with the 52-bit multiplier of AVX-512 IFMA.
 //!
-//! Gathers the lanes of a batch into vectors, runs one ladder a vector and one inversion for eight vectors. What is left
-//! of a batch that does not fill a vector costs as much as a whole one; one or two multiplications go to the portable engine,
-//! which is faster at so few.
+//! Gathers the lanes of a batch into vectors, runs one ladder a vector and one inversion for eight vectors. What is
+//! left of a batch that does not fill a vector costs as much as a whole one; a lone multiplication, even with one of the
+//! base point beside it, goes to the portable engine, which is faster at so few.
 
 use core::iter::zip;
 
@@ -71,9 +71,9 @@ impl Engine for Ifma {
     }
 }
 
-/// Whether multiplications are cheaper one after the other than in a vector, of which they would fill a part. A vector takes
-/// the time of 1.2 (Zen 5) to 1.7 (Zen 4) of graviola's multiplications, and those of the base point that of a third. The points
-/// are public.
+/// Whether multiplications are cheaper one after the other than in a vector, of which they would fill a part. A
+/// vector takes the time of 1.2 (Zen 5) to 1.7 (Zen 4) of graviola's multiplications, and those of the base point
+/// that of a third. The points are public.
 fn is_cheap(portable: &dyn Engine, points: &[[u8; 32]]) -> bool {
     const VECTOR: usize = 5;
     let cost: usize = points

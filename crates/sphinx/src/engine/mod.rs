@@ -103,8 +103,9 @@ pub(crate) fn portable() -> &'static dyn Engine {
     engines().find(|engine| engine.name() != "ifma").unwrap_or(&Dalek)
 }
 
-/// Makes everything that is not given an engine use the one of this name from now on: one of [`engines`], `portable` for
-/// the best but `ifma`, or `best`. For measurements, and for a CPU that misbehaves; a program calls it once, when it starts.
+/// Makes everything that is not given an engine use the one of this name from now on: one of [`engines`], `portable`
+/// for the best but `ifma`, or `best`. For measurements, and for a CPU that misbehaves; a program calls it once, when
+/// it starts.
 ///
 /// # Errors
 /// [`UnknownEngine`] if this CPU can run none of that name; nothing is changed then.

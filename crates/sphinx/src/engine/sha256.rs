@@ -22,8 +22,8 @@ use crate::scratch::Scratch;
 /// Messages at once, with AVX-512.
 const LANES: usize = 16;
 
-/// From how many on sixteen lanes are faster than pairs: at 9 where vectors of 512 bits run at their full rate, at 18 with
-/// Zen 4's half.
+/// From how many on sixteen lanes are used rather than pairs. With Zen 4's vectors of half rate they cost as much as 16
+/// messages in pairs, measured; by counts of instructions as much as 9 where the rate is full.
 const MANY: usize = 13;
 
 /// Section 4.2.2.

@@ -2,10 +2,11 @@
 //!
 //! # Why it is sound
 //!
-//! Nearly every function here is unsafe for one reason: the instruction may be missing. [`Avx512`], [`Sha`] and [`Vaes`] are the
-//! proofs that it is not. Each has a private field and comes from its `detect` alone, which asks the CPU, and the operating
-//! system that must save its registers, for each feature that its `run` enables; its methods use no others. Whoever holds
-//! one may therefore call any of its methods, so they are safe; no use of them can be undefined, only slow, see [`Job`].
+//! Nearly every function here is unsafe for one reason: the instruction may be missing. [`Avx512`], [`Sha`] and
+//! [`Vaes`] are the proofs that it is not. Each has a private field and comes from its `detect` alone, which asks the
+//! CPU, and the operating system that must save its registers, for each feature that its `run` enables; its methods
+//! use no others. Whoever holds one may therefore call any of its methods, so they are safe; no use of them can be
+//! undefined, only slow, see [`Job`].
 //!
 //! The rest are reads and writes of vectors through references to arrays of their size, with instructions that need
 //! no alignment, and the zero of a vector, all of whose bit patterns are values.
@@ -84,8 +85,8 @@ impl Avx512 {
 }
 
 /// Lanes of 32 bits, sixteen a vector.
-// SAFETY of every block: there is an `Avx512`, so the CPU has AVX-512F and BW; nothing else is required of the arguments
-// but where something is read or written.
+// SAFETY of every block: there is an `Avx512`, so the CPU has AVX-512F and BW; nothing else is required of the
+// arguments but where something is read or written.
 impl Avx512 {
     #[inline(always)]
     pub(super) fn load_32(self, numbers: &[u32; 16]) -> __m512i {
@@ -344,8 +345,8 @@ impl Vaes {
 }
 
 /// Four blocks of AES a vector.
-// SAFETY of every block: there is a `Vaes`, so the CPU has VAES, AES, and AVX-512F and BW; nothing else is required of the
-// arguments but where something is read or written.
+// SAFETY of every block: there is a `Vaes`, so the CPU has VAES, AES, and AVX-512F and BW; nothing else is required
+// of the arguments but where something is read or written.
 impl Vaes {
     /// The round keys of AES-128 (FIPS 197, section 5.2), four times each.
     #[inline(always)]
