@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log();
-    match run(cli.command) {
+    match engine().and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed; there is nowhere else to say so.
@@ -22,6 +22,17 @@ fn main() -> ExitCode {
             let failure = error.downcast_ref::<mail::Failure>();
             failure.map_or(ExitCode::FAILURE, mail::Failure::exit_code)
         }
+    }
+}
+
+/// `MIZZLE_ENGINE` names what computes the curve, to measure or to avoid: `portable`, `ifma`, or one that
+/// `mizzle_sphinx::engines` gives.
+fn engine() -> Result<(), Box<dyn Error>> {
+    match std::env::var("MIZZLE_ENGINE") {
+        Ok(name) => {
+            mizzle_sphinx::use_engine(&name).map_err(|why| format!("MIZZLE_ENGINE={name}: {why}").into())
+        }
+        Err(_) => Ok(()),
     }
 }
 

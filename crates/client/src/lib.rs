@@ -23,8 +23,8 @@ use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
 use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
 use mizzle_sphinx::{
-    Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, build_in_place, build_surb, pad_in_place, recover,
-    unpad, use_surb,
+    Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, SurbRequest, build_in_place, build_surb,
+    build_surbs, pad_in_place, recover, unpad, use_surb,
 };
 use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
 use mizzle_traffic::draw;
@@ -718,20 +718,26 @@ impl Client {
         .ok()
     }
 
+    /// SURBs for a packet to `holder`, made together: that costs half of making them one by one.
     fn build_surbs(&mut self, now: Time, tag: ClientTag, holder: &Node, owner: Owner) -> Option<Vec<u8>> {
-        let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
-        for chunk in out.chunks_exact_mut(SURB_LEN) {
+        let mut parts = Vec::with_capacity(SURBS_PER_REPLY_SLOT);
+        for _ in 0..SURBS_PER_REPLY_SLOT {
             let random = draw::bytes(&mut self.rng);
             let route = Route::between(&mut self.rng, &self.document, holder, &self.gateway);
-            let (surb, keys) = build_surb(
-                Dialect::Lioness,
-                &mut self.rng,
-                &route.hops(),
-                &tag.reply_id(random),
-            )
-            .ok()?;
+            parts.push((random, tag.reply_id(random), route));
+        }
+        let routes: Vec<_> = parts.iter().map(|(_, _, route)| route.hops()).collect();
+        let requests: Vec<_> = parts
+            .iter()
+            .zip(&routes)
+            .map(|((_, id, _), route)| SurbRequest { route, id })
+            .collect();
+        let mut made = Vec::with_capacity(SURBS_PER_REPLY_SLOT);
+        build_surbs(Dialect::Lioness, &mut self.rng, &requests, &mut made).ok()?;
+        let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
+        for ((chunk, (surb, keys)), (random, ..)) in out.chunks_exact_mut(SURB_LEN).zip(made).zip(&parts) {
             surb.to_bytes(chunk.try_into().ok()?);
-            self.surbs.insert(now, random, keys, owner);
+            self.surbs.insert(now, *random, keys, owner);
         }
         Some(out)
     }

@@ -18,8 +18,8 @@ pub(crate) struct Exponent(Zeroizing<Scalar>);
 
 impl Exponent {
     /// The exponent that X25519 makes of 32 bytes.
-    pub(crate) fn new(ephemeral: &Secret) -> Self {
-        let clamped = Zeroizing::new(clamp_integer(**ephemeral));
+    pub(crate) fn new(ephemeral: &[u8; 32]) -> Self {
+        let clamped = Zeroizing::new(clamp_integer(*ephemeral));
         let mut eighth = Secret::default();
         for at in 0..32 {
             let above = clamped.get(at + 1).copied().unwrap_or(0);
@@ -29,8 +29,8 @@ impl Exponent {
     }
 
     /// Multiplies by what X25519 makes of 32 bytes.
-    pub(crate) fn blind(&mut self, factor: &Secret) {
-        let clamped = Zeroizing::new(clamp_integer(**factor));
+    pub(crate) fn blind(&mut self, factor: &[u8; 32]) {
+        let clamped = Zeroizing::new(clamp_integer(*factor));
         let factor = Zeroizing::new(Scalar::from_bytes_mod_order(*clamped));
         *self.0 *= &*factor;
     }
@@ -68,10 +68,7 @@ mod tests {
     #[test]
     fn bytes_come_back_clamped() {
         for bytes in [[0; 32], [0xff; 32], [0x5a; 32]] {
-            assert_eq!(
-                *Exponent::new(&Zeroizing::new(bytes)).to_clamped(),
-                clamp_integer(bytes)
-            );
+            assert_eq!(*Exponent::new(&bytes).to_clamped(), clamp_integer(bytes));
         }
     }
 

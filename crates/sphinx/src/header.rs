@@ -1,18 +1,20 @@
-//! The header of a packet: the chain of shared secrets along a route, the filler, and `beta` from the last hop back.
+//! The headers of up to `W` packets at once: the chain of shared secrets along a route, the filler, and `beta` from the
+//! last hop back.
 //!
 //! Section 8.5.2 of LIP-99. `build` and `surb` differ in nothing here but the last hop's block.
 
-use zeroize::Zeroizing;
+use core::iter::zip;
 
 use crate::build::Hop;
-use crate::engine::{BASE_POINT, engine};
+use crate::engine::{BASE_POINT, Engine};
 use crate::exponent::Exponent;
-use crate::kdf::{Secret, blinding, header_stream, mac};
+use crate::kdf::{HeaderKeys, Secrets, blindings, macs};
 use crate::layout::{
     ADDRESS_LEN, ALPHA_LEN, BETA_LEN, BLOCK_LEN, DELAY_AT, GAMMA_AT, GAMMA_LEN, HEADER_LEN, MAX_HOPS,
     MIN_HOPS, STREAM_LEN,
 };
 use crate::packet::split_mut;
+use crate::scratch::Scratch;
 
 /// Why no packet or SURB was built; the caller's fault each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -29,20 +31,6 @@ pub enum BuildError {
     ZeroId,
 }
 
-/// What the sender shares with each hop of a route.
-pub(crate) struct Secrets {
-    alpha: [u8; ALPHA_LEN],
-    shared: [Secret; MAX_HOPS],
-    hops: usize,
-}
-
-impl Secrets {
-    /// One for each hop, the first hop's first.
-    pub(crate) fn shared(&self) -> &[Secret] {
-        &self.shared[..self.hops]
-    }
-}
-
 /// Refuses routes that a header cannot hold.
 pub(crate) fn check(route: &[Hop<'_>]) -> Result<(), BuildError> {
     if !(MIN_HOPS..=MAX_HOPS).contains(&route.len()) {
@@ -54,80 +42,137 @@ pub(crate) fn check(route: &[Hop<'_>]) -> Result<(), BuildError> {
     }
 }
 
-/// Agrees on a secret with each hop: for a hop `i`, `alpha_i` and `s_i` are the base point and the hop's key under the
-/// exponent `x b_0 .. b_{i-1}`, and `b_i` comes from the two.
-pub(crate) fn agree(ephemeral: &Secret, route: &[Hop<'_>]) -> Secrets {
-    let engine = engine();
-    let mut exponent = Exponent::new(ephemeral);
-    let mut secrets = Secrets {
-        alpha: [0; ALPHA_LEN],
-        shared: Default::default(),
-        hops: route.len().min(MAX_HOPS),
-    };
-    for (at, (hop, shared)) in route.iter().zip(&mut secrets.shared).enumerate() {
-        let clamped = exponent.to_clamped();
-        let scalars = Zeroizing::new([*clamped, *clamped]);
-        let mut out = Zeroizing::new([[0; 32]; 2]);
-        engine.x25519_batch(&*scalars, &[BASE_POINT, *hop.key.as_bytes()], &mut *out);
-        let [alpha, s] = &*out;
-        shared.copy_from_slice(s);
-        exponent.blind(&blinding(alpha, s));
-        if at == 0 {
-            secrets.alpha = *alpha;
-        }
-    }
-    secrets
+/// What the senders of up to `W` packets share with the hops of their routes.
+pub(crate) struct Agreed<const W: usize> {
+    count: usize,
+    /// The hops of each packet's route.
+    hops: [usize; W],
+    alphas: [[u8; ALPHA_LEN]; W],
+    /// By hop, then by packet; zeros where a route is shorter.
+    shared: Scratch<[[[u8; 32]; W]; MAX_HOPS]>,
 }
 
-/// Writes `alpha`, `beta` and `gamma`; `last_block` is what the last hop finds in front of the zeros.
-pub(crate) fn write(
-    secrets: &Secrets,
-    route: &[Hop<'_>],
-    last_block: &[u8; BLOCK_LEN],
-    header: &mut [u8; HEADER_LEN],
-) {
-    let mut streams = Zeroizing::new([[0; STREAM_LEN]; MAX_HOPS]);
-    for (stream, s) in streams.iter_mut().zip(secrets.shared()) {
-        stream.copy_from_slice(&*header_stream(s));
+impl<const W: usize> Agreed<W> {
+    /// What is shared with a hop of each packet; of a shorter route it is all zero.
+    pub(crate) fn with_hop(&self, hop: usize) -> &[[u8; 32]] {
+        &self.shared[hop][..self.count]
     }
-    let (alpha, rest) = split_mut::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(header);
-    let (beta, gamma) = split_mut::<BETA_LEN, GAMMA_LEN, { HEADER_LEN - ALPHA_LEN }>(rest);
-    *alpha = secrets.alpha;
 
-    let Some((last, before)) = secrets.shared().split_last() else {
-        return;
+    /// Whether a packet's route has a hop.
+    pub(crate) fn has_hop(&self, packet: usize, hop: usize) -> bool {
+        hop < self.hops[packet]
+    }
+}
+
+/// Agrees on a secret with each hop: for a hop `i`, `alpha_i` and `s_i` are the base point and the hop's key under the
+/// exponent `x b_0 .. b_{i-1}`, and `b_i` comes from the two. So a route is a chain, but all packets climb theirs at
+/// once, and the two products of a hop are independent.
+pub(crate) fn agree<const W: usize>(
+    engine: &dyn Engine,
+    ephemerals: &[[u8; 32]],
+    routes: &[&[Hop<'_>]],
+) -> Agreed<W> {
+    let count = ephemerals.len().min(routes.len()).min(W);
+    let mut agreed = Agreed {
+        count,
+        hops: [0; W],
+        alphas: [[0; ALPHA_LEN]; W],
+        shared: Scratch::new(),
     };
-    let filler_at = BETA_LEN - before.len() * BLOCK_LEN;
-    beta[..BLOCK_LEN].copy_from_slice(last_block);
-    beta[BLOCK_LEN..filler_at].fill(0);
-    xor(&mut beta[..filler_at], &streams[before.len()]);
-    write_filler(&streams[..before.len()], &mut beta[filler_at..]);
-    *gamma = mac(last, beta);
+    let mut exponents = [(); W].map(|()| None);
+    for (at, (ephemeral, route)) in zip(ephemerals, routes).enumerate().take(W) {
+        exponents[at] = Some(Exponent::new(ephemeral));
+        agreed.hops[at] = route.len().min(MAX_HOPS);
+    }
+    for hop in 0..MAX_HOPS {
+        let mut lanes = [0; W];
+        let mut used = 0;
+        let mut scalars = Scratch::<[[[u8; 32]; 2]; W]>::new();
+        let mut points = [[BASE_POINT; 2]; W];
+        for (at, (exponent, route)) in zip(&exponents, routes).enumerate() {
+            if let (Some(exponent), Some(hop)) = (exponent, route.get(hop)) {
+                lanes[used] = at;
+                scalars[used] = [*exponent.to_clamped(); 2];
+                points[used][1] = *hop.key.as_bytes();
+                used += 1;
+            }
+        }
+        if used == 0 {
+            break;
+        }
+        let mut products = Scratch::<[[[u8; 32]; 2]; W]>::new();
+        engine.x25519_batch(
+            scalars[..used].as_flattened(),
+            points[..used].as_flattened(),
+            products[..used].as_flattened_mut(),
+        );
+        let mut shared = Secrets::<W>::new();
+        for (shared, [_, s]) in zip(shared.iter_mut(), products.iter()) {
+            *shared = *s;
+        }
+        let factors = blindings::<W>(engine, |lane| &products[lane][0], &shared[..used]);
+        for (lane, at) in lanes[..used].iter().enumerate() {
+            agreed.shared[hop][*at] = shared[lane];
+            if hop == 0 {
+                agreed.alphas[*at] = products[lane][0];
+            }
+            if let Some(exponent) = &mut exponents[*at] {
+                exponent.blind(&factors[lane]);
+            }
+        }
+    }
+    agreed
+}
 
-    for (at, s) in before.iter().enumerate().rev() {
-        beta.copy_within(..BETA_LEN - BLOCK_LEN, BLOCK_LEN);
-        beta[..ADDRESS_LEN].copy_from_slice(route[at + 1].address);
-        beta[DELAY_AT..GAMMA_AT].copy_from_slice(&route[at].delay_ms.to_be_bytes());
-        beta[GAMMA_AT..BLOCK_LEN].copy_from_slice(gamma);
-        xor(beta, &streams[at]);
-        *gamma = mac(s, beta);
+/// The headers: `alpha`, `beta` and `gamma`. `last_blocks` are what the last hops find in front of the zeros.
+pub(crate) fn write<const W: usize>(
+    engine: &dyn Engine,
+    agreed: &Agreed<W>,
+    routes: &[&[Hop<'_>]],
+    last_blocks: &[[u8; BLOCK_LEN]],
+    headers: &mut [[u8; HEADER_LEN]],
+) {
+    let keys: [HeaderKeys<W>; MAX_HOPS] =
+        core::array::from_fn(|hop| HeaderKeys::derive(engine, agreed.with_hop(hop)));
+    let mut betas = [[0; BETA_LEN]; W];
+    let mut gammas = [[0; GAMMA_LEN]; W];
+    for hop in (0..MAX_HOPS).rev() {
+        let before = gammas;
+        for (at, (beta, route)) in zip(&mut betas, routes).enumerate().take(agreed.count) {
+            if hop + 1 == route.len() {
+                let filler_at = BETA_LEN - hop * BLOCK_LEN;
+                beta[..BLOCK_LEN].copy_from_slice(&last_blocks[at]);
+                beta[BLOCK_LEN..].fill(0);
+                keys[hop].apply(engine, at, 0, &mut beta[..filler_at]);
+                write_filler(engine, &keys[..hop], at, &mut beta[filler_at..]);
+            } else if let Some(next) = route.get(hop + 1) {
+                beta.copy_within(..BETA_LEN - BLOCK_LEN, BLOCK_LEN);
+                beta[..ADDRESS_LEN].copy_from_slice(next.address);
+                beta[DELAY_AT..GAMMA_AT].copy_from_slice(&route[hop].delay_ms.to_be_bytes());
+                beta[GAMMA_AT..BLOCK_LEN].copy_from_slice(&before[at]);
+                keys[hop].apply(engine, at, 0, beta);
+            }
+        }
+        gammas = macs(engine, agreed.with_hop(hop), &betas.each_ref());
+    }
+    for (at, header) in headers.iter_mut().enumerate().take(agreed.count) {
+        let (alpha, rest) = split_mut::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(header);
+        let (beta, gamma) = split_mut::<BETA_LEN, GAMMA_LEN, { HEADER_LEN - ALPHA_LEN }>(rest);
+        (*alpha, *beta, *gamma) = (agreed.alphas[at], betas[at], gammas[at]);
     }
 }
 
 /// What the hops before the last will have appended by then: each appends a block of zeros and encrypts, as part of
 /// all it holds, everything appended so far with the end of its key stream. (LIP-99 gives the beginning of that end as
 /// an offset: 576, 464, .. for the hops 1, 2, ..)
-fn write_filler(streams: &[[u8; STREAM_LEN]], filler: &mut [u8]) {
-    filler.fill(0);
-    for (at, stream) in streams.iter().enumerate() {
+fn write_filler<const W: usize>(
+    engine: &dyn Engine,
+    keys: &[HeaderKeys<W>],
+    packet: usize,
+    filler: &mut [u8],
+) {
+    for (at, keys) in keys.iter().enumerate() {
         let len = (at + 1) * BLOCK_LEN;
-        xor(&mut filler[..len], &stream[STREAM_LEN - len..]);
+        keys.apply(engine, packet, STREAM_LEN - len, &mut filler[..len]);
     }
-}
-
-fn xor(bytes: &mut [u8], stream: &[u8]) {
-    bytes
-        .iter_mut()
-        .zip(stream)
-        .for_each(|(byte, stream)| *byte ^= stream);
 }

@@ -3,11 +3,13 @@
 //! LIP-183 builds it from SHA-256 with a key in front and AES-128-CTR, over a left part of 32 bytes and the rest.
 //! Which seed a layer has is `payload`'s matter.
 
-use ctr::cipher::StreamCipher;
-use sha2::{Digest, Sha256};
+use core::iter::zip;
+
 use zeroize::Zeroizing;
 
-use crate::kdf::{Secret, aes_ctr, kdf32};
+use crate::engine::Engine;
+use crate::hash::{BLOCK, Hashes};
+use crate::kdf::derive;
 use crate::layout::K;
 
 /// The left part: one output of the hash.
@@ -16,63 +18,85 @@ const LEFT_LEN: usize = 32;
 /// A block shorter than this (its right part shorter than its left) is left as it is; nobody has one.
 pub(crate) const MIN_LEN: usize = 2 * LEFT_LEN;
 
-/// Encrypts a block in place.
-pub(crate) fn encrypt(seed: &[u8], block: &mut [u8]) {
-    let Some((left, right)) = parts(block) else { return };
-    stream(left, &kdf32("lioness_key1", seed), right);
-    hash(left, &kdf32("lioness_key2", seed), right);
-    stream(left, &kdf32("lioness_key3", seed), right);
-    hash(left, &kdf32("lioness_key4", seed), right);
-}
-
-/// Decrypts a block in place.
-pub(crate) fn decrypt(seed: &[u8], block: &mut [u8]) {
-    let Some((left, right)) = parts(block) else { return };
-    hash(left, &kdf32("lioness_key4", seed), right);
-    stream(left, &kdf32("lioness_key3", seed), right);
-    hash(left, &kdf32("lioness_key2", seed), right);
-    stream(left, &kdf32("lioness_key1", seed), right);
-}
-
-fn parts(block: &mut [u8]) -> Option<(&mut [u8; LEFT_LEN], &mut [u8])> {
-    debug_assert!(
-        block.len() >= MIN_LEN,
-        "a LIONESS block has at least {MIN_LEN} bytes"
-    );
-    if block.len() < MIN_LEN {
-        None
-    } else {
-        block.split_first_chunk_mut()
+/// Encrypts up to `W` blocks of one length in place.
+pub(crate) fn encrypt<const W: usize>(
+    engine: &dyn Engine,
+    seeds: &[impl AsRef<[u8]>],
+    blocks: &mut [&mut [u8]],
+) {
+    if are_blocks(blocks) {
+        stream(engine, &*derive::<W>(engine, "lioness_key1", seeds), blocks);
+        hash::<W>(engine, &*derive::<W>(engine, "lioness_key2", seeds), blocks);
+        stream(engine, &*derive::<W>(engine, "lioness_key3", seeds), blocks);
+        hash::<W>(engine, &*derive::<W>(engine, "lioness_key4", seeds), blocks);
     }
+}
+
+/// Decrypts up to `W` blocks of one length in place.
+pub(crate) fn decrypt<const W: usize>(
+    engine: &dyn Engine,
+    seeds: &[impl AsRef<[u8]>],
+    blocks: &mut [&mut [u8]],
+) {
+    if are_blocks(blocks) {
+        hash::<W>(engine, &*derive::<W>(engine, "lioness_key4", seeds), blocks);
+        stream(engine, &*derive::<W>(engine, "lioness_key3", seeds), blocks);
+        hash::<W>(engine, &*derive::<W>(engine, "lioness_key2", seeds), blocks);
+        stream(engine, &*derive::<W>(engine, "lioness_key1", seeds), blocks);
+    }
+}
+
+fn are_blocks(blocks: &[&mut [u8]]) -> bool {
+    let len = blocks.first().map_or(0, |block| block.len());
+    debug_assert!(
+        blocks.iter().all(|block| block.len() == len && len >= MIN_LEN),
+        "LIONESS blocks of one batch have one length, at least {MIN_LEN} bytes"
+    );
+    len >= MIN_LEN && blocks.iter().all(|block| block.len() == len)
 }
 
 /// `right ^= S(left ^ key)`
-fn stream(left: &[u8; LEFT_LEN], key: &Secret, right: &mut [u8]) {
-    let (mut aes_key, mut iv) = (Zeroizing::new([0; K]), Zeroizing::new([0; K]));
-    for at in 0..K {
-        aes_key[at] = left[at] ^ key[at];
-        iv[at] = left[K + at] ^ key[K + at];
+fn stream(engine: &dyn Engine, keys: &[[u8; LEFT_LEN]], blocks: &mut [&mut [u8]]) {
+    for (block, key) in zip(blocks, keys) {
+        let (left, right) = block.split_at_mut(LEFT_LEN);
+        let (mut aes_key, mut iv) = (Zeroizing::new([0; K]), Zeroizing::new([0; K]));
+        for at in 0..K {
+            aes_key[at] = left[at] ^ key[at];
+            iv[at] = left[K + at] ^ key[K + at];
+        }
+        engine.aes_ctr(&aes_key, &iv, 0, right);
     }
-    aes_ctr(&aes_key, &iv).apply_keystream(right);
 }
 
 /// `left ^= H(key, right)`
-fn hash(left: &mut [u8; LEFT_LEN], key: &Secret, right: &[u8]) {
-    let mut digest = Secret::default();
-    Sha256::new()
-        .chain_update(key.as_slice())
-        .chain_update(right)
-        .finalize_into((&mut *digest).into());
-    left.iter_mut()
-        .zip(&*digest)
-        .for_each(|(left, digest)| *left ^= digest);
+fn hash<const W: usize>(engine: &dyn Engine, keys: &[[u8; LEFT_LEN]], blocks: &mut [&mut [u8]]) {
+    let mut hashes = Hashes::<W>::new(engine, blocks.len());
+    hashes.block(|at, first| {
+        first[..LEFT_LEN].copy_from_slice(&keys[at]);
+        first[LEFT_LEN..].copy_from_slice(&blocks[at][LEFT_LEN..MIN_LEN]);
+    });
+    // What is left of `right` when the key has shared its first block with it.
+    let rest = |at: usize| blocks[at][MIN_LEN..].as_chunks::<BLOCK>();
+    hashes.blocks(|at| rest(at).0);
+    let digests = hashes.finish(rest(0).1.len(), |at, tail| tail.copy_from_slice(rest(at).1));
+    for (block, digest) in zip(blocks, digests.iter()) {
+        zip(block.iter_mut(), digest).for_each(|(left, digest)| *left ^= digest);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
 
-    use super::*;
+    use crate::engine::engine;
+
+    fn encrypt(seed: &[u8], block: &mut [u8]) {
+        super::encrypt::<1>(engine(), &[seed], &mut [block]);
+    }
+
+    fn decrypt(seed: &[u8], block: &mut [u8]) {
+        super::decrypt::<1>(engine(), &[seed], &mut [block]);
+    }
 
     fn bytes(value: &serde_json::Value) -> Vec<u8> {
         let hex = value.as_str().unwrap();

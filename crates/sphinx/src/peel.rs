@@ -12,12 +12,11 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use ctr::cipher::StreamCipher;
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::engine::{Engine, engine};
-use crate::kdf::{Secret, blinding, header_cipher, mac, tag};
+use crate::kdf::{HeaderKeys, Secrets, blindings, macs, tags};
 use crate::keys::{PublicKey, SecretKey, is_canonical};
 use crate::layout::{
     ADDRESS_LEN, ALPHA_LEN, BETA_LEN, BLOCK_LEN, DELAY_AT, GAMMA_AT, GAMMA_LEN, HEADER_LEN, ID_LEN, K,
@@ -27,7 +26,7 @@ use crate::packet::{Packet, split, split_mut};
 use crate::payload::{self, Dialect};
 
 /// How many packets [`Peeler::peel_batch`] hands to its engine at once.
-pub const BATCH: usize = 32;
+pub const BATCH: usize = 64;
 
 /// Peels packets with one secret key.
 pub struct Peeler {
@@ -153,12 +152,17 @@ impl Peeler {
     ) {
         out.reserve(packets.len());
         for packets in packets.chunks_mut(BATCH) {
+            if let [packet] = packets {
+                out.push(self.peel(packet, seen));
+                continue;
+            }
             let results = self.peel_lanes::<BATCH>(packets, seen);
             out.extend_from_slice(&results[..packets.len()]);
         }
     }
 
-    /// Peels up to `N` packets: all shared secrets at once, then each packet, then all next `alpha`s at once.
+    /// Peels up to `N` packets: all shared secrets at once, then all that is hashed and decrypted, then all next
+    /// `alpha`s at once.
     fn peel_lanes<const N: usize>(
         &self,
         packets: &mut [Packet],
@@ -175,31 +179,111 @@ impl Peeler {
         lanes.run(self.engine);
 
         let mut next = Lanes::<N>::new();
+        let mut live = Live::<N>::new();
         for (at, s) in lanes.results() {
             // Zero is what X25519 makes of a point of small order.
-            if s.ct_eq(&[0; 32]).into() {
-                continue;
+            if !bool::from(s.ct_eq(&[0; 32])) {
+                live.push(at, s);
             }
-            results[at] = open(self.dialect, s, &mut packets[at], seen).map(|opened| match opened {
-                Opened::Last(peeled) => peeled,
-                Opened::Relay {
-                    next: address,
-                    delay_ms,
-                    b,
-                } => {
-                    next.push(at, &b, alpha(&packets[at]));
-                    Peeled::Forward {
-                        next: address,
-                        delay_ms,
-                    }
-                }
-            });
+        }
+        if live.count > 0 {
+            self.open(live, packets, seen, &mut results, &mut next);
         }
         next.run(self.engine);
         for (at, next_alpha) in next.results() {
             packets[at].as_bytes_mut()[..ALPHA_LEN].copy_from_slice(next_alpha);
         }
         results
+    }
+
+    /// Checks and decrypts packets with the secrets shared with their senders. The `alpha` of those that go on is left
+    /// as it is, to be multiplied as `next` says.
+    fn open<const N: usize>(
+        &self,
+        live: Live<N>,
+        packets: &mut [Packet],
+        seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+        results: &mut [Result<Peeled, Rejected>; N],
+        next: &mut Lanes<N>,
+    ) {
+        let engine = self.engine;
+        let live = self.admit(&live, packets, seen, results);
+        if live.count == 0 {
+            return;
+        }
+        let keys = HeaderKeys::<N>::derive(engine, live.secrets());
+        let seeds = payload::seeds::<N>(engine, self.dialect, live.secrets());
+        let factors = blindings::<N>(engine, |at| alpha(&packets[live.packets[at]]), live.secrets());
+
+        let mut roles = [None; N];
+        let mut payloads = [(); N].map(|()| <&mut [u8]>::default());
+        // `live` has the packets in their order.
+        let mut wanted = live.packets().iter().enumerate().peekable();
+        for (index, packet) in packets.iter_mut().enumerate() {
+            if let Some((at, _)) = wanted.next_if(|(_, wanted)| **wanted == index) {
+                let (header, payload) = packet.parts_mut();
+                roles[at] = Some(open_header(header, |skip, part| {
+                    keys.apply(engine, at, skip, part)
+                }));
+                payloads[at] = payload;
+            }
+        }
+        let count = live.count;
+        payload::decrypt::<N>(engine, self.dialect, &seeds[..count], &mut payloads[..count]);
+
+        for (at, (&index, role)) in live.packets().iter().zip(roles).enumerate() {
+            match role {
+                Some(Role::Relay {
+                    next: address,
+                    delay_ms,
+                }) => {
+                    next.push(index, &factors[at], alpha(&packets[index]));
+                    results[index] = Ok(Peeled::Forward {
+                        next: address,
+                        delay_ms,
+                    });
+                }
+                Some(Role::Last { address, id }) => {
+                    results[index] = deliver(&mut packets[index], address, id);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Keeps the packets whose MAC is right and that were not here before.
+    fn admit<const N: usize>(
+        &self,
+        live: &Live<N>,
+        packets: &[Packet],
+        seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+        results: &mut [Result<Peeled, Rejected>; N],
+    ) -> Live<N> {
+        let (engine, secrets) = (self.engine, live.secrets());
+        let mut betas = [&[0; BETA_LEN]; N];
+        for (beta, packet) in betas.iter_mut().zip(live.packets()) {
+            *beta = parts(&packets[*packet]).1;
+        }
+        let macs = macs::<N>(engine, secrets, &betas);
+        let tags = match self.dialect {
+            Dialect::Lioness => tags::<N>(engine, secrets),
+            Dialect::LegacyCtr => blindings(engine, |at| alpha(&packets[live.packets[at]]), secrets),
+        };
+        let mut admitted = Live::new();
+        for (at, (&index, s)) in live.packets().iter().zip(secrets).enumerate() {
+            let is_mac_right: bool = macs[at].ct_eq(parts(&packets[index]).2).into();
+            let refusal = match self.dialect {
+                Dialect::Lioness if !is_mac_right => Some(Rejected::Mac),
+                Dialect::Lioness | Dialect::LegacyCtr if seen(&tags[at]) => Some(Rejected::Replay),
+                Dialect::LegacyCtr if !is_mac_right => Some(Rejected::Mac),
+                Dialect::Lioness | Dialect::LegacyCtr => None,
+            };
+            match refusal {
+                Some(refusal) => results[index] = Err(refusal),
+                None => admitted.push(index, s),
+            }
+        }
+        admitted
     }
 }
 
@@ -216,9 +300,9 @@ impl fmt::Debug for Peeler {
 struct Lanes<const N: usize> {
     len: usize,
     packets: [usize; N],
-    scalars: Zeroizing<[[u8; 32]; N]>,
+    scalars: Secrets<N>,
     points: [[u8; 32]; N],
-    out: Zeroizing<[[u8; 32]; N]>,
+    out: Secrets<N>,
 }
 
 impl<const N: usize> Lanes<N> {
@@ -226,9 +310,9 @@ impl<const N: usize> Lanes<N> {
         Self {
             len: 0,
             packets: [0; N],
-            scalars: Zeroizing::new([[0; 32]; N]),
+            scalars: Secrets::new(),
             points: [[0; 32]; N],
-            out: Zeroizing::new([[0; 32]; N]),
+            out: Secrets::new(),
         }
     }
 
@@ -254,69 +338,87 @@ impl<const N: usize> Lanes<N> {
     }
 }
 
-enum Opened {
-    /// All is done but `alpha`, which is to be multiplied by `b`.
+/// The packets that nothing was found wrong with so far, and what is shared with their senders.
+struct Live<const N: usize> {
+    count: usize,
+    packets: [usize; N],
+    secrets: Secrets<N>,
+}
+
+impl<const N: usize> Live<N> {
+    fn new() -> Self {
+        Self {
+            count: 0,
+            packets: [0; N],
+            secrets: Secrets::new(),
+        }
+    }
+
+    fn push(&mut self, packet: usize, s: &[u8; 32]) {
+        self.packets[self.count] = packet;
+        self.secrets[self.count] = *s;
+        self.count += 1;
+    }
+
+    fn packets(&self) -> &[usize] {
+        &self.packets[..self.count]
+    }
+
+    fn secrets(&self) -> &[[u8; 32]] {
+        &self.secrets[..self.count]
+    }
+}
+
+/// What the header says to its hop.
+#[derive(Clone, Copy)]
+enum Role {
     Relay {
         next: [u8; ADDRESS_LEN],
         delay_ms: u16,
-        b: Secret,
     },
-    Last(Peeled),
+    Last {
+        address: [u8; ADDRESS_LEN],
+        id: [u8; ID_LEN],
+    },
 }
 
-/// Checks and decrypts a packet with the secret shared with its sender; leaves `alpha` alone if it goes on.
-fn open(
-    dialect: Dialect,
-    s: &[u8; 32],
-    packet: &mut Packet,
-    seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
-) -> Result<Opened, Rejected> {
-    let (header, payload) = packet.parts_mut();
-    let (alpha, rest) = split_mut::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(header);
+/// Takes the layer off a header; `apply` adds the key stream to bytes, from one of its own on. Of a relay's, `alpha` is
+/// left alone; a last hop's is all zero then.
+fn open_header(header: &mut [u8; HEADER_LEN], apply: impl Fn(usize, &mut [u8])) -> Role {
+    let (_, rest) = split_mut::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(header);
     let (beta, gamma) = split_mut::<BETA_LEN, GAMMA_LEN, { HEADER_LEN - ALPHA_LEN }>(rest);
-
-    let is_mac_right: bool = mac(s, beta).ct_eq(&*gamma).into();
-    match dialect {
-        Dialect::Lioness if !is_mac_right => return Err(Rejected::Mac),
-        Dialect::Lioness if seen(&tag(s)) => return Err(Rejected::Replay),
-        Dialect::LegacyCtr if seen(&blinding(alpha, s)) => return Err(Rejected::Replay),
-        Dialect::LegacyCtr if !is_mac_right => return Err(Rejected::Mac),
-        Dialect::Lioness | Dialect::LegacyCtr => {}
-    }
-
-    let mut cipher = header_cipher(s);
-    cipher.apply_keystream(beta);
-    let seed = payload::seed(dialect, s);
+    apply(0, beta);
     let is_last = beta[DELAY_AT..GAMMA_AT].ct_eq(&[0; GAMMA_AT - DELAY_AT])
         & beta[BLOCK_LEN..BLOCK_LEN + K].ct_eq(&[0; K]);
     let mut address = [0; ADDRESS_LEN];
     address.copy_from_slice(&beta[..ADDRESS_LEN]);
 
-    if !bool::from(is_last) {
-        let delay_ms = u16::from_be_bytes([beta[DELAY_AT], beta[DELAY_AT + 1]]);
-        gamma.copy_from_slice(&beta[GAMMA_AT..BLOCK_LEN]);
-        beta.copy_within(BLOCK_LEN.., 0);
-        // Behind it comes what a block of zeros is under the rest of the key stream.
-        beta[BETA_LEN - BLOCK_LEN..].fill(0);
-        cipher.apply_keystream(&mut beta[BETA_LEN - BLOCK_LEN..]);
-        payload::decrypt(dialect, &seed, payload);
-        return Ok(Opened::Relay {
-            next: address,
-            delay_ms,
-            b: blinding(alpha, s),
-        });
+    if bool::from(is_last) {
+        let mut id = [0; ID_LEN];
+        id.copy_from_slice(&beta[GAMMA_AT..BLOCK_LEN]);
+        header.zeroize();
+        return Role::Last { address, id };
     }
+    let delay_ms = u16::from_be_bytes([beta[DELAY_AT], beta[DELAY_AT + 1]]);
+    gamma.copy_from_slice(&beta[GAMMA_AT..BLOCK_LEN]);
+    beta.copy_within(BLOCK_LEN.., 0);
+    // Behind it comes what a block of zeros is under the rest of the key stream.
+    beta[BETA_LEN - BLOCK_LEN..].fill(0);
+    apply(BETA_LEN, &mut beta[BETA_LEN - BLOCK_LEN..]);
+    Role::Relay {
+        next: address,
+        delay_ms,
+    }
+}
 
-    let mut id = [0; ID_LEN];
-    id.copy_from_slice(&beta[GAMMA_AT..BLOCK_LEN]);
-    header.zeroize();
-    payload::decrypt(dialect, &seed, payload);
+/// What a last hop makes of its packet, whose payload has been decrypted.
+fn deliver(packet: &mut Packet, address: [u8; ADDRESS_LEN], id: [u8; ID_LEN]) -> Result<Peeled, Rejected> {
     let is_exit: bool = id.ct_eq(&[0; ID_LEN]).into();
     let is_reply: bool = address.ct_eq(&[0; ADDRESS_LEN]).into();
-    if is_exit && payload::is_intact(payload) {
-        Ok(Opened::Last(Peeled::Exit { destination: address }))
+    if is_exit && payload::is_intact(packet.payload()) {
+        Ok(Peeled::Exit { destination: address })
     } else if !is_exit && is_reply {
-        Ok(Opened::Last(Peeled::Reply { id }))
+        Ok(Peeled::Reply { id })
     } else {
         packet.wipe();
         Err(if is_exit {
@@ -328,5 +430,12 @@ fn open(
 }
 
 fn alpha(packet: &Packet) -> &[u8; ALPHA_LEN] {
-    split::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(packet.header()).0
+    parts(packet).0
+}
+
+/// `alpha`, `beta` and `gamma`.
+fn parts(packet: &Packet) -> (&[u8; ALPHA_LEN], &[u8; BETA_LEN], &[u8; GAMMA_LEN]) {
+    let (alpha, rest) = split::<ALPHA_LEN, { HEADER_LEN - ALPHA_LEN }, HEADER_LEN>(packet.header());
+    let (beta, gamma) = split::<BETA_LEN, GAMMA_LEN, { HEADER_LEN - ALPHA_LEN }>(rest);
+    (alpha, beta, gamma)
 }

@@ -11,9 +11,10 @@ use std::collections::BTreeSet;
 
 use common::{Path, ZERO_ADDRESS, copy, random, rng};
 use mizzle_sphinx::{
-    BATCH, Dialect, MESSAGE_LEN, Packet, Peeled, Peeler, Rejected, SecretKey, TAG_LEN, build, build_surb,
-    engines, use_surb,
+    BATCH, Dialect, MESSAGE_LEN, PACKET_LEN, Packet, Peeled, Peeler, Rejected, SecretKey, TAG_LEN, build,
+    build_surb, engines, use_surb,
 };
+use proptest::prelude::*;
 
 const SECRET: [u8; 32] = [42; 32];
 
@@ -143,6 +144,43 @@ fn bad_packets_do_not_harm_their_neighbours() {
                     assert!(bad[at] == untouched[at]);
                 }
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any mixture of good packets, invalid alphas, wrong MACs, payloads and replays.
+    #[test]
+    fn any_mixture_is_peeled_as_one_by_one(
+        dialect in prop_oneof![Just(Dialect::Lioness), Just(Dialect::LegacyCtr)],
+        faults in prop::collection::vec((0..8_u8, 0..12_usize, 0..PACKET_LEN), 1..=BATCH + 20),
+    ) {
+        let good = packets(dialect, 12);
+        let mixture: Vec<_> = faults.iter().map(|(fault, from, at)| {
+            let mut packet = copy(&good[*from]);
+            let bytes = packet.as_bytes_mut();
+            match fault {
+                0 => bytes[..32].fill(0),
+                1 => bytes[..32].fill(0xff),
+                2 => {
+                    bytes[..32].fill(0);
+                    bytes[0] = 1;
+                }
+                3 => bytes[32 + at % 592] ^= 1,
+                4 => bytes[624 + at % 3984] ^= 1,
+                5 => bytes[*at] ^= 0x80,
+                // As it is: the second of its kind is a replay.
+                _ => {}
+            }
+            packet
+        }).collect();
+        for peeler in peelers(dialect) {
+            let (mut single, mut batch) = (copies(&mixture), copies(&mixture));
+            let (expected, results) = (one_by_one(&peeler, &mut single), as_batch(&peeler, &mut batch));
+            prop_assert_eq!(results, expected);
+            prop_assert!(batch == single);
         }
     }
 }

@@ -153,29 +153,3 @@ fn engines_agree_on_all_kinds_of_points() {
         assert!(out == expected, "{}", engine.name());
     }
 }
-
-#[test]
-fn engines_have_names_of_their_own() {
-    let names: Vec<_> = engines().map(|engine| engine.name()).collect();
-    assert!(
-        matches!(names[..], ["dalek"] | ["graviola", "dalek"]),
-        "{names:?}"
-    );
-    assert_eq!(mizzle_sphinx::engine().name(), names[0]);
-}
-
-/// The test vector of RFC 7748, section 5.2.
-#[test]
-fn engines_give_what_rfc_7748_prints() {
-    let hex = |text| from_hex(text).try_into().unwrap();
-    let scalar = hex("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4");
-    let point = hex("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c");
-    for engine in engines() {
-        let mut out = [[0; 32]];
-        engine.x25519_batch(&[scalar], &[point], &mut out);
-        assert_eq!(
-            out[0],
-            hex("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552")
-        );
-    }
-}

@@ -8,12 +8,13 @@
 mod common;
 
 use common::{
-    ZERO_ADDRESS, array, bytes, copy, fresh, from_hex, list, number, packet, peel, sha256, text, vectors,
+    Repeat, ZERO_ADDRESS, array, bytes, copy, fresh, from_hex, list, number, packet, peel, sha256, text,
+    vectors,
 };
 use mizzle_sphinx::{
-    Dialect, Hop, MESSAGE_LEN, Packet, Peeled, Peeler, PublicKey, Rejected, SURB_WITH_ADDRESS_LEN, SecretKey,
-    Surb, WrongLength, build_surb_with_secret, build_with_secret, engines, pad, pad_in_place, pad_legacy,
-    recover, unpad, use_surb, use_surb_in_place,
+    Dialect, Hop, MESSAGE_LEN, Outgoing, Packet, Peeled, Peeler, PublicKey, Rejected, SURB_WITH_ADDRESS_LEN,
+    SecretKey, Surb, SurbRequest, WrongLength, build_batch, build_surb_with_secret, build_surbs,
+    build_with_secret, engines, pad, pad_in_place, pad_legacy, recover, unpad, use_surb, use_surb_in_place,
 };
 use serde_json::Value;
 
@@ -24,7 +25,15 @@ const FILES: [(&str, Dialect, usize, usize); 4] = [
     ("sphinx-L3-legacy-aesctr.json", Dialect::LegacyCtr, 3, 7),
 ];
 
+/// As many of the same at once as fill the vectors of every engine, and a few more.
+const LANES: usize = 19;
+
+/// Every case of every file, under every engine.
 fn each_case(mut check: impl FnMut(Dialect, &Value)) {
+    common::under_each_engine(|| each_case_once(&mut check));
+}
+
+fn each_case_once(mut check: impl FnMut(Dialect, &Value)) {
     for (file, dialect, hops, cases) in FILES {
         let file = vectors(file);
         assert_eq!(list(&file["cases"]).len(), cases);
@@ -116,6 +125,12 @@ fn walk(dialect: Dialect, case: &Value, mut at_hop: Packet) -> Packet {
                 status => panic!("{status}"),
             };
             assert_eq!(result, Ok(expected));
+
+            let (mut batch, mut results) = (vec![], vec![]);
+            batch.resize_with(LANES, || copy(&at_hop));
+            peeler.peel_batch(&mut batch, &mut fresh, &mut results);
+            assert_eq!(results, [Ok(expected); LANES]);
+            assert!(batch.iter().all(|packet| *packet == out));
             out
         });
         let first = outputs.next().unwrap();
@@ -137,6 +152,21 @@ fn packets_are_built_to_the_byte() {
             let mut out = Packet::zeroed();
             build_with_secret(dialect, secret, route, &destination, &message, &mut out).unwrap();
             assert_eq!(out, packet(&case["packet_full"]), "{}", case["name"]);
+
+            let mut batch: Vec<_> = (0..LANES).map(|_| Packet::zeroed()).collect();
+            let mut outgoing: Vec<_> = batch
+                .iter_mut()
+                .map(|packet| {
+                    *packet.message_mut() = message;
+                    Outgoing {
+                        route,
+                        destination: &destination,
+                        packet,
+                    }
+                })
+                .collect();
+            build_batch(dialect, &mut Repeat::new(secret.to_vec()), &mut outgoing).unwrap();
+            assert!(batch.iter().all(|packet| *packet == out), "{}", case["name"]);
         });
     });
 }
@@ -185,7 +215,7 @@ fn surbs_are_made_used_peeled_and_recovered_to_the_byte() {
         for surb in list(&case["surbs"]) {
             count += 1;
             let serialized = array::<SURB_WITH_ADDRESS_LEN>(&surb["serialized_surb_734"]);
-            let mut made = None;
+            let (mut made, mut keys_of_batch) = (None, None);
             with_route(surb, |route| {
                 let (secret, key) = (array(&surb["ephemeral_secret"]), array(&surb["reply_key"]));
                 let (surb_made, keys) =
@@ -193,6 +223,17 @@ fn surbs_are_made_used_peeled_and_recovered_to_the_byte() {
                 let mut out = [0; SURB_WITH_ADDRESS_LEN];
                 surb_made.to_bytes_with_address(route[0].address, &mut out);
                 assert_eq!(out, serialized);
+
+                let (mut draws, mut batch) = (Repeat::new([&secret[..], &key].concat()), vec![]);
+                let id = array(&surb["surb_id"]);
+                let requests = [SurbRequest { route, id: &id }; LANES];
+                build_surbs(dialect, &mut draws, &requests, &mut batch).unwrap();
+                assert_eq!(batch.len(), LANES);
+                for (surb, _) in &batch {
+                    surb.to_bytes_with_address(route[0].address, &mut out);
+                    assert_eq!(out, serialized);
+                }
+                keys_of_batch = batch.pop();
                 made = Some((surb_made, keys));
             });
             let (surb_made, keys) = made.unwrap();
@@ -210,18 +251,21 @@ fn surbs_are_made_used_peeled_and_recovered_to_the_byte() {
             assert_eq!(reply_in_place, reply);
 
             let mut arrived = walk(dialect, surb, reply);
+            let mut again = copy(&arrived);
+            recover(dialect, keys_of_batch.unwrap().1, again.payload_mut()).unwrap();
             recover(dialect, keys, arrived.payload_mut()).unwrap();
             assert_eq!(
                 arrived.message().as_slice(),
                 bytes(&surb["recovered_message_3968"])
             );
+            assert_eq!(again, arrived);
             assert_eq!(
                 unpad(dialect, arrived.message()).unwrap(),
                 bytes(&surb["reply_mixmessage"])
             );
         }
     });
-    assert_eq!(count, 20);
+    assert_eq!(count, 20 * engines().count());
 }
 
 #[test]

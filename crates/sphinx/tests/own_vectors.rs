@@ -136,6 +136,9 @@ fn the_reference_agrees_with_the_nim_implementation() {
     }
 }
 
+/// As many of the same at once as fill the vectors of every engine, and a few more.
+const LANES: usize = 19;
+
 #[test]
 fn packets_and_surbs_are_built_as_the_file_says() {
     for case in cases().iter().filter(|case| case.end != "role") {
@@ -172,8 +175,13 @@ fn every_hop_peels_as_the_file_says() {
         for (hop, secret) in case.path.secrets.iter().enumerate() {
             assert_eq!(sha256(at_hop.as_bytes()), case.packets[hop]);
             let peeler = Peeler::with_engine(SecretKey::from_bytes(*secret), case.dialect, engine);
+            let (mut batch, mut results) = (vec![], vec![]);
+            batch.resize_with(LANES, || copy(&at_hop));
+            peeler.peel_batch(&mut batch, &mut common::fresh, &mut results);
             let (result, tag) = peel(&peeler, &mut at_hop);
             assert_eq!(tag, Some(case.tags[hop]), "{}", case.name);
+            assert_eq!(results, [result; LANES]);
+            assert!(batch.iter().all(|packet| *packet == at_hop));
             let destination = case.last_block[..94].try_into().unwrap();
             let id = case.last_block[96..].try_into().unwrap();
             let expected = match case.end.as_str() {

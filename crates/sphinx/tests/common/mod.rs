@@ -1,11 +1,15 @@
 //! What several test files need: hex, vector files, random routes.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+
 use mizzle_sphinx::{
-    ADDRESS_LEN, Hop, PACKET_LEN, Packet, Peeled, Peeler, PublicKey, Rejected, SecretKey, TAG_LEN,
+    ADDRESS_LEN, Hop, PACKET_LEN, Packet, Peeled, Peeler, PublicKey, Rejected, SecretKey, TAG_LEN, engines,
+    use_engine,
 };
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::{Rng, SeedableRng, TryCryptoRng, TryRng};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -79,9 +83,58 @@ pub(crate) fn peel(
     (result, told)
 }
 
+/// Runs a test under every engine that this CPU has, one test of a program at a time.
+pub(crate) fn under_each_engine(mut test: impl FnMut()) {
+    static CHOICE: Mutex<()> = Mutex::new(());
+    let _choice = CHOICE.lock().unwrap_or_else(PoisonError::into_inner);
+    for engine in engines() {
+        use_engine(engine.name()).unwrap();
+        test();
+    }
+    use_engine("best").unwrap();
+}
+
 pub(crate) fn rng(seed: u64) -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(seed)
 }
+
+/// No generator at all: bytes of the test's choice, again and again.
+pub(crate) struct Repeat {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Repeat {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, at: 0 }
+    }
+}
+
+impl TryRng for Repeat {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        for byte in out {
+            *byte = self.bytes[self.at % self.bytes.len()];
+            self.at += 1;
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Repeat {}
 
 /// The nodes along a route, with their secrets.
 pub(crate) struct Path {
