@@ -474,7 +474,7 @@ fn next_steps(args: &NetworkInit, made: &Made) -> String {
     }
     let _ = writeln!(
         out,
-        "Before the document expires, sign a new one with the same key, or the network stops."
+        "When the document expires, the network stops. No command signs another one yet: make a new network before."
     );
     out
 }

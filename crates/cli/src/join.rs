@@ -479,7 +479,11 @@ fn announcement(member: &Member, client: &PeerId) -> String {
         document.name(),
         profile.name
     );
-    let _ = writeln!(out, "  proxy      {}  (SOCKS5, SOCKS4, SOCKS4a, HTTP)", member.socks());
+    let _ = writeln!(
+        out,
+        "  proxy      {}  (SOCKS5, SOCKS4, SOCKS4a, HTTP)",
+        member.socks()
+    );
     let _ = writeln!(out, "  client id  {client}");
     let _ = write!(
         out,

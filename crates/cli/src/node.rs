@@ -248,3 +248,27 @@ fn policy(config: &NodeConfig, document: &Document, listening: &[libp2p::Multiad
         .with_own_addresses(ips)
         .with_refused_endpoints(own.iter().copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_as_much_mail_as_its_file_says() {
+        let limits = |mailbox, total| {
+            let config = NodeConfig {
+                mail_mailbox_mb: mailbox,
+                mail_total_mb: total,
+                ..NodeConfig::default()
+            };
+            format!("{:?}", mail_limits(&config))
+        };
+        let mib = 1 << 20;
+        let wanted = Limits::default()
+            .with_mailbox_bytes(3 * mib)
+            .with_total_bytes(70 * mib);
+        assert_eq!(limits(3, 70), format!("{wanted:?}"));
+        // What stands in the explained configuration as the default is the store's own.
+        assert_eq!(limits(256, 16_384), format!("{:?}", Limits::default()));
+    }
+}

@@ -51,6 +51,8 @@ const UNRUN: &[&str] = &[
 const OPERATOR: &str = "operator";
 const USER: &str = "you";
 const PEOPLE: &[&str] = &[OPERATOR, USER, "friend", "laptop"];
+/// What the three machines of the pages are here.
+const HOSTS: &[&str] = &["127.0.0.1", "127.0.0.2", "127.0.0.3"];
 /// What people give each other by ways that are no command: from whom, to whom, what.
 const HANDED: &[(&str, &str, &str)] = &[
     (OPERATOR, USER, "client-1.tar.gz"),
@@ -172,7 +174,6 @@ fn bash(world: &Path, home: &Path) -> Command {
 impl Shell {
     fn start(world: &Path, name: &str) -> Self {
         let home = world.join(name);
-        fs::create_dir_all(&home).unwrap();
         let mut child = bash(world, &home).spawn().expect("bash runs");
         let mut stdin = child.stdin.take().unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
@@ -206,7 +207,10 @@ impl Shell {
         let jobs: BTreeSet<String> = loop {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("{at}: not done within {BLOCK:?}, or the shell ended\n{}", out.join("\n"));
+                panic!(
+                    "{at}: not done within {BLOCK:?}, or the shell ended\n{}",
+                    out.join("\n")
+                );
             };
             match line.strip_prefix("__END__") {
                 Some(jobs) => break jobs.split_whitespace().map(str::to_owned).collect(),
@@ -216,9 +220,10 @@ impl Shell {
         let all = out.join("\n");
         assert!(!all.contains("__FAILED__"), "{at}: a command failed\n{all}");
         let started = jobs.difference(&self.jobs).count();
-        poll_until(&format!("{at}: what was started is ready\n{}", self.logs()), || {
-            (self.ready() >= ready + started).then_some(())
-        });
+        poll_until(
+            &format!("{at}: what was started is ready\n{}", self.logs()),
+            || (self.ready() >= ready + started).then_some(()),
+        );
         self.jobs = jobs;
         out
     }
@@ -226,7 +231,9 @@ impl Shell {
     /// Every `node.log` of this machine.
     fn logs(&self) -> String {
         let nodes = fs::read_dir(self.home.join("mizzle")).into_iter().flatten();
-        let logs = nodes.map_while(Result::ok).map(|node| node.path().join("node.log"));
+        let logs = nodes
+            .map_while(Result::ok)
+            .map(|node| node.path().join("node.log"));
         logs.filter_map(|log| fs::read_to_string(log).ok()).collect()
     }
 
@@ -281,7 +288,7 @@ impl Foreground {
     }
 
     /// Waits until it ends by itself, in order.
-    fn await_end(mut self) {
+    fn await_end(mut self) -> Vec<String> {
         let end = Instant::now() + LIMIT;
         while let Ok(line) = self
             .lines
@@ -298,6 +305,7 @@ impl Foreground {
             self.at,
             self.said.join("\n")
         );
+        std::mem::take(&mut self.said)
     }
 }
 
@@ -305,7 +313,7 @@ impl Foreground {
 struct World {
     shells: BTreeMap<String, Shell>,
     clients: BTreeMap<String, Foreground>,
-    waiting: Vec<Foreground>,
+    waiting: BTreeMap<String, Foreground>,
     replaced: Vec<(String, String)>,
     web: Web,
     handed: BTreeSet<&'static str>,
@@ -320,9 +328,13 @@ impl World {
         fs::create_dir_all(&bin).unwrap();
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mizzle"), bin.join("mizzle")).unwrap();
         // `scp -r FROM HOST:TO`, as far as the pages use it.
-        let scp = "#!/bin/sh\nset -e\n[ $# = 3 ] && [ \"$1\" = -r ]\ncp -r \"$2\" \"$WORLD/${3%%:*}/${3#*:}\"\n";
+        let scp =
+            "#!/bin/sh\nset -e\n[ $# = 3 ] && [ \"$1\" = -r ]\ncp -r \"$2\" \"$WORLD/${3%%:*}/${3#*:}\"\n";
         fs::write(bin.join("scp"), scp).unwrap();
         fs::set_permissions(bin.join("scp"), fs::Permissions::from_mode(0o755)).unwrap();
+        for machine in PEOPLE.iter().chain(HOSTS) {
+            fs::create_dir_all(dir.0.join(machine)).unwrap();
+        }
         let web = Web::start();
         let base = free_base();
         let proxy = || {
@@ -345,7 +357,7 @@ impl World {
         Self {
             shells: BTreeMap::new(),
             clients: BTreeMap::new(),
-            waiting: Vec::new(),
+            waiting: BTreeMap::new(),
             replaced: replaced.map(|(from, to)| (from.to_owned(), to)).into(),
             web,
             handed: BTreeSet::new(),
@@ -376,7 +388,6 @@ impl World {
         for (from, to, what) in HANDED {
             let (from, to) = (self.home(from).join(what), self.home(to));
             if from.exists() && self.handed.insert(what) {
-                fs::create_dir_all(&to).unwrap();
                 fs::copy(from, to.join(what)).unwrap();
             }
         }
@@ -387,6 +398,14 @@ impl World {
         let at = format!("{} on {machine}", block.at());
         println!("{at}");
         self.hand_over();
+        // Who writes the next command in the same terminal has waited for the one before.
+        if let Some(waiting) = self.waiting.remove(machine) {
+            let said = waiting.await_end().join("\n");
+            assert!(
+                said.contains("\nread: "),
+                "{at}: the letter was read, but not:\n{said}"
+            );
+        }
         if block.text.starts_with("# Ctrl-C") {
             let client = self.clients.remove(machine).expect("a client runs");
             kill("INT", &client.child.id().to_string());
@@ -398,7 +417,7 @@ impl World {
         if text.contains("--wait-read") {
             assert_eq!(text.lines().count(), 1, "{at}: it can't be waited for here");
             let waiting = Foreground::start(&self.dir.0, shell, at, &text);
-            self.waiting.push(waiting);
+            self.waiting.insert(machine.into(), waiting);
             return Vec::new();
         }
         if text.starts_with("mizzle client run") {
@@ -414,7 +433,12 @@ impl World {
             self.web.peers().len() - asked,
             block.text.matches("https://example.com/").count(),
         );
-        assert_eq!(asked, wanted, "{at}: requests at the web server\n{}", out.join("\n"));
+        assert_eq!(
+            asked,
+            wanted,
+            "{at}: requests at the web server\n{}",
+            out.join("\n")
+        );
         // The ports that a new network gives to its clients' proxies are in files.
         if block.text.starts_with("mizzle network init") {
             for client in fs::read_dir(self.home(machine).join("mynet/clients")).unwrap() {
@@ -452,7 +476,11 @@ impl World {
                 ("text", "") => assert_said(block, &self.here(&block.text), &said),
                 ("toml", "gateway") => self.check_gateway(own, block),
                 ("ini", path) if path.starts_with("~/") => self.check_unit(block),
-                _ => panic!("{}: nothing is known about fences of kind `{}`", block.at(), block.info),
+                _ => panic!(
+                    "{}: nothing is known about fences of kind `{}`",
+                    block.at(),
+                    block.info
+                ),
             }
         }
     }
@@ -478,23 +506,22 @@ impl World {
 
     /// A unit file: its command is the one that the page runs, on folders that are there on each machine.
     fn check_unit(&mut self, block: &Block) {
-        let start = block.text.lines().find_map(|line| line.strip_prefix("ExecStart="));
+        let start = block
+            .text
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart="));
         let start = start.unwrap_or_else(|| panic!("{}: no ExecStart", block.at()));
-        let machines: Vec<_> = self.shells.keys().filter(|name| name.contains('.')).cloned().collect();
-        assert_eq!(machines.len(), 3);
-        for machine in machines {
-            let home = self.home(&machine);
+        for machine in HOSTS {
+            let home = self.home(machine);
             for node in fs::read_dir(home.join("mizzle")).unwrap() {
                 let node = node.unwrap().file_name().into_string().unwrap();
-                let start = start
-                    .replace("%h", home.to_str().unwrap())
-                    .replace("%i", &node);
+                let start = start.replace("%h", home.to_str().unwrap()).replace("%i", &node);
                 let words: Vec<_> = start.split(' ').collect();
                 let [program, "node", "run", config] = words[..] else {
                     panic!("{}: {start}", block.at())
                 };
                 assert_eq!(Path::new(program), home.join(".cargo/bin/mizzle"));
-                self.shell(&machine)
+                self.shell(machine)
                     .run(&block.at(), &format!("mizzle config check {config}\n"));
             }
         }
@@ -541,8 +568,7 @@ fn is_like(wanted: &str, said: &str) -> bool {
 
 /// Two ports in a row that are free on the three machines.
 fn free_base() -> u16 {
-    let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
-    let free = |port| hosts.iter().all(|host| UdpSocket::bind((*host, port)).is_ok());
+    let free = |port| HOSTS.iter().all(|host| UdpSocket::bind((*host, port)).is_ok());
     // Not where others begin to look.
     let first = 20_000 + (std::process::id() % 5_000) as u16 * 2;
     (first..31_000)
@@ -569,7 +595,6 @@ fn every_command_of_the_pages_does_what_they_say() {
     let _place = place();
     let mut world = World::new();
     world.page(OPERATOR, &blocks("docs/operate.md", OPERATE));
-    fs::create_dir_all(world.home(USER)).unwrap();
     fs::write(world.home(USER).join("photo.jpg"), pattern(PHOTO)).unwrap();
     world.page(USER, &blocks("docs/use.md", USE));
     assert!(
@@ -577,10 +602,7 @@ fn every_command_of_the_pages_does_what_they_say() {
         "the picture arrives as it was"
     );
     assert_eq!(world.handed.len(), HANDED.len(), "all is needed");
-    assert_eq!(world.waiting.len(), 1);
-    for waiting in std::mem::take(&mut world.waiting) {
-        waiting.await_end();
-    }
+    assert!(world.waiting.is_empty(), "nobody waited for the end of a command");
 }
 
 /// What stands between backticks in the text around the blocks; also between two, where one is inside.
@@ -633,7 +655,11 @@ fn errors_in_the_pages_are_those_that_are_printed() {
             .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
         for (message, _) in messages {
             rows += 1;
-            for piece in message.split("...").map(str::trim).filter(|piece| !piece.is_empty()) {
+            for piece in message
+                .split("...")
+                .map(str::trim)
+                .filter(|piece| !piece.is_empty())
+            {
                 assert!(has(piece), "{page}: mizzle never says \"{piece}\"");
             }
         }
@@ -646,6 +672,9 @@ fn expected_output_must_be_there_in_order() {
     assert!(is_like("a ... c", "a b c") && is_like("...c", "  a c ") && is_like("a...", "a"));
     assert!(!is_like("a", "ab") && !is_like("b...", "ab") && !is_like("a...d", "a c"));
     let found = blocks("p", "text\n\n```sh x\na\n```\n");
-    assert_eq!((found[0].info.as_str(), found[0].before.as_str()), ("sh x", "text"));
+    assert_eq!(
+        (found[0].info.as_str(), found[0].before.as_str()),
+        ("sh x", "text")
+    );
     assert_eq!((found[0].text.as_str(), found[0].line), ("a\n", 3));
 }
