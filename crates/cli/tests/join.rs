@@ -26,7 +26,7 @@ fn join(source: [&str; 2], authority: &str) -> (Process, String) {
     loop {
         let line = process.line();
         if let Some(address) = line.trim().strip_prefix("proxy ") {
-            let address = address.split_whitespace().next().expect("an address");
+            let address = address.trim().split(' ').next().unwrap_or_default();
             return (process, address.into());
         }
     }
