@@ -11,7 +11,7 @@ use mizzle_net::host::Transport;
 
 /// Hides who talks to whom, even from someone who watches every link.
 ///
-/// mizzle is a mixnet: programs send through it as through a SOCKS proxy, and their packets travel over five
+/// mizzle is a mixnet: programs send through it as through a proxy, and their packets travel over five
 /// hops, mixed with cover traffic that flows whether or not anyone speaks.
 ///
 /// Try it: `mizzle up` starts a whole network in this process and prints a curl line to paste.
@@ -28,7 +28,7 @@ pub struct Cli {
 pub enum Command {
     /// Start a whole network in this process, for trying and developing
     ///
-    /// Three layers of mixes, gateways, an exit and a client, each node with a port of its own, and a SOCKS5 proxy
+    /// Three layers of mixes, gateways, an exit and a client, each node with a port of its own, and a proxy
     /// through them. This network hides nothing: it has one user. Ctrl-C ends it.
     Up(Up),
     /// Run a mix or a gateway
@@ -143,7 +143,7 @@ pub struct Up {
     #[command(flatten)]
     pub network: NetworkArgs,
 
-    /// Where the SOCKS5 proxy listens
+    /// Where the proxy listens
     #[command(flatten)]
     pub socks: SocksArgs,
 
@@ -204,7 +204,7 @@ pub enum ConfigKind {
 /// A user's side.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Join a network and open a SOCKS5 proxy through it
+    /// Join a network and open a proxy through it
     ///
     /// With a configuration, or without any argument the one at ~/.config/mizzle/client.toml, the client keeps its
     /// identity and its gateway from one start to the next; `mizzle config example client` explains what can be set.
@@ -239,7 +239,7 @@ pub struct ClientRun {
     #[arg(long, value_enum, default_value = "quic", requires = "source")]
     pub transport: TransportName,
 
-    /// Where the SOCKS5 proxy listens
+    /// Where the proxy listens
     #[command(flatten)]
     pub socks: SocksArgs,
 
@@ -251,7 +251,7 @@ pub struct ClientRun {
 /// The proxy's port.
 #[derive(Clone, Debug, Args)]
 pub struct SocksArgs {
-    /// Where the SOCKS5 proxy listens
+    /// Where the proxy listens: SOCKS5, SOCKS4, SOCKS4a and HTTP on one port
     #[arg(long = "socks", default_value = "127.0.0.1:1080", value_name = "ADDRESS")]
     pub address: SocketAddr,
 
@@ -376,8 +376,8 @@ pub struct Run {
 pub enum NetworkCommand {
     /// Make a network: keys, signed document, and for each node and client a folder ready to copy and run
     ///
-    /// Writes DIR/authority.key, DIR/network.doc, DIR/HOST/NODE for each node and DIR/clients/client-N for each client. The
-    /// folders hold secret keys: copy each to its machine only, and keep the authority's key offline.
+    /// Writes DIR/authority.key and authority.pub, DIR/network.doc, DIR/HOST/NODE for each node and DIR/clients/client-N for
+    /// each client. The folders hold secret keys: copy each to its machine only, and keep authority.key offline.
     Init(NetworkInit),
     /// Verify a document and show what it says
     Show {

@@ -276,6 +276,8 @@ pub struct Options {
     pub policy: Policy,
     /// The folder in which it keeps what must outlive it: letters, and what it accepted. `None`: all ends with the process.
     pub keep: Option<PathBuf>,
+    /// How much mail it keeps.
+    pub mail: Limits,
     /// The share of packets that its links lose on purpose, for trying and testing; else zero.
     pub loss: f64,
 }
@@ -340,8 +342,8 @@ pub fn parts(
     let gateway = match (host.gateway.take(), host.directory.take()) {
         (Some(link), Some(directory)) => {
             let mut store: Box<dyn MailStore> = match &options.keep {
-                Some(folder) => Box::new(store::open(&folder.join(MAIL), Limits::default())?),
-                None => Box::new(MemoryMailStore::in_memory(Limits::default())),
+                Some(folder) => Box::new(store::open(&folder.join(MAIL), options.mail)?),
+                None => Box::new(MemoryMailStore::in_memory(options.mail)),
             };
             let registered = store.registered()?;
             let core = Gateway::new(options.gateway, Arc::clone(document), &id, registered, fork(rng));

@@ -101,6 +101,8 @@ pub struct Made {
     pub authority: String,
     /// The authority's secret key.
     pub authority_key: PathBuf,
+    /// The file with the public one, for commands.
+    pub authority_pub: PathBuf,
     /// The signed document.
     pub document: PathBuf,
     /// All nodes.
@@ -190,6 +192,8 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
     let document = dir.join("network.doc");
     write(&document, &signed)?;
     let authority = hex::encode(authority.verifying_key().as_bytes());
+    let authority_pub = dir.join("authority.pub");
+    write(&authority_pub, format!("{authority}\n").as_bytes())?;
     let mut nodes = Vec::new();
     for seedling in &seedlings {
         nodes.push(node_folder(args, &dir, seedling, &signed, &authority)?);
@@ -201,6 +205,7 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
         network: name,
         authority,
         authority_key,
+        authority_pub,
         document,
         nodes,
         clients,
@@ -442,8 +447,9 @@ fn next_steps(args: &NetworkInit, made: &Made) -> String {
     let _ = write!(
         out,
         "\nauthority's key  {}\n\
-         Tell users this key; they trust whoever holds its secret, {}: keep that offline.\n\nNext:\n\n",
+         Tell users this key, which is in {} too; they trust whoever holds its secret, {}: keep that offline.\n\nNext:\n\n",
         made.authority,
+        made.authority_pub.display(),
         made.authority_key.display()
     );
     let _ = if args.hosts.iter().all(IpAddr::is_loopback) {
@@ -468,7 +474,7 @@ fn next_steps(args: &NetworkInit, made: &Made) -> String {
     }
     let _ = writeln!(
         out,
-        "Before the document expires, sign a new one with the same key, or the network stops."
+        "When the document expires, the network stops. No command signs another one yet: make a new network before."
     );
     out
 }

@@ -454,8 +454,12 @@ fn announcement(member: &Member, client: &PeerId) -> String {
         document.name(),
         profile.name
     );
-    let _ = writeln!(out, "  SOCKS5 proxy  {}", member.socks());
-    let _ = writeln!(out, "  client id     {client}");
+    let _ = writeln!(
+        out,
+        "  proxy      {}  (SOCKS5, SOCKS4, SOCKS4a, HTTP)",
+        member.socks()
+    );
+    let _ = writeln!(out, "  client id  {client}");
     let _ = write!(
         out,
         "\nCover traffic flows from here on, {:.1} GB a day up and {:.1} down, whether or not you use it.\n\

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mizzle_base::{Document, Time};
 use mizzle_exit::Policy;
 use mizzle_gateway::ClientId;
+use mizzle_gateway::store::Limits;
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::host::{HostError, Transport};
 use mizzle_net::node;
@@ -22,6 +23,8 @@ use crate::signals::interrupted;
 
 /// Clients that a gateway links at most, whatever its capacity: each may hold some 100 KB.
 const MAX_CLIENTS: u32 = 16_384;
+/// As memory and mailboxes are counted.
+const BYTES_IN_MB: u64 = 1 << 20;
 /// The longest token, in bytes.
 const MAX_TOKEN_LEN: usize = 255;
 
@@ -139,6 +142,13 @@ fn gateway(config: &NodeConfig) -> Result<mizzle_gateway::Config, String> {
         .with_downlink_capacity_per_s(config.capacity_frames_per_s as f64))
 }
 
+/// Bounded by the configuration's ranges: no product overflows.
+fn mail_limits(config: &NodeConfig) -> Limits {
+    Limits::default()
+        .with_mailbox_bytes(config.mail_mailbox_mb * BYTES_IN_MB)
+        .with_total_bytes(config.mail_total_mb * BYTES_IN_MB)
+}
+
 /// Runs until Ctrl-C or SIGTERM.
 ///
 /// # Errors
@@ -174,6 +184,7 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
         gateway,
         policy: policy(&config, &document, &listening),
         keep: Some(config.state.clone()),
+        mail: mail_limits(&config),
         loss: 0.0,
     };
     let (host, parts) = assemble::parts(host, keys, &document, options, clock, &mut rng)?;
@@ -236,4 +247,28 @@ fn policy(config: &NodeConfig, document: &Document, listening: &[libp2p::Multiad
     assemble::policy(document, config.allow.iter().cloned())
         .with_own_addresses(ips)
         .with_refused_endpoints(own.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_as_much_mail_as_its_file_says() {
+        let limits = |mailbox, total| {
+            let config = NodeConfig {
+                mail_mailbox_mb: mailbox,
+                mail_total_mb: total,
+                ..NodeConfig::default()
+            };
+            format!("{:?}", mail_limits(&config))
+        };
+        let mib = 1 << 20;
+        let wanted = Limits::default()
+            .with_mailbox_bytes(3 * mib)
+            .with_total_bytes(70 * mib);
+        assert_eq!(limits(3, 70), format!("{wanted:?}"));
+        // What stands in the explained configuration as the default is the store's own.
+        assert_eq!(limits(256, 16_384), format!("{:?}", Limits::default()));
+    }
 }

@@ -99,7 +99,12 @@ fn text(up: &Up, local: &Local) -> String {
         };
         let _ = writeln!(out, "  {:<18} {}", format!("{}{layer}", node.role), node.address);
     }
-    let _ = writeln!(out, "  {:<18} {}", "SOCKS5 proxy", local.socks());
+    let _ = writeln!(
+        out,
+        "  {:<18} {} (SOCKS5, SOCKS4, SOCKS4a, HTTP)",
+        "proxy",
+        local.socks()
+    );
     let _ = write!(
         out,
         "\nTry it, with any web server on this machine (python3 -m http.server 8000):\n\n  \

@@ -25,8 +25,9 @@ fn join(source: [&str; 2], authority: &str) -> (Process, String) {
     let mut process = Process::start(mizzle(&args));
     loop {
         let line = process.line();
-        if let Some(address) = line.trim().strip_prefix("SOCKS5 proxy") {
-            return (process, address.trim().into());
+        if let Some(address) = line.trim().strip_prefix("proxy ") {
+            let address = address.trim().split(' ').next().unwrap_or_default();
+            return (process, address.into());
         }
     }
 }

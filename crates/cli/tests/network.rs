@@ -29,7 +29,7 @@ async fn start(flags: &[&str]) -> Local {
         panic!("up")
     };
     let config = LocalConfig::new(up.profile.profile(), &up.network);
-    within("the start", Local::start(config)).await.unwrap()
+    within("the start", Box::pin(Local::start(config))).await.unwrap()
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

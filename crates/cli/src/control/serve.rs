@@ -22,6 +22,9 @@ use super::{
 
 /// Pieces of a letter that are read from the disk at once: 64 KiB.
 const PIECES: usize = 16;
+/// So long a command that needs the client's address waits for it, and between two looks.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
+const ADDRESS_PAUSE: Duration = Duration::from_millis(20);
 /// Letters of the outbox in one line.
 const LETTERS_IN_LINE: usize = 20;
 
@@ -209,8 +212,21 @@ impl Session {
         }
     }
 
+    /// The client's address, which it notes a moment after it was admitted.
+    async fn own_address(&self) -> Option<Address> {
+        let noted = async {
+            loop {
+                if let Some(address) = self.services.mail.address() {
+                    return address;
+                }
+                tokio::time::sleep(ADDRESS_PAUSE).await;
+            }
+        };
+        timeout(ADDRESS_TIMEOUT, noted).await.ok()
+    }
+
     async fn address(&mut self) -> Result<(), End> {
-        match self.services.mail.address() {
+        match self.own_address().await {
             Some(address) => {
                 let address = address.to_string();
                 self.say(Event::Address { address }).await
@@ -231,6 +247,10 @@ impl Session {
                 "only who signs hears that a letter was read: the receiver's client must know whom to tell"
                     .into(),
             ));
+        }
+        if sign {
+            // Without one, what is sent next says so.
+            let _ = self.own_address().await;
         }
         let outgoing = Outgoing {
             name,
