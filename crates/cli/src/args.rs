@@ -283,7 +283,7 @@ impl SocksArgs {
     }
 }
 
-/// Measurements; each starts its own network, all but one in this process with a web server beside it.
+/// Measurements; each starts its own network, in this process with a web server beside it or in processes.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Bench {
     /// Download a file: goodput beside the ceiling formula, CPU for each megabyte
@@ -335,6 +335,13 @@ pub enum Bench {
     ///
     /// Nine mixes, three gateways of which two have exits, and four clients, in a temporary folder that is removed.
     Processes(ProcessesRun),
+    /// Send a file from client to client through a network of processes: goodput beside the ceiling formula
+    ///
+    /// Starts the network in a temporary folder that is removed, has `mizzle send` bring a file of random bytes and `mizzle
+    /// receive` fetch it, and compares every byte.
+    Send(SendRun),
+    /// Send many small letters between the clients of a network of processes: all must come, each once
+    Letters(LettersRun),
     /// Show where the 4608 bytes of a data slot's packet go
     Packet {
         /// Print JSON
@@ -355,6 +362,60 @@ pub struct ProcessesRun {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `mizzle bench send`.
+#[derive(Clone, Debug, Args)]
+pub struct SendRun {
+    /// Bytes of the file
+    #[arg(long, default_value_t = 50_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
+    pub bytes: u64,
+    /// Which traffic the network's users share
+    #[arg(long, value_enum, default_value = "bulk")]
+    pub profile: ProfileName,
+    /// The network
+    #[command(flatten)]
+    pub network: ProcessesNetwork,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mizzle bench letters`.
+#[derive(Clone, Debug, Args)]
+pub struct LettersRun {
+    /// Letters in all
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub letters: u32,
+    /// Bytes of each
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=60_000))]
+    pub bytes: u32,
+    /// Clients, each of which writes to all others
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=32))]
+    pub clients: u16,
+    /// Which traffic the network's users share
+    #[arg(long, value_enum, default_value = "browse")]
+    pub profile: ProfileName,
+    /// The network
+    #[command(flatten)]
+    pub network: ProcessesNetwork,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A network of processes: the fewest nodes that are one, if nothing is said.
+#[derive(Clone, Debug, Args)]
+pub struct ProcessesNetwork {
+    /// How nodes talk to each other
+    #[arg(long, value_enum, default_value = "quic")]
+    pub transport: TransportName,
+    /// Mixes in each of the three layers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32), value_name = "N")]
+    pub mixes_per_layer: u16,
+    /// Gateways; the last of them has the exit
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=32), value_name = "N")]
+    pub gateways: u16,
 }
 
 /// What measurements share.
