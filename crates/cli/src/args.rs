@@ -339,9 +339,9 @@ pub enum Bench {
     ///
     /// Starts the network in a temporary folder that is removed, has `mizzle send` bring a file of random bytes and `mizzle
     /// receive` fetch it, and compares every byte.
-    Send(SendRun),
+    Send(crate::bench_send::SendRun),
     /// Send many small letters between the clients of a network of processes: all must come, each once
-    Letters(LettersRun),
+    Letters(crate::bench_letters::LettersRun),
     /// Show where the 4608 bytes of a data slot's packet go
     Packet {
         /// Print JSON
@@ -362,60 +362,6 @@ pub struct ProcessesRun {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// `mizzle bench send`.
-#[derive(Clone, Debug, Args)]
-pub struct SendRun {
-    /// Bytes of the file
-    #[arg(long, default_value_t = 50_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
-    pub bytes: u64,
-    /// Which traffic the network's users share
-    #[arg(long, value_enum, default_value = "bulk")]
-    pub profile: ProfileName,
-    /// The network
-    #[command(flatten)]
-    pub network: ProcessesNetwork,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `mizzle bench letters`.
-#[derive(Clone, Debug, Args)]
-pub struct LettersRun {
-    /// Letters in all
-    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub letters: u32,
-    /// Bytes of each
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=60_000))]
-    pub bytes: u32,
-    /// Clients, each of which writes to all others
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=32))]
-    pub clients: u16,
-    /// Which traffic the network's users share
-    #[arg(long, value_enum, default_value = "browse")]
-    pub profile: ProfileName,
-    /// The network
-    #[command(flatten)]
-    pub network: ProcessesNetwork,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// A network of processes: the fewest nodes that are one, if nothing is said.
-#[derive(Clone, Debug, Args)]
-pub struct ProcessesNetwork {
-    /// How nodes talk to each other
-    #[arg(long, value_enum, default_value = "quic")]
-    pub transport: TransportName,
-    /// Mixes in each of the three layers
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32), value_name = "N")]
-    pub mixes_per_layer: u16,
-    /// Gateways; the last of them has the exit
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=32), value_name = "N")]
-    pub gateways: u16,
 }
 
 /// What measurements share.

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use clap::Args;
 use mizzle_base::Profile;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::args::LettersRun;
+use crate::args::ProfileName;
 use crate::bench::{BenchError, json};
 use crate::bench_send::{address, failed};
 use crate::control::{self, Command, Event, Until};
-use crate::processes::{Network, OnDisk, Shape, progress, until_interrupted};
+use crate::processes::{Network, OnDisk, ProcessesNetwork, Shape, progress, until_interrupted};
 
 /// Letters of each client that are on their way at once: more than it brings at once, and fewer than it takes commands.
 const AT_ONCE: usize = 24;
@@ -23,6 +24,29 @@ const AT_ONCE: usize = 24;
 const PROGRESS: Duration = Duration::from_secs(5);
 /// After the last letter, for one that comes twice.
 const AFTER: Duration = Duration::from_secs(5);
+
+/// `mizzle bench letters`.
+#[derive(Clone, Debug, Args)]
+pub struct LettersRun {
+    /// Letters in all
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub letters: u32,
+    /// Bytes of each
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=60_000))]
+    pub bytes: u32,
+    /// Clients, each of which writes to all others
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=32))]
+    pub clients: u16,
+    /// Which traffic the network's users share
+    #[arg(long, value_enum, default_value = "browse")]
+    pub profile: ProfileName,
+    /// The network
+    #[command(flatten)]
+    pub network: ProcessesNetwork,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 #[derive(Serialize)]
 struct Report {

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use clap::Args;
 use mizzle_base::Document;
 use mizzle_net::clock;
 use mizzle_net::mail::Stage;
@@ -20,11 +21,11 @@ use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::args::SendRun;
+use crate::args::ProfileName;
 use crate::bench::{BenchError, json};
 use crate::control::{self, Event};
 use crate::process::Usage;
-use crate::processes::{Network, OnDisk, Shape, progress, system, until_interrupted};
+use crate::processes::{Network, OnDisk, ProcessesNetwork, Shape, progress, system, until_interrupted};
 
 /// The sender is the first client, the receiver the second.
 const SENDER: usize = 0;
@@ -39,6 +40,23 @@ const ANSWER: Duration = Duration::from_secs(30);
 const TOO_SLOW: f64 = 10.0;
 const SLACK: Duration = Duration::from_secs(120);
 const BLOCK: usize = 64 * 1024;
+
+/// `mizzle bench send`.
+#[derive(Clone, Debug, Args)]
+pub struct SendRun {
+    /// Bytes of the file
+    #[arg(long, default_value_t = 50_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
+    pub bytes: u64,
+    /// Which traffic the network's users share
+    #[arg(long, value_enum, default_value = "bulk")]
+    pub profile: ProfileName,
+    /// The network
+    #[command(flatten)]
+    pub network: ProcessesNetwork,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 #[derive(Serialize)]
 struct Process {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use clap::Args;
 use ed25519_dalek::VerifyingKey;
 use mizzle_base::{Document, hex};
 use mizzle_net::clock::{self, Clock};
@@ -51,6 +52,20 @@ struct Ready {
     after: Duration,
     log: PathBuf,
     child: Child,
+}
+
+/// A network of processes: the fewest nodes that are one, if nothing is said.
+#[derive(Clone, Debug, Args)]
+pub struct ProcessesNetwork {
+    /// How nodes talk to each other
+    #[arg(long, value_enum, default_value = "quic")]
+    pub transport: TransportName,
+    /// Mixes in each of the three layers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32), value_name = "N")]
+    pub mixes_per_layer: u16,
+    /// Gateways; the last of them has the exit
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=32), value_name = "N")]
+    pub gateways: u16,
 }
 
 /// What network is wanted.
