@@ -283,7 +283,7 @@ impl SocksArgs {
     }
 }
 
-/// Measurements; each starts its own network, all but one in this process with a web server beside it.
+/// Measurements; each starts its own network, in this process with a web server beside it or in processes.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Bench {
     /// Download a file: goodput beside the ceiling formula, CPU for each megabyte
@@ -335,6 +335,13 @@ pub enum Bench {
     ///
     /// Nine mixes, three gateways of which two have exits, and four clients, in a temporary folder that is removed.
     Processes(ProcessesRun),
+    /// Send a file from client to client through a network of processes: goodput beside the ceiling formula
+    ///
+    /// Starts the network in a temporary folder that is removed, has `mizzle send` bring a file of random bytes and `mizzle
+    /// receive` fetch it, and compares every byte.
+    Send(crate::bench_send::SendRun),
+    /// Send many small letters between the clients of a network of processes: all must come, each once
+    Letters(crate::bench_letters::LettersRun),
     /// Show where the 4608 bytes of a data slot's packet go
     Packet {
         /// Print JSON

@@ -1,8 +1,8 @@
 //! `mizzle bench`: the figures of the documentation, measured on this machine.
 //!
-//! Each measurement starts its own network in this process, over real sockets, a plain web server beside it, and
-//! downloads through the SOCKS port as any program would. CPU and memory are those of the whole process: nodes, client,
-//! server and downloader together.
+//! Those of streams, which are in this file, start a network in this process, over real sockets, a plain web server beside
+//! it, and download through the SOCKS port as any program would. CPU and memory are those of the whole process: nodes,
+//! client, server and downloader together. Those of letters and of whole processes are in files of their own.
 
 use std::fmt::Write as _;
 use std::io;
@@ -18,7 +18,7 @@ use crate::http::{self, Download};
 use crate::local::{Local, LocalConfig};
 use crate::plan::EXIT_WEIGHT;
 use crate::process::{Usage, usage};
-use crate::processes;
+use crate::{bench_letters, bench_send, processes};
 
 /// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,8 @@ pub async fn run(bench: Bench) -> Result<String, BenchError> {
         Bench::Idle { run, seconds } => idle(run, seconds).await,
         Bench::Packet { json } => packet(json),
         Bench::Processes(args) => processes::run(args).await,
+        Bench::Send(args) => bench_send::run(args).await,
+        Bench::Letters(args) => bench_letters::run(args).await,
     }
 }
 

@@ -7,6 +7,8 @@
 pub mod args;
 pub mod assemble;
 pub mod bench;
+pub mod bench_letters;
+pub mod bench_send;
 pub mod budget;
 pub mod check;
 pub mod completions;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// CPU time and memory of this process.
+/// CPU time and memory of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// User and system time of all threads.
@@ -11,17 +11,27 @@ pub struct Usage {
     pub resident: u64,
 }
 
-/// Reads it; `None` where the system doesn't tell.
+/// That of this process; `None` where the system doesn't tell.
 #[must_use]
 pub fn usage() -> Option<Usage> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    usage_in("self")
+}
+
+/// That of another process; `None` where the system doesn't tell, or there is no such process.
+#[must_use]
+pub fn usage_of(process: u32) -> Option<Usage> {
+    usage_in(&process.to_string())
+}
+
+fn usage_in(process: &str) -> Option<Usage> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name in parentheses may hold spaces; the fields after it are numbers. 14 and 15 are ticks of 1/100 s (Linux's
     // USER_HZ, the same on every architecture that we build for).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Usage {
         cpu: Duration::from_millis(ticks * 10),
-        resident: resident_of("self")?,
+        resident: resident_of(process)?,
     })
 }
 

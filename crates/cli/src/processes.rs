@@ -1,24 +1,28 @@
-//! `mizzle bench processes`: a network of the default shape with each role in a process of its own, all on this machine.
-//! How long until all are ready, and how much memory each takes.
+//! Networks of processes for measurements, each role in a process of its own, all on this machine; and `mizzle bench
+//! processes`: how long until all are ready, and how much memory each takes. What flows through such a network is measured by
+//! [`crate::bench_send`] and [`crate::bench_letters`].
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use mizzle_base::hex;
-use mizzle_net::clock;
+use clap::Args;
+use ed25519_dalek::VerifyingKey;
+use mizzle_base::{Document, hex};
+use mizzle_net::clock::{self, Clock};
 use mizzle_traffic::draw;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::args::{NetworkInit, ProcessesRun};
+use crate::args::{NetworkInit, ProcessesRun, ProfileName, TransportName};
 use crate::bench::BenchError;
 use crate::init::{self, Made};
-use crate::process::resident_bytes;
+use crate::process::{Usage, resident_bytes, usage_of};
 use crate::signals::interrupted;
 
 /// A process that isn't ready by then has failed.
@@ -33,7 +37,12 @@ struct Folder(PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        // A process that is being killed may write once more while the folder is emptied.
+        for _ in 0..3 {
+            if std::fs::remove_dir_all(&self.0).is_ok() {
+                return;
+            }
+        }
     }
 }
 
@@ -41,7 +50,45 @@ impl Drop for Folder {
 struct Ready {
     name: String,
     after: Duration,
+    log: PathBuf,
     child: Child,
+}
+
+/// A network of processes: the fewest nodes that are one, if nothing is said.
+#[derive(Clone, Debug, Args)]
+pub struct ProcessesNetwork {
+    /// How nodes talk to each other
+    #[arg(long, value_enum, default_value = "quic")]
+    pub transport: TransportName,
+    /// Mixes in each of the three layers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32), value_name = "N")]
+    pub mixes_per_layer: u16,
+    /// Gateways; the last of them has the exit
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=32), value_name = "N")]
+    pub gateways: u16,
+}
+
+/// What network is wanted.
+pub(crate) struct Shape {
+    pub(crate) profile: ProfileName,
+    pub(crate) transport: TransportName,
+    pub(crate) mixes_per_layer: u16,
+    pub(crate) gateways: u16,
+    pub(crate) exits: u16,
+    pub(crate) clients: u16,
+}
+
+/// A network on disk, in a temporary folder that goes with it.
+pub(crate) struct OnDisk {
+    made: Made,
+    document: Document,
+    folder: Folder,
+}
+
+/// A network that runs. Its processes end with it, and then its folder goes.
+pub(crate) struct Network {
+    processes: Vec<Ready>,
+    on_disk: OnDisk,
 }
 
 #[derive(serde::Serialize)]
@@ -61,54 +108,66 @@ struct Report {
     processes: Vec<Row>,
 }
 
-fn system(error: io::Error) -> BenchError {
+pub(crate) fn system(error: io::Error) -> BenchError {
     BenchError::Process(format!("the system refuses: {error}"))
 }
 
-/// Runs the measurement; the text or JSON to print. Ctrl-C ends it in order.
+/// Runs a measurement; Ctrl-C ends it in order.
 ///
 /// # Errors
-/// When a process isn't ready in time or ends; what it said.
-pub async fn run(args: ProcessesRun) -> Result<String, BenchError> {
+/// Those of the measurement.
+pub(crate) async fn until_interrupted(
+    measure: impl Future<Output = Result<String, BenchError>>,
+) -> Result<String, BenchError> {
     let interrupted = interrupted().map_err(system)?;
     tokio::select! {
-        report = measure(&args) => report,
+        report = measure => report,
         () = interrupted.wait() => Err(BenchError::Process("interrupted".into())),
     }
 }
 
+/// Runs the measurement; the text or JSON to print.
+///
+/// # Errors
+/// When a process isn't ready in time or ends; what it said.
+pub async fn run(args: ProcessesRun) -> Result<String, BenchError> {
+    until_interrupted(measure(&args)).await
+}
+
 async fn measure(args: &ProcessesRun) -> Result<String, BenchError> {
-    let mut rng = clock::rng().map_err(system)?;
-    let name = format!("mizzle-bench-{}", hex::encode(&draw::bytes::<8>(&mut rng)));
-    let folder = Folder(std::env::temp_dir().join(name));
     let start = Instant::now();
-    let made = make(args, &folder.0)?;
+    let on_disk = OnDisk::make(&Shape {
+        profile: args.profile,
+        transport: args.transport,
+        mixes_per_layer: 3,
+        gateways: 3,
+        exits: 2,
+        clients: 4,
+    })?;
     let init_s = start.elapsed().as_secs_f64();
-    let ready = start_all(&made).await?;
-    let ready_s = ready.iter().map(|r| r.after.as_secs_f64()).fold(0.0, f64::max);
+    let mut network = on_disk.start().await?;
+    let ready = network.processes.iter().map(|r| r.after.as_secs_f64());
+    let ready_s = ready.fold(0.0, f64::max);
     progress(&format!(
         "all are ready; {} s until memory is read",
         SETTLE.as_secs()
     ));
     tokio::time::sleep(SETTLE).await;
-    let mut processes = Vec::new();
-    for mut process in ready {
-        if let Some(status) = process.child.try_wait().map_err(system)? {
-            return Err(BenchError::Process(format!(
-                "{} ended with {status}",
-                process.name
-            )));
-        }
-        processes.push(Row {
+    network.check()?;
+    let processes: Vec<Row> = network
+        .processes
+        .iter()
+        .map(|process| Row {
             resident_mb: process
                 .child
                 .id()
                 .and_then(resident_bytes)
                 .map(|bytes| bytes as f64 / 1e6),
-            name: process.name,
+            name: process.name.clone(),
             ready_s: process.after.as_secs_f64(),
-        });
-    }
+        })
+        .collect();
+    network.stop().await;
     let resident: Option<Vec<f64>> = processes.iter().map(|p| p.resident_mb).collect();
     let report = Report {
         profile: args.profile.profile().name,
@@ -126,59 +185,175 @@ async fn measure(args: &ProcessesRun) -> Result<String, BenchError> {
     Ok(text(&report))
 }
 
-fn make(args: &ProcessesRun, dir: &Path) -> Result<Made, BenchError> {
-    let init = NetworkInit {
-        dir: dir.into(),
-        name: None,
-        profile: args.profile,
-        mean_delay_ms: None,
-        mixes_per_layer: 3,
-        gateways: 3,
-        exits: 2,
-        clients: 4,
-        transport: args.transport,
-        hosts: vec![std::net::Ipv4Addr::LOCALHOST.into()],
-        base_port: 0,
-        valid_days: 1,
-        exit_allow: Vec::new(),
-        json: false,
-    };
-    init::make(&init).map_err(|e| BenchError::Process(e.to_string()))
+impl OnDisk {
+    /// Makes it as `mizzle network init` does.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn make(shape: &Shape) -> Result<Self, BenchError> {
+        let mut rng = clock::rng().map_err(system)?;
+        let name = format!("mizzle-bench-{}", hex::encode(&draw::bytes::<8>(&mut rng)));
+        let folder = Folder(std::env::temp_dir().join(name));
+        let init = NetworkInit {
+            dir: folder.0.clone(),
+            name: None,
+            profile: shape.profile,
+            mean_delay_ms: None,
+            mixes_per_layer: shape.mixes_per_layer,
+            gateways: shape.gateways,
+            exits: shape.exits,
+            clients: shape.clients,
+            transport: shape.transport,
+            hosts: vec![std::net::Ipv4Addr::LOCALHOST.into()],
+            base_port: 0,
+            valid_days: 1,
+            exit_allow: Vec::new(),
+            json: false,
+        };
+        let failed = |why: String| BenchError::Process(why);
+        let made = init::make(&init).map_err(|e| failed(e.to_string()))?;
+        let signed = std::fs::read(&made.document).map_err(system)?;
+        let authority = hex::decode(&made.authority).and_then(|key| VerifyingKey::from_bytes(&key).ok());
+        let authority = authority.ok_or_else(|| failed("the authority's key is none".into()))?;
+        let document = Document::verify(&signed, &authority, Clock::start().now(), 0)
+            .map_err(|e| failed(e.to_string()))?;
+        Ok(Self {
+            made,
+            document,
+            folder,
+        })
+    }
+
+    /// What the nodes and clients go by.
+    pub(crate) fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// The folder, for files of the measurement.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder.0
+    }
+
+    /// The state directory of a client, from 0.
+    pub(crate) fn state(&self, client: usize) -> PathBuf {
+        let config = self.made.clients.get(client);
+        let folder = config.and_then(|config| config.parent());
+        folder.unwrap_or(&self.folder.0).join("state")
+    }
+
+    /// Gives a client, from 0, a line in its configuration.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn configure(&self, client: usize, line: &str) -> Result<(), BenchError> {
+        let Some(config) = self.made.clients.get(client) else {
+            return Ok(());
+        };
+        let text = std::fs::read_to_string(config).map_err(system)?;
+        std::fs::write(config, format!("{line}\n{text}")).map_err(system)
+    }
+
+    /// All at once, as machines start that know nothing of each other.
+    ///
+    /// # Errors
+    /// When a process isn't ready in time or ends; what it said.
+    pub(crate) async fn start(self) -> Result<Network, BenchError> {
+        let program = std::env::current_exe().map_err(system)?;
+        let nodes = self.made.nodes.iter();
+        let nodes = nodes.map(|n| (n.name.clone(), "node", &n.config));
+        let clients = self.made.clients.iter().zip(1..);
+        let clients = clients.map(|(config, n)| (format!("client-{n}"), "client", config));
+        let (mut starting, start) = (JoinSet::new(), Instant::now());
+        for (name, kind, config) in nodes.chain(clients) {
+            let mut command = Command::new(&program);
+            command.args([kind, "run", "--json"]).arg(config);
+            // A pipe that nobody reads would fill up and hold the process.
+            let log = self.folder.0.join(format!("{name}.log"));
+            starting.spawn(ready(name, command, log, start));
+        }
+        let all = starting.len();
+        let mut processes = Vec::new();
+        while let Some(done) = starting.join_next().await {
+            let process = done.map_err(|e| system(io::Error::other(e)))??;
+            progress(&format!(
+                "{} of {all} ready: {} after {:.2} s",
+                processes.len() + 1,
+                process.name,
+                process.after.as_secs_f64()
+            ));
+            processes.push(process);
+        }
+        processes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Network {
+            processes,
+            on_disk: self,
+        })
+    }
 }
 
-/// All at once, as machines start that know nothing of each other.
-async fn start_all(made: &Made) -> Result<Vec<Ready>, BenchError> {
-    let program = std::env::current_exe().map_err(system)?;
-    let nodes = made.nodes.iter().map(|n| (n.name.clone(), "node", &n.config));
-    let clients = made.clients.iter().zip(1..);
-    let clients = clients.map(|(config, n)| (format!("client-{n}"), "client", config));
-    let (mut starting, start) = (JoinSet::new(), Instant::now());
-    for (name, kind, config) in nodes.chain(clients) {
-        let mut command = Command::new(&program);
-        command.args([kind, "run", "--json"]).arg(config);
-        starting.spawn(ready(name, command, start));
+impl Network {
+    /// What it was made from.
+    pub(crate) fn on_disk(&self) -> &OnDisk {
+        &self.on_disk
     }
-    let all = starting.len();
-    let mut ready = Vec::new();
-    while let Some(done) = starting.join_next().await {
-        let process = done.map_err(|e| system(io::Error::other(e)))??;
-        progress(&format!(
-            "{} of {all} ready: {} after {:.2} s",
-            ready.len() + 1,
-            process.name,
-            process.after.as_secs_f64()
-        ));
-        ready.push(process);
+
+    /// Makes sure that all run.
+    ///
+    /// # Errors
+    /// Which one ended, and what it said.
+    pub(crate) fn check(&mut self) -> Result<(), BenchError> {
+        for process in &mut self.processes {
+            if let Some(status) = process.child.try_wait().map_err(system)? {
+                return Err(BenchError::Process(format!(
+                    "{} ended with {status}: {}",
+                    process.name,
+                    said(&process.log)
+                )));
+            }
+        }
+        Ok(())
     }
-    ready.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(ready)
+
+    /// What each process has used; `None` where the system doesn't tell.
+    pub(crate) fn usage(&self) -> Vec<(String, Option<Usage>)> {
+        let used = |process: &Ready| process.child.id().and_then(usage_of);
+        self.processes
+            .iter()
+            .map(|process| (process.name.clone(), used(process)))
+            .collect()
+    }
+
+    /// Ends it and waits until all have ended, so that nothing is written any more when the folder goes.
+    pub(crate) async fn stop(mut self) {
+        for process in &mut self.processes {
+            // It may have ended.
+            let _ = timeout(READY_TIMEOUT, process.child.kill()).await;
+        }
+    }
 }
 
-async fn ready(name: String, mut command: Command, start: Instant) -> Result<Ready, BenchError> {
+/// The end of what a process said on standard error.
+fn said(log: &Path) -> String {
+    let end = File::open(log).and_then(|mut file| {
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(len.saturating_sub(SAID_LEN)))?;
+        let mut end = Vec::new();
+        file.take(SAID_LEN).read_to_end(&mut end)?;
+        Ok(end)
+    });
+    String::from_utf8_lossy(&end.unwrap_or_default()).trim().into()
+}
+
+async fn ready(
+    name: String,
+    mut command: Command,
+    log: PathBuf,
+    start: Instant,
+) -> Result<Ready, BenchError> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(File::create(&log).map_err(system)?)
         .kill_on_drop(true)
         .spawn()
         .map_err(system)?;
@@ -197,24 +372,23 @@ async fn ready(name: String, mut command: Command, start: Instant) -> Result<Rea
         }
     }
     if line.is_empty() {
-        let mut said = Vec::new();
-        if let Some(err) = child.stderr.take() {
-            // It has ended, or is about to.
-            let _ = timeout(READY_TIMEOUT, err.take(SAID_LEN).read_to_end(&mut said)).await;
-        }
+        // It has ended, or is about to; what it says comes before.
+        let _ = timeout(READY_TIMEOUT, child.wait()).await;
         return Err(BenchError::Process(format!(
             "{name} did not start: {}",
-            String::from_utf8_lossy(&said).trim()
+            said(&log)
         )));
     }
     Ok(Ready {
         name,
         after: start.elapsed(),
+        log,
         child,
     })
 }
 
-fn progress(text: &str) {
+/// Says on standard error how far a measurement is.
+pub(crate) fn progress(text: &str) {
     // Standard error may be closed; nobody misses it then.
     let _ = writeln!(io::stderr(), "{text}");
 }
