@@ -109,6 +109,7 @@ fn of_two_clients_with_one_identity_the_newer_stays_and_no_letter_is_lost() {
     };
     // What a client had not yet acknowledged when its place was taken comes to its twin too; what comes is all there.
     let fetch = |network: &Processes, client: &str, wanted: &str| {
+        println!("{client} waits for {wanted}");
         let give_up = Instant::now() + DELIVERY;
         let mut others = Vec::new();
         while Instant::now() < give_up {
