@@ -276,6 +276,14 @@ impl Desk {
         admission: watch::Receiver<Option<Admission>>,
     ) -> Running {
         let shared = self.mail.0;
+        // From the first moment on: who is told that the client is ready may ask for it.
+        let own = admission
+            .borrow()
+            .as_ref()
+            .and_then(|admitted| own_address(&shared, admitted));
+        if own.is_some() {
+            shared.address.send_replace(own);
+        }
         let tasks = [
             tokio::spawn(keep_address(Arc::clone(&shared), admission)),
             tokio::spawn(bring(Arc::clone(&shared), carrier.clone())),
@@ -313,23 +321,26 @@ async fn keep_address(shared: Arc<Shared>, mut admission: watch::Receiver<Option
 }
 
 fn note_address(shared: &Shared, admission: &Admission) -> Result<(), DiskError> {
+    let Some(address) = own_address(shared, admission) else {
+        return Ok(());
+    };
+    let text = address.to_string();
+    // Good while the client runs, whatever the disk says.
+    shared.address.send_replace(Some(address));
+    if saved_address(&shared.folder)?.as_deref() == Some(&text) {
+        return Ok(());
+    }
+    disk::replace(&shared.folder.join(ADDRESS_FILE), format!("{text}\n").as_bytes())
+}
+
+/// `None` for a mailbox that isn't one, as of a gateway that doesn't know better.
+fn own_address(shared: &Shared, admission: &Admission) -> Option<Address> {
     let seal_key = SecretKey::from_bytes(*shared.opener.secret).public();
     let mailbox = Mailbox {
         gateway: shared.gateway,
         id: admission.mailbox,
     };
-    // A mailbox that isn't one, as of a gateway that doesn't know better, makes no address.
-    let Ok(address) = Address::new(&shared.opener.network, seal_key, vec![mailbox]) else {
-        return Ok(());
-    };
-    if shared.address.borrow().as_ref() == Some(&address) {
-        return Ok(());
-    }
-    let text = format!("{address}\n");
-    let written = disk::replace(&shared.folder.join(ADDRESS_FILE), text.as_bytes());
-    // Good while the client runs, whatever the disk says.
-    shared.address.send_replace(Some(address));
-    written
+    Address::new(&shared.opener.network, seal_key, vec![mailbox]).ok()
 }
 
 /// The task of the inbox: as many items as came meanwhile are one commit.

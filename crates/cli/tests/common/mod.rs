@@ -6,18 +6,24 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "tests; each file uses its part"
+    clippy::disallowed_methods,
+    reason = "tests; each file uses its part, and time-outs are in real time"
 )]
 
+pub mod letters;
 pub mod processes;
+pub mod web;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+#[allow(unused_imports, reason = "each file uses its part")]
+pub use web::Web;
 
 /// How long anything may take that takes seconds on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -52,7 +58,8 @@ impl Drop for Place {
 /// Asks again and again until there is an answer, for what tells nobody when it happens.
 pub fn poll_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let (_never, tick) = mpsc::channel::<()>();
-    for _ in 0..LIMIT.as_millis() / 2 {
+    let start = Instant::now();
+    while start.elapsed() < LIMIT {
         if let Some(answer) = ask() {
             return answer;
         }
@@ -333,71 +340,4 @@ pub fn pattern(n: usize) -> Vec<u8> {
         .flat_map(|i| i.wrapping_mul(0x9e37_79b9).to_le_bytes())
         .take(n)
         .collect()
-}
-
-/// A web server that answers `GET /N` with N bytes of the pattern, and keeps who connected.
-pub struct Web {
-    pub address: SocketAddr,
-    peers: Arc<Mutex<Vec<SocketAddr>>>,
-    begun: Receiver<()>,
-}
-
-impl Web {
-    pub fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let peers = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&peers);
-        let (begin, begun) = mpsc::channel();
-        // Ends with the process.
-        std::thread::spawn(move || {
-            while let Ok((stream, peer)) = listener.accept() {
-                seen.lock().expect("not poisoned").push(peer);
-                let begin = begin.clone();
-                std::thread::spawn(move || serve(stream, &begin));
-            }
-        });
-        Self {
-            address,
-            peers,
-            begun,
-        }
-    }
-
-    pub fn url(&self, bytes: usize) -> String {
-        format!("http://{}/{bytes}", self.address)
-    }
-
-    pub fn peers(&self) -> Vec<SocketAddr> {
-        self.peers.lock().expect("not poisoned").clone()
-    }
-
-    /// Waits until somebody has asked for something, once for each.
-    pub fn asked(&self) {
-        self.begun.recv_timeout(LIMIT).expect("a request in time");
-    }
-}
-
-fn serve(stream: TcpStream, begin: &mpsc::Sender<()>) -> std::io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let (mut first, mut line) = (String::new(), String::new());
-    (&mut stream).take(8_192).read_line(&mut first)?;
-    while line != "\r\n"
-        && (&mut stream).take(8_192).read_line({
-            line.clear();
-            &mut line
-        })? > 0
-    {}
-    let wanted = first
-        .split(['/', ' '])
-        .find_map(|part| part.parse::<usize>().ok());
-    let body = pattern(wanted.unwrap_or(0));
-    let _ = begin.send(());
-    let stream = stream.get_mut();
-    write!(
-        stream,
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    )?;
-    stream.write_all(&body)
 }

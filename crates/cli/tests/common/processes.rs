@@ -52,6 +52,37 @@ impl Made {
         Self::new(name, &[&shape, flags].concat())
     }
 
+    /// One mix in each layer, two gateways with exits, and two clients: client-1 at gateway-1, client-2 at gateway-2.
+    /// Half of what each sends is for the other's gateway, the most that there can be.
+    pub fn pair(name: &str, flags: &[&str]) -> Self {
+        let shape = ["--mixes-per-layer", "1", "--gateways", "2", "--exits", "2"];
+        let made = Self::new(name, &[&shape, &["--clients", "2"][..], flags].concat());
+        made.set_gateway("client-1", "gateway-1");
+        made.set_gateway("client-2", "gateway-2");
+        made
+    }
+
+    /// Says in a client's configuration which gateway is its own.
+    fn set_gateway(&self, client: &str, gateway: &str) {
+        let document = std::fs::read(self.dir.0.join("network.doc")).expect("a document");
+        let json = document
+            .splitn(4, |&b| b == b'\n')
+            .nth(3)
+            .expect("a line of JSON");
+        let document: Value = serde_json::from_slice(json).expect("JSON");
+        let nodes = self.said["nodes"].as_array().expect("nodes");
+        let address = nodes.iter().find(|n| n["name"] == gateway).expect("a node")["address"].clone();
+        let listed = document["nodes"].as_array().expect("nodes");
+        let id = &listed
+            .iter()
+            .find(|n| n["addresses"][0] == address)
+            .expect("listed")["id"];
+        let config = self.config(client);
+        let text = std::fs::read_to_string(&config).expect("a configuration");
+        // In front of all sections.
+        std::fs::write(&config, format!("gateway = {id}\n{text}")).expect("a configuration");
+    }
+
     /// The names of all nodes.
     pub fn nodes(&self) -> Vec<String> {
         self.configs().into_keys().collect()
@@ -118,7 +149,8 @@ impl Processes {
         network
     }
 
-    fn launch(&mut self, name: &str) {
+    /// Starts one, and doesn't wait until it is ready.
+    pub fn launch(&mut self, name: &str) {
         let kind = if name.starts_with("client") {
             "client"
         } else {
@@ -128,7 +160,8 @@ impl Processes {
         self.running.insert(name.into(), process);
     }
 
-    fn await_ready(&mut self, name: &str) {
+    /// Waits until one that was launched is ready.
+    pub fn await_ready(&mut self, name: &str) {
         let line = self.process(name).line();
         let ready: Value = serde_json::from_str(&line).expect("one JSON object on one line");
         assert_eq!(ready["ready"], true, "{name}: {line}");
@@ -143,6 +176,11 @@ impl Processes {
 
     pub fn process(&mut self, name: &str) -> &mut Process {
         self.running.get_mut(name).expect("it runs")
+    }
+
+    /// Takes one out, that is to end by itself.
+    pub fn take(&mut self, name: &str) -> Process {
+        self.running.remove(name).expect("it runs")
     }
 
     /// Kills one with a signal that it doesn't hear.
