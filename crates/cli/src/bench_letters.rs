@@ -135,7 +135,7 @@ async fn measure(args: &LettersRun) -> Result<String, BenchError> {
         transport: args.network.transport,
         mixes_per_layer: args.network.mixes_per_layer,
         gateways: args.network.gateways,
-        exits: 1,
+        exits: args.network.gateways,
         clients: args.clients,
     })?;
     let mut network = on_disk.start().await?;

@@ -1,6 +1,5 @@
 //! `mizzle bench send`: a file of random bytes from one client to another, through a network of processes, by the commands
-//! that a user types. The receiver's gateway is the one that most slots go to, and the sender has another one: the file goes
-//! the whole way.
+//! that a user types. Sender and receiver have different gateways: the file goes the whole way.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -96,7 +95,7 @@ async fn measure(args: &SendRun) -> Result<String, BenchError> {
         transport: args.network.transport,
         mixes_per_layer: args.network.mixes_per_layer,
         gateways: args.network.gateways,
-        exits: 1,
+        exits: args.network.gateways,
         clients: 2,
     })?;
     let weight = place(&on_disk)?;
@@ -164,8 +163,7 @@ async fn measure(args: &SendRun) -> Result<String, BenchError> {
 /// Gives the two clients their gateways; the share of all slots that goes to the receiver's.
 fn place(on_disk: &OnDisk) -> Result<f64, BenchError> {
     let document: &Document = on_disk.document();
-    let mut gateways: Vec<_> = document.gateways().collect();
-    gateways.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+    let gateways: Vec<_> = document.gateways().collect();
     for (client, gateway) in [(RECEIVER, 0), (SENDER, 1)] {
         if let Some(gateway) = gateways.get(gateway) {
             on_disk.configure(client, &format!("gateway = \"{}\"", gateway.id))?;

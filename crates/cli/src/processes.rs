@@ -63,7 +63,7 @@ pub struct ProcessesNetwork {
     /// Mixes in each of the three layers
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32), value_name = "N")]
     pub mixes_per_layer: u16,
-    /// Gateways; the last of them has the exit
+    /// Gateways, of equal weight; each has an exit, for a client never uses its own gateway's
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=32), value_name = "N")]
     pub gateways: u16,
 }
