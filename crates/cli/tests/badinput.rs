@@ -95,6 +95,27 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
+/// Fetches letters until this one comes; the others. What a client had not yet acknowledged when its place was taken comes
+/// to its twin too.
+#[track_caller]
+fn fetch(network: &Processes, client: &str, wanted: &str) -> Vec<String> {
+    let give_up = Instant::now() + DELIVERY;
+    let mut others = Vec::new();
+    while Instant::now() < give_up {
+        let said = network.ask(client, &["receive", "--timeout", DELIVERY_S]);
+        assert_eq!(
+            said.code,
+            Some(0),
+            "{client}: {wanted} did not come, but {others:?}: {said:?}"
+        );
+        match said.out.trim() {
+            text if text == wanted => return others,
+            text => others.push(text.to_owned()),
+        }
+    }
+    panic!("{client}: {wanted} did not come, but {others:?}");
+}
+
 #[test]
 fn of_two_clients_with_one_identity_the_newer_stays_and_no_letter_is_lost() {
     let mut network = Processes::start(Made::pair("twins", &[]));
@@ -106,21 +127,6 @@ fn of_two_clients_with_one_identity_the_newer_stays_and_no_letter_is_lost() {
     let send = |network: &Processes, text: &str| {
         let args = ["send", &to, "--text", text, "--timeout", DELIVERY_S];
         network.ask("client-1", &args).good();
-    };
-    // What a client had not yet acknowledged when its place was taken comes to its twin too; what comes is all there.
-    let fetch = |network: &Processes, client: &str, wanted: &str| {
-        println!("{client} waits for {wanted}");
-        let give_up = Instant::now() + DELIVERY;
-        let mut others = Vec::new();
-        while Instant::now() < give_up {
-            let receive = ["receive", "--timeout", DELIVERY_S];
-            let text = network.ask(client, &receive).good().trim().to_owned();
-            if text == wanted {
-                return others;
-            }
-            others.push(text);
-        }
-        panic!("{client}: {wanted} did not come, but {others:?}");
     };
     send(&network, "first");
     network.await_letters("client-2", 1);
