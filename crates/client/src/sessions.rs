@@ -100,13 +100,18 @@ impl Sessions {
             |g: &Node| g.id == own.id || (!own.operator.is_empty() && g.operator == own.operator);
         let mut services = Vec::new();
         for gateway in document.gateways() {
-            let mut add = |service: &mizzle_base::document::Service, exit_weight| {
+            let mut add = |service: &mizzle_base::document::Service, exit_weight: Option<f64>| {
+                let params = Params::for_network(document, &gateway.id);
                 services.push(Service {
                     gateway: gateway.id,
                     mailbox: service.mailbox,
                     stream_key: service.stream_key,
                     exit_weight,
-                    params: Params::for_network(document, &gateway.id),
+                    // A letter goes on where its upload broke off.
+                    params: match exit_weight {
+                        Some(_) => params,
+                        None => params.resumed_elsewhere(),
+                    },
                 });
             };
             if let Some(exit) = gateway.exit.as_ref().filter(|_| !same_hands(gateway)) {

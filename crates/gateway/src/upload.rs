@@ -149,7 +149,7 @@ impl Uploads {
         };
         let Ok(progress) = result else {
             out.counters.count("mail.store_failed");
-            return self.refuse(id, OpenError::General, out);
+            return self.refuse(id, OpenError::NotKept, out);
         };
         let Progress { count, next } = progress.unwrap_or(Progress {
             count: head.count,
@@ -217,7 +217,7 @@ impl Uploads {
                 NotStored::OutOfOrder => self.refuse(id, OpenError::General, out),
                 NotStored::Failed => {
                     out.counters.count("mail.store_failed");
-                    self.refuse(id, OpenError::General, out);
+                    self.refuse(id, OpenError::NotKept, out);
                 }
             };
         }

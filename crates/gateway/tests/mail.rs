@@ -909,11 +909,11 @@ fn a_store_that_fails_refuses_what_comes_and_loses_nothing() {
     world.gone(ALICE);
     world.keep(mailbox, 1, 2);
     world.store.tables_mut().fails = true;
-    let general = Said::Refused(OpenError::General.code());
+    let not_kept = Said::Refused(OpenError::NotKept.code());
     let id = world.bring(mailbox, letter_bytes(2, 3));
-    assert_eq!(world.told(id), [general]);
+    assert_eq!(world.told(id), [not_kept]);
     let id = world.bring(mailbox, letter_bytes(2, 3));
-    assert_eq!(world.told(id), [general]);
+    assert_eq!(world.told(id), [not_kept]);
     assert_eq!(
         world.hello_of(BOB, RUN, 0),
         Some(Seen::Refused(Refusal::Full)),

@@ -398,6 +398,11 @@ pub enum OpenError {
     /// The mailbox, or all of the gateway's together, hold as much as they may.
     #[error("the receiver's mailbox is full: try again when its owner has fetched what is there")]
     MailboxFull = 14,
+    /// The gateway's store of letters is in trouble.
+    #[error(
+        "the receiver's gateway can't keep letters at this moment, as its disk takes nothing: try again later"
+    )]
+    NotKept = 15,
 }
 
 impl OpenError {
@@ -424,6 +429,7 @@ impl OpenError {
             12 => Self::Expired,
             13 => Self::NoMailbox,
             14 => Self::MailboxFull,
+            15 => Self::NotKept,
             _ => Self::General,
         }
     }
@@ -505,7 +511,7 @@ mod tests {
     fn codes_are_stable() {
         for code in 0..=255 {
             let e = OpenError::from_code(code);
-            assert_eq!(e.code() == code, (1..=14).contains(&code), "{code}");
+            assert_eq!(e.code() == code, (1..=15).contains(&code), "{code}");
         }
     }
 }

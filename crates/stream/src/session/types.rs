@@ -106,6 +106,14 @@ impl Params {
         self
     }
 
+    /// For a client whose streams go on in another session where one broke off: it takes silence for the end after 15 s, or
+    /// twelve round trips if that is longer.
+    #[must_use]
+    pub fn resumed_elsewhere(self) -> Self {
+        let time = Duration::from_secs(15).max(self.round() * 12);
+        self.with_dead_after(time)
+    }
+
     /// When either end gives up a session in which nothing arrives (default 10 minutes, or 24 round trips).
     #[must_use]
     pub fn with_idle_after(mut self, time: Duration) -> Self {
