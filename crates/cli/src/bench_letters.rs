@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::args::ProfileName;
 use crate::bench::{BenchError, json};
-use crate::bench_send::{address, failed};
+use crate::bench_send::{address, failed, strange};
 use crate::control::{self, Command, Event, Until};
 use crate::processes::{Network, OnDisk, ProcessesNetwork, Shape, progress, until_interrupted};
 
@@ -230,7 +230,7 @@ async fn receive(state: std::path::PathBuf, client: usize, ledger: Arc<Ledger>) 
     loop {
         match control.event().await.map_err(failed)? {
             Event::Letter { .. } => {}
-            _ => return Err(failed("a client answers strangely")),
+            _ => return Err(strange()),
         }
         let mut content = Vec::new();
         while let Some(data) = control.data().await.map_err(failed)? {
@@ -289,7 +289,7 @@ async fn send_one(
                 return Ok(());
             }
             Event::Failed { why } => return Err(failed(format!("a letter can't be brought: {why}"))),
-            _ => return Err(failed("a client answers strangely")),
+            _ => return Err(strange()),
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::args::ProfileName;
 use crate::bench::{BenchError, json};
-use crate::control::{self, Event};
+use crate::control::{self, Code, ConnectError, Event};
 use crate::process::Usage;
 use crate::processes::{Network, OnDisk, ProcessesNetwork, Shape, progress, system, until_interrupted};
 
@@ -35,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const PROGRESS: Duration = Duration::from_secs(5);
 /// The client's answer to a question; its machine is busy.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Before a question is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
 /// A file that takes so many times as long as by the formula is given up, after [`SLACK`] for handshakes and the way.
 const TOO_SLOW: f64 = 10.0;
 const SLACK: Duration = Duration::from_secs(120);
@@ -173,25 +175,40 @@ fn place(on_disk: &OnDisk) -> Result<f64, BenchError> {
     Ok(gateways.first().map_or(0.0, |gateway| gateway.weight / all))
 }
 
-/// A client's address.
+/// A client's address, which it knows a moment after it is ready.
 ///
 /// # Errors
 /// The client's.
 pub(crate) async fn address(network: &Network, client: usize) -> Result<String, BenchError> {
-    match ask(network, client, control::Command::Address).await? {
-        Event::Address { address } => Ok(address),
-        _ => Err(failed("a client answers strangely")),
+    let end = Instant::now() + ANSWER;
+    loop {
+        match ask(network, client, control::Command::Address).await {
+            Ok(Ok(Event::Address { address })) => return Ok(address),
+            Ok(Err(ConnectError::Refused {
+                code: Code::NotYet, ..
+            })) if Instant::now() < end => tokio::time::sleep(PAUSE).await,
+            Ok(Err(why)) => return Err(failed(why)),
+            Ok(Ok(_)) => return Err(strange()),
+            Err(why) => return Err(why),
+        }
     }
 }
 
+/// An answer that belongs to another question.
+pub(crate) fn strange() -> BenchError {
+    failed(ConnectError::Strange)
+}
+
 /// A question that has one answer.
-async fn ask(network: &Network, client: usize, command: control::Command) -> Result<Event, BenchError> {
+async fn ask(
+    network: &Network,
+    client: usize,
+    command: control::Command,
+) -> Result<Result<Event, ConnectError>, BenchError> {
     let state = network.on_disk().state(client);
     let answer = async { control::connect(&state, command).await?.event().await };
-    let answer = timeout(ANSWER, answer).await;
-    answer
-        .map_err(|_| failed("a client doesn't answer"))?
-        .map_err(failed)
+    let late = |_| failed(format!("client-{} doesn't answer", client + 1));
+    timeout(ANSWER, answer).await.map_err(late)
 }
 
 pub(crate) fn failed(why: impl ToString) -> BenchError {
@@ -290,8 +307,9 @@ async fn follow(
 }
 
 async fn how_far(network: &Network) -> Result<String, BenchError> {
-    let Event::Outbox { letters, .. } = ask(network, SENDER, control::Command::Outbox).await? else {
-        return Err(failed("a client answers strangely"));
+    let answer = ask(network, SENDER, control::Command::Outbox).await?;
+    let Event::Outbox { letters, .. } = answer.map_err(failed)? else {
+        return Err(strange());
     };
     let Some(letter) = letters.first() else {
         return Ok("the client takes the file".into());
@@ -314,12 +332,14 @@ async fn how_far(network: &Network) -> Result<String, BenchError> {
 async fn counters(network: &Network) -> Result<[BTreeMap<String, u64>; 2], BenchError> {
     let mut all = [BTreeMap::new(), BTreeMap::new()];
     for (client, counters) in [SENDER, RECEIVER].into_iter().zip(&mut all) {
-        if let Event::Status { status } = ask(network, client, control::Command::Status).await? {
-            let counted = status["counters"].as_object().into_iter().flatten();
-            *counters = counted
-                .filter_map(|(name, n)| Some((name.clone(), n.as_u64()?)))
-                .collect();
-        }
+        let answer = ask(network, client, control::Command::Status).await?;
+        let Event::Status { status } = answer.map_err(failed)? else {
+            return Err(strange());
+        };
+        let counted = status["counters"].as_object().into_iter().flatten();
+        *counters = counted
+            .filter_map(|(name, n)| Some((name.clone(), n.as_u64()?)))
+            .collect();
     }
     Ok(all)
 }
