@@ -181,6 +181,18 @@ pub fn is_of_a_tick(frame: &[u8]) -> bool {
     frame.first().is_some_and(|kind| OF_A_TICK.contains(kind))
 }
 
+/// The number of the reply or of the mail in an encoded downlink frame; `None` for what has none.
+#[must_use]
+pub fn number(frame: &[u8]) -> Option<(Kind, u64)> {
+    let kind = match *frame.first()? {
+        kind if kind == Kind::Reply as u8 => Kind::Reply,
+        kind if kind == Kind::Mail as u8 => Kind::Mail,
+        _ => return None,
+    };
+    let seq = frame.get(16..24)?.try_into().ok()?;
+    Some((kind, u64::from_be_bytes(seq)))
+}
+
 /// Puts the acknowledgements of replies and of mail into an encoded uplink frame: they are known only when the frame
 /// leaves, long after the rest.
 pub fn set_acks(frame: &mut [u8], replies: u64, mail: u64) {
@@ -305,6 +317,12 @@ mod tests {
             assert_eq!(bytes.len(), FRAME_LEN);
             let back = decode(&bytes).unwrap();
             assert_eq!((back.ack, back.seq), (1, 2));
+            let numbered = match back.content {
+                Content::Reply { .. } => Some((Kind::Reply, 2)),
+                Content::Mail(_) => Some((Kind::Mail, 2)),
+                _ => None,
+            };
+            assert_eq!(number(&bytes), numbered);
             assert_eq!(encode(&back), bytes);
         }
     }

@@ -146,10 +146,12 @@ pub enum Input {
         /// Whose.
         client: ClientId,
     },
-    /// The link had no room for the frame of the last [`Action::Send`] to this client.
+    /// The link had no room for the frame of an [`Action::Send`].
     NotWritten {
         /// To whom.
         client: ClientId,
+        /// The frame: of several that left at once, each may be the one.
+        bytes: Box<[u8]>,
     },
     /// The mix core delivered a message.
     Message {
@@ -407,14 +409,7 @@ impl Gateway {
         match input {
             Input::Frame { client, bytes } => self.frame(now, client, &bytes),
             Input::Gone { client } => self.gone(now, client),
-            Input::NotWritten { client } => {
-                self.out.counters.count("downlink.not_written");
-                if let Some(link) = self.accounts.get_mut(&client).and_then(|a| a.link.as_mut()) {
-                    self.wakeups.remove(&(link.scheduled(), client));
-                    link.not_written();
-                    self.wakeups.insert((link.schedule(), client));
-                }
-            }
+            Input::NotWritten { client, bytes } => self.not_written(client, &bytes),
             Input::Message { mailbox, packet } => self.message(now, mailbox, packet),
             Input::Reply { id, packet } => self.reply(id, &packet),
             Input::Upload(id, said) => self.upload(now, id, said),
@@ -553,6 +548,22 @@ impl Gateway {
             client,
             after_last_words: true,
         });
+    }
+
+    fn not_written(&mut self, client: ClientId, bytes: &[u8]) {
+        self.out.counters.count("downlink.not_written");
+        let Some(account) = self.accounts.get_mut(&client) else {
+            return;
+        };
+        let Some(link) = &mut account.link else { return };
+        let held = match frame::number(bytes) {
+            Some((frame::Kind::Reply, seq)) => Holds::Reply(seq.saturating_add(account.base)),
+            Some((frame::Kind::Mail, number)) => Holds::Mail(number),
+            _ => Holds::Filler,
+        };
+        self.wakeups.remove(&(link.scheduled(), client));
+        link.not_written(held);
+        self.wakeups.insert((link.schedule(), client));
     }
 
     fn admitted(&mut self, now: Time, client: ClientId, hello: Hello) {

@@ -1,7 +1,7 @@
 //! One client's side of the gateway link: the downlink's ticks and what is ready for them; how fast it may send.
 //!
-//! A frame is made before its tick, a filler like any other: a reply if there is one, else mail, else nothing. A tick that the shell serves too late is skipped, and its
-//! what it holds goes back (design, Traffic: "Gateway link").
+//! A frame is made before its tick, a filler like any other: a reply if there is one, else mail, else nothing. A tick that
+//! the shell serves too late is skipped, and what its frame holds goes back (design, Traffic: "Gateway link").
 
 use std::time::Duration;
 
@@ -77,7 +77,6 @@ pub(crate) struct Downlink {
     replies: Track,
     mail: Track,
     patience: Duration,
-    last_sent: Holds,
     scheduled: Time,
 }
 
@@ -108,7 +107,6 @@ impl Downlink {
             replies: Track::new(reply, now),
             mail: Track::new(mail, now),
             patience: ACK_PATIENCE + Duration::from_secs_f64(10.0 / uplink_per_s),
-            last_sent: Holds::Filler,
             scheduled: tick,
         }
     }
@@ -154,7 +152,6 @@ impl Downlink {
                 mail: self.mail.next(now, self.patience),
             },
             Some((holds, bytes)) => {
-                self.last_sent = holds;
                 self.tick = self.tick + self.interval;
                 Due::Send { bytes, holds }
             }
@@ -171,11 +168,11 @@ impl Downlink {
         self.ready = Some((holds, bytes));
     }
 
-    /// The link had no room for what was sent last.
-    pub(crate) fn not_written(&mut self) {
-        self.rewind(self.last_sent);
+    /// The link had no room for a frame with this.
+    pub(crate) fn not_written(&mut self, held: Holds) {
+        self.rewind(held);
         // What is ready would overtake it.
-        if self.last_sent != Holds::Filler
+        if held != Holds::Filler
             && let Some((holds, _)) = self.ready.take()
         {
             self.rewind(holds);
@@ -339,7 +336,7 @@ mod tests {
         prepare(&mut link, ms(15), 3);
         assert_eq!(send(&mut link, ms(20)), 1);
         assert_eq!(prepare(&mut link, ms(35), 3), 2);
-        link.not_written();
+        link.not_written(Holds::Reply(1));
         assert_eq!(link.schedule(), ms(35), "there is nothing ready now");
         let mut sent = Vec::new();
         for tick in [40, 60, 80] {
@@ -350,12 +347,29 @@ mod tests {
     }
 
     #[test]
+    fn of_several_that_left_at_once_none_is_lost() {
+        let mut link = Downlink::new(Duration::from_millis(2), 1.0, UPLINK, (1, 1), START);
+        // Late, so that three leave together; the link says only then that it took none of them.
+        for number in 1..=3 {
+            assert_eq!(prepare(&mut link, ms(7), 9), number);
+            assert_eq!(send(&mut link, ms(7)), number);
+        }
+        (1..=3).for_each(|number| link.not_written(Holds::Reply(number)));
+        let mut sent = Vec::new();
+        for tick in [8, 10, 12, 14] {
+            prepare(&mut link, ms(tick - 1), 9);
+            sent.push(send(&mut link, ms(tick)));
+        }
+        assert_eq!(sent, [1, 2, 3, 4]);
+    }
+
+    #[test]
     fn a_filler_that_was_not_written_is_not_made_up_for() {
         let mut link = downlink();
         prepare(&mut link, ms(15), 0);
         assert_eq!(send(&mut link, ms(20)), 0);
         assert_eq!(prepare(&mut link, ms(35), 1), 1);
-        link.not_written();
+        link.not_written(Holds::Filler);
         assert_eq!(link.schedule(), ms(40), "what is ready stays so");
         assert_eq!(send(&mut link, ms(40)), 1);
     }
@@ -366,7 +380,7 @@ mod tests {
         prepare(&mut link, ms(15), 2);
         assert_eq!(send(&mut link, ms(20)), 1);
         link.replies_acknowledged(ms(21), 2);
-        link.not_written();
+        link.not_written(Holds::Reply(1));
         assert_eq!(prepare(&mut link, ms(35), 2), 2);
     }
 
@@ -456,7 +470,7 @@ mod tests {
         assert_eq!(prepare_both(&mut link, ms(15), 0, 1), Holds::Mail(1));
         link.due(ms(20));
         assert_eq!(prepare_both(&mut link, ms(35), 1, 1), Holds::Reply(1));
-        link.not_written();
+        link.not_written(Holds::Mail(1));
         assert_eq!(prepare_both(&mut link, ms(36), 1, 1), Holds::Reply(1));
         link.due(ms(40));
         assert_eq!(prepare_both(&mut link, ms(55), 1, 1), Holds::Mail(1));

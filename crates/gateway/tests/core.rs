@@ -100,7 +100,7 @@ impl World {
                     let seen = look(&bytes);
                     let of_a_tick = matches!(seen, Seen::Filler | Seen::Reply(..));
                     if of_a_tick && (self.no_room)() {
-                        self.gateway.handle(self.now, Input::NotWritten { client });
+                        self.gateway.handle(self.now, Input::NotWritten { client, bytes });
                     } else {
                         self.seen.push((self.now, client, seen));
                     }
@@ -624,7 +624,16 @@ fn a_refusal_that_the_link_tells_of_late_costs_no_tick() {
     // Number 3 is made; then it turns out that number 2 was not written.
     let next = *world.times(ALICE).last().unwrap() + INTERVAL;
     world.run_until(next - US);
-    world.tell(Input::NotWritten { client: ALICE });
+    let content = Content::Reply {
+        id: [0; 16],
+        payload: Box::new([0; mizzle_sphinx::PAYLOAD_LEN]),
+    };
+    let bytes = frame::encode(&Frame {
+        ack: 0,
+        seq: 2,
+        content,
+    });
+    world.tell(Input::NotWritten { client: ALICE, bytes });
     world.run(INTERVAL * 4);
     assert_eq!(world.got(ALICE), [(1, 1), (2, 2), (2, 2), (3, 3), (4, 4)]);
     assert_constant_rate(&world.times(ALICE));

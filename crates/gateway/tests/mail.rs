@@ -683,7 +683,18 @@ fn mail_that_the_link_had_no_room_for_is_next() {
     while world.mail(ALICE).len() < 2 {
         world.run(Duration::from_millis(1));
     }
-    world.tell(Input::NotWritten { client: ALICE });
+    let content = Content::Mail(mizzle_base::Item {
+        letter: LetterId::new([1; 16]),
+        index: 1,
+        count: 3,
+        bytes: Box::new([0; ITEM_LEN]),
+    });
+    let bytes = frame::encode(&Frame {
+        ack: 0,
+        seq: 2,
+        content,
+    });
+    world.tell(Input::NotWritten { client: ALICE, bytes });
     world.run(INTERVAL * 5);
     assert_eq!(world.mail(ALICE), [(1, 1, 0), (2, 1, 1), (2, 1, 1), (3, 1, 2)]);
 }

@@ -457,15 +457,19 @@ impl Node {
                 mizzle_gateway::Action::Upload(id, what) => parts.tell_sender(now, id, what),
                 mizzle_gateway::Action::Store(order) => parts.keeper.ask(order),
                 mizzle_gateway::Action::Send { client, bytes } => {
-                    let of_a_tick = mizzle_base::frame::is_of_a_tick(&bytes);
-                    let sent = self
-                        .clients
-                        .get(&client)
-                        .is_some_and(|p| parts.link.control.try_send(p, bytes).is_ok());
-                    if !sent && of_a_tick {
+                    let refused = match self.clients.get(&client) {
+                        Some(peer) => parts
+                            .link
+                            .control
+                            .try_send(peer, bytes)
+                            .err()
+                            .map(|(_, bytes)| bytes),
+                        None => Some(bytes),
+                    };
+                    if let Some(bytes) = refused.filter(|bytes| mizzle_base::frame::is_of_a_tick(bytes)) {
                         parts
                             .core
-                            .handle(now, mizzle_gateway::Input::NotWritten { client });
+                            .handle(now, mizzle_gateway::Input::NotWritten { client, bytes });
                     }
                 }
                 mizzle_gateway::Action::Disconnect {

@@ -179,7 +179,7 @@ struct Batch {
     durable: bool,
 }
 
-/// A store over tables; see the [module](self).
+/// A store over tables: counts, numbers and limits are here, what is on disk is theirs.
 pub struct Kept<T> {
     tables: T,
     limits: Limits,

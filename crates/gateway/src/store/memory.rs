@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Change, Kept, Limits, Row, StoreError, Table, Tables};
 
-/// See the [module](self).
+/// Tables in memory: gone with the process.
 #[derive(Default)]
 pub struct MemoryTables(BTreeMap<Table, BTreeMap<Vec<u8>, Vec<u8>>>);
 
