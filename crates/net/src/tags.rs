@@ -44,6 +44,8 @@ pub struct TagLog {
     path: PathBuf,
     file: Arc<File>,
     unsynced: Arc<AtomicBool>,
+    /// Bytes that hold whole tags.
+    len: u64,
     bytes: Vec<u8>,
 }
 
@@ -92,6 +94,7 @@ impl TagLog {
             path: path.to_path_buf(),
             file: Arc::new(file),
             unsynced: Arc::new(AtomicBool::new(false)),
+            len: end,
             bytes: Vec::new(),
         };
         Ok((log, tags))
@@ -104,12 +107,16 @@ impl TagLog {
     pub fn append(&mut self, tags: &[u64]) -> Result<(), TagError> {
         self.bytes.clear();
         self.bytes.extend(tags.iter().flat_map(|tag| tag.to_le_bytes()));
-        (&*self.file)
-            .write_all(&self.bytes)
-            .map_err(|source| TagError::Io {
+        if let Err(source) = (&*self.file).write_all(&self.bytes) {
+            // A full disk may have taken a part: what is written next must not stand behind half a tag.
+            let _ = self.file.set_len(self.len);
+            let _ = (&*self.file).seek(SeekFrom::Start(self.len));
+            return Err(TagError::Io {
                 path: self.path.clone(),
                 source,
-            })?;
+            });
+        }
+        self.len += self.bytes.len() as u64;
         self.unsynced.store(true, Ordering::Relaxed);
         Ok(())
     }
