@@ -138,7 +138,7 @@ fn assert_document_shown(path: &str, authority: &str, network: &str) {
         "profile `browse`",
         "layer 3: 2 mixes",
         "2 gateways",
-        " exit ",
+        " exit, mail  ",
         " days more",
         "/ip4/127.0.0.1/tcp/",
     ] {
