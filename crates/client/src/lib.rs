@@ -43,7 +43,7 @@ const LEAD: Duration = Duration::from_millis(5);
 const TOO_LATE: Duration = Duration::from_secs(1);
 /// A gateway away for longer ends all sessions: what they had under way is lost by then.
 const AWAY_PATIENCE: Duration = Duration::from_secs(60);
-/// A gateway that doesn't answer is asked again after so long.
+/// A gateway that doesn't answer is asked again after so long, over a new connection.
 const HELLO_AGAIN: Duration = Duration::from_secs(5);
 
 /// Pieces of mail that may wait for the shell's disk; those beyond are left for the gateway to send again.
@@ -127,6 +127,8 @@ pub enum Input {
 pub enum Action {
     /// Send this frame to the gateway, now.
     Send(Box<[u8]>),
+    /// Close the connection to the gateway and make a new one.
+    Reconnect,
     /// The gateway admitted the client: cover flows from here on.
     Admitted(Admission),
     /// The gateway doesn't admit the client. After [`Refusal::Replaced`] the client is silent for good.
@@ -160,7 +162,7 @@ pub struct NoSuchGateway;
 
 enum Link {
     Down,
-    /// Said hello; says it again at this time.
+    /// Said hello; wants another connection at this time.
     Waiting {
         again_at: Time,
     },
@@ -293,7 +295,10 @@ impl Client {
             Input::Tick => self.serve_slots(now),
         }
         if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {
-            self.hello(now);
+            // The answer may have gone to another client with this identity, which a new connection comes after.
+            self.counters.count("link.no_answer");
+            self.link = Link::Down;
+            self.actions.push_back(Action::Reconnect);
         }
         if self.gives_up_at().is_some_and(|at| at <= now) {
             // Programs hear now that nothing comes any more, not when each of their sessions is tired of waiting.

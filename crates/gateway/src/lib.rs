@@ -544,6 +544,10 @@ impl Gateway {
     fn refuse(&mut self, client: ClientId, run: [u8; 8], why: Refusal) {
         self.out.counters.count("client.refused");
         self.send(client, Content::Refused { why, run });
+        if why == Refusal::Replaced {
+            // That one leaves by itself; to close its connections would close those of the newer run too.
+            return;
+        }
         self.out.actions.push_back(Action::Disconnect {
             client,
             after_last_words: true,

@@ -474,6 +474,10 @@ impl Task {
                         self.not_sent += 1;
                     }
                 }
+                Action::Reconnect => {
+                    self.link.control.disconnect(self.gateway);
+                    self.link.control.connect(self.gateway);
+                }
                 Action::Admitted(admission) => {
                     self.state.send_replace(State::Up);
                     self.admission.send_replace(Some(admission));

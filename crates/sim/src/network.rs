@@ -423,6 +423,10 @@ impl Network {
                         self.schedule(now + self.plan.link, Event::Up { client: index, frame });
                     }
                 }
+                // Connections here take no time and don't break.
+                client::Action::Reconnect => {
+                    self.clients[index].core.handle(self.now, client::Input::LinkUp);
+                }
                 client::Action::Admitted(_)
                 | client::Action::Refused(_)
                 | client::Action::Mail { .. }
