@@ -65,7 +65,15 @@ impl Params {
         let path = profile.path_q999(4) + LINKS;
         let frame = Duration::from_secs_f64(2.0 / profile.downlink_per_s);
         let due = Duration::from_secs_f64(profile.reply_due_mean_ms / 1e3);
-        Self::new(&context, path, path + frame, due)
+        let params = Self::new(&context, path, path + frame, due);
+        // In `chat` the first packet waits long for a slot that takes SURBs along to this gateway: one in a thousand waits
+        // longer than this.
+        let weights: f64 = document.gateways().map(|g| g.weight).sum();
+        let weight = document.node(gateway).map_or(0.0, |g| g.weight);
+        let slots_per_s = profile.payload_per_s * profile.reply_fraction * weight / weights;
+        let slot = Duration::from_secs_f64((6.9 / slots_per_s).min(600.0));
+        let open_timeout = params.open_timeout.max(slot + params.round() * 6);
+        params.with_open_timeout(open_timeout)
     }
 
     /// Bytes of one stream that may be on the way or wait to be read (default 4 MiB, at least [`INITIAL_WINDOW`]), and
