@@ -154,6 +154,8 @@ struct Node {
     clients: BTreeMap<ClientId, PeerId>,
     /// Clients that were refused, and when their connections are closed; not more than the link has peers.
     refused: BTreeMap<ClientId, Time>,
+    /// Answers to hellos for which the link had no room at once, and until when they are tried again: one a client.
+    unanswered: BTreeMap<ClientId, (Box<[u8]>, Time)>,
     loss: f64,
     rng: Rng,
     clock: Clock,
@@ -238,6 +240,7 @@ impl Node {
             senders,
             clients: BTreeMap::new(),
             refused: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             loss,
             rng,
             clock,
@@ -342,6 +345,7 @@ impl Node {
                     let client = client_id(&peer);
                     self.clients.remove(&client);
                     self.refused.remove(&client);
+                    self.unanswered.remove(&client);
                     parts.core.handle(now, mizzle_gateway::Input::Gone { client });
                 }
                 _ => {}
@@ -440,6 +444,19 @@ impl Node {
             return false;
         };
         let mut done = false;
+        // First, for what a tick sends would take the room again.
+        self.unanswered.retain(|client, (bytes, until)| {
+            let Some(peer) = self.clients.get(client) else {
+                return false;
+            };
+            match parts.link.control.try_send(peer, std::mem::take(bytes)) {
+                Ok(()) => false,
+                Err((_, back)) => {
+                    *bytes = back;
+                    *until > now
+                }
+            }
+        });
         while let Some(action) = parts.core.poll() {
             done = true;
             match action {
@@ -466,10 +483,12 @@ impl Node {
                             .map(|(_, bytes)| bytes),
                         None => Some(bytes),
                     };
-                    if let Some(bytes) = refused.filter(|bytes| mizzle_base::frame::is_of_a_tick(bytes)) {
-                        parts
+                    match refused {
+                        None => {}
+                        Some(bytes) if mizzle_base::frame::is_of_a_tick(&bytes) => parts
                             .core
-                            .handle(now, mizzle_gateway::Input::NotWritten { client, bytes });
+                            .handle(now, mizzle_gateway::Input::NotWritten { client, bytes }),
+                        Some(bytes) => drop(self.unanswered.insert(client, (bytes, now + LAST_WORDS))),
                     }
                 }
                 mizzle_gateway::Action::Disconnect {
