@@ -325,12 +325,13 @@ fn note_address(shared: &Shared, admission: &Admission) -> Result<(), DiskError>
         return Ok(());
     };
     let text = address.to_string();
+    let written = match saved_address(&shared.folder) {
+        Ok(saved) if saved.as_deref() == Some(&text) => Ok(()),
+        _ => disk::replace(&shared.folder.join(ADDRESS_FILE), format!("{text}\n").as_bytes()),
+    };
     // Good while the client runs, whatever the disk says.
     shared.address.send_replace(Some(address));
-    if saved_address(&shared.folder)?.as_deref() == Some(&text) {
-        return Ok(());
-    }
-    disk::replace(&shared.folder.join(ADDRESS_FILE), format!("{text}\n").as_bytes())
+    written
 }
 
 /// `None` for a mailbox that isn't one, as of a gateway that doesn't know better.
