@@ -9,6 +9,7 @@ mod delay;
 mod replay;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::iter::zip;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -248,7 +249,10 @@ impl Mix {
         self.counters.add("received", packets.len() as u64);
         let (replay, peeler) = (&mut self.replay, &self.peeler);
         self.results.clear();
-        peeler.peel_batch(&mut packets, &mut |tag| replay.seen(tag), &mut self.results);
+        let mut seen = |tags: &[_], known: &mut [bool]| {
+            zip(tags, known).for_each(|(tag, known)| *known = replay.seen(tag));
+        };
+        peeler.peel_batch(&mut packets, &mut seen, &mut self.results);
         let results = std::mem::take(&mut self.results);
         let accepted = self.replay.take_accepted();
         if !accepted.is_empty() {
