@@ -493,9 +493,10 @@ impl Client {
                     self.counters.count("drop.downlink_out_of_order");
                 }
             }
-            // A second hello may be answered too, and an answer come late: slots begin once for each link.
+            // A second hello may be answered too, and an answer come late: slots begin once for each link. That another run
+            // takes its place a client learns at any time.
             Content::Welcome { .. } | Content::Refused { .. }
-                if !matches!(self.link, Link::Waiting { .. }) =>
+                if !matches!(self.link, Link::Waiting { .. }) && !is_replaced(&content) =>
             {
                 self.counters.count("drop.not_asked");
             }
@@ -746,4 +747,14 @@ impl Client {
         }
         Some(out)
     }
+}
+
+fn is_replaced(content: &Content) -> bool {
+    matches!(
+        content,
+        Content::Refused {
+            why: Refusal::Replaced,
+            ..
+        }
+    )
 }

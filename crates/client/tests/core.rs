@@ -661,10 +661,6 @@ fn a_gap_in_the_mail_is_taken_only_where_a_link_begins() {
 #[test]
 fn a_client_whose_place_was_taken_is_silent_for_good() {
     let mut world = World::up(with_exit());
-    world.refuse(Refusal::Replaced);
-    assert_eq!(world.refused, [], "only a hello is answered so");
-    world.tell(Input::LinkDown);
-    world.tell(Input::LinkUp);
     let run = [!world.run[0]; 8];
     world.frame(
         0,
@@ -674,6 +670,7 @@ fn a_client_whose_place_was_taken_is_silent_for_good() {
         },
     );
     assert_eq!(world.refused, [], "that was for the other one");
+    assert!(world.client.is_up());
     world.refuse(Refusal::Replaced);
     assert_eq!(world.refused, [Refusal::Replaced]);
     world.tell(Input::LinkDown);

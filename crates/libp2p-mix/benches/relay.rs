@@ -131,14 +131,7 @@ async fn spawn(listen: &str) -> (PeerId, Multiaddr, Control, Receiver) {
             yamux::Config::default,
         )
         .unwrap()
-        .with_quic_config(|mut c| {
-            c.max_stream_data = 1 << 20;
-            c.max_connection_data = 4 << 20;
-            match std::env::var("MTU").ok().and_then(|m| m.parse().ok()) {
-                Some(m) => c.mtu_upper_bound(m),
-                None => c,
-            }
-        })
+        .with_quic()
         .with_behaviour(|_| behaviour)
         .unwrap()
         .build();

@@ -4,7 +4,7 @@
 //! A deque behind a mutex that is held for a push or a take, never across I/O.
 
 use super::{
-    Frame,
+    Conn, Frame,
     queue::{lock, set_waker},
 };
 use futures::ready;
@@ -24,6 +24,8 @@ pub enum Event {
     Frame {
         /// The sender, as authenticated by its connection.
         peer: PeerId,
+        /// By which of its connections.
+        conn: Conn,
         /// The frame, of an allowed length.
         frame: Frame,
     },
@@ -290,6 +292,7 @@ mod tests {
         let event = |i| {
             Some(Event::Frame {
                 peer,
+                conn: Conn(0),
                 frame: frame(i),
             })
         };
