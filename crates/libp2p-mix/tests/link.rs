@@ -714,6 +714,53 @@ async fn a_short_queue_says_early_that_frames_do_not_leave() {
     until(|| sender.queued(&b.peer) == 0 && sender.stats().sent == accepted).await;
 }
 
+async fn many_at_once(over: Over) {
+    let (a, sender, _a) = Behaviour::new(mix().with_send_queue_len(40));
+    let (b, _b, mut receiver) = Behaviour::new(mix());
+    let (_a, b) = (Node::start(over, a).await, Node::start(over, b).await);
+    b.know(&sender);
+    let mut frames: Vec<Frame> = (0..500).map(frame).collect();
+    // One in the middle that the link doesn't carry: it stays where it is, with all behind it.
+    frames.insert(300, vec![0; 3].into());
+    until(|| {
+        let before = frames.len();
+        match sender.try_send_many(&b.peer, &mut frames) {
+            Ok(()) => panic!("a frame of three bytes was taken"),
+            Err(SendError::Full) => {
+                assert_eq!(frames[0].len(), LEN);
+                assert!(before - frames.len() <= 40);
+                false
+            }
+            Err(error) => error == SendError::TooLong && frames.len() == 201,
+        }
+    })
+    .await;
+    assert_eq!(frames.remove(0).len(), 3);
+    let nobody = PeerId::random();
+    assert_eq!(
+        sender.try_send_many(&nobody, &mut frames),
+        Err(SendError::UnknownPeer)
+    );
+    assert_eq!(frames.len(), 200);
+    until(|| sender.try_send_many(&b.peer, &mut frames).is_ok()).await;
+    assert!(frames.is_empty());
+    for n in 0..500 {
+        assert_eq!(number(&next_frame(&mut receiver).await), n);
+    }
+    until(|| sender.stats().sent == 500).await;
+    assert_eq!(sender.queued(&b.peer), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_frames_the_first_are_taken_and_the_rest_stays_over_quic() {
+    many_at_once(Over::Quic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_frames_the_first_are_taken_and_the_rest_stays_over_tcp() {
+    many_at_once(Over::Tcp).await;
+}
+
 /// Two programs with one identity, and a server that talks with each.
 async fn twins_are_told_apart(over: Over) {
     let key = Keypair::generate_ed25519();

@@ -361,13 +361,35 @@ impl Control {
     }
 
     fn counted(&self, result: Result<(), (SendError, Frame)>) -> Result<(), (SendError, Frame)> {
-        let counters = &self.shared.counters;
-        match &result {
-            Ok(()) => {}
-            Err((SendError::Full, _)) => Counters::add(&counters.refused_full, 1),
-            Err(_) => Counters::add(&counters.refused_other, 1),
+        if let Err((error, _)) = &result {
+            self.count_refused(*error, 1);
         }
         result
+    }
+
+    /// [`try_send`](Self::try_send) for several frames under one lock and with one wake-up: takes them from the front
+    /// of `frames` for as long as there is room. What stays there was not taken, and is counted as refused.
+    ///
+    /// # Errors
+    /// Why the first frame that stays was not taken; those before it were.
+    pub fn try_send_many(&self, peer: &PeerId, frames: &mut Vec<Frame>) -> Result<(), SendError> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let result = self.push_many(peer, frames);
+        if let Err(error) = result {
+            self.count_refused(error, frames.len());
+        }
+        result
+    }
+
+    fn count_refused(&self, error: SendError, frames: usize) {
+        let counters = &self.shared.counters;
+        let counter = match error {
+            SendError::Full => &counters.refused_full,
+            _ => &counters.refused_other,
+        };
+        Counters::add(counter, frames);
     }
 
     fn push(&self, peer: &PeerId, by: Option<Conn>, frame: Frame) -> Result<(), (SendError, Frame)> {
@@ -381,12 +403,39 @@ impl Control {
         let Some(entry) = peers.get(peer) else {
             return Err((SendError::UnknownPeer, frame));
         };
-        let must_leave_now = !self.shared.config.frames_kept && entry.keep.load(Ordering::Relaxed);
-        if entry.queue.push(frame, by, must_leave_now)? == Pushed::WakeBehaviour {
+        if entry.queue.push(frame, by, self.must_leave_now(entry))? == Pushed::WakeBehaviour {
             drop(peers);
             self.shared.touch(*peer);
         }
         Ok(())
+    }
+
+    fn push_many(&self, peer: &PeerId, frames: &mut Vec<Frame>) -> Result<(), SendError> {
+        let all = frames.len();
+        let allowed = self.shared.config.send_frame_len;
+        let count = frames.iter().take_while(|f| allowed.allows(f.len())).count();
+        if count == 0 {
+            return Err(SendError::TooLong);
+        }
+        if self.is_closed() {
+            return Err(SendError::Closed);
+        }
+        let peers = self.shared.peers.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = peers.get(peer).ok_or(SendError::UnknownPeer)?;
+        let (taken, pushed) = entry.queue.push_many(frames, count, self.must_leave_now(entry))?;
+        if pushed == Pushed::WakeBehaviour {
+            drop(peers);
+            self.shared.touch(*peer);
+        }
+        match taken {
+            _ if taken < count => Err(SendError::Full),
+            _ if count < all => Err(SendError::TooLong),
+            _ => Ok(()),
+        }
+    }
+
+    fn must_leave_now(&self, entry: &Peer) -> bool {
+        !self.shared.config.frames_kept && entry.keep.load(Ordering::Relaxed)
     }
 
     /// Frames that wait for a peer and that no writer has taken yet. The writer takes a frame when the transport has

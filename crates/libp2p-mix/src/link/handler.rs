@@ -98,6 +98,8 @@ pub struct Handler {
     /// Inbound streams of the peer, all connections together.
     streams: Arc<AtomicUsize>,
     inbound: Vec<Inbound>,
+    /// Frames on their way into the inbox; empty between polls.
+    batch: Vec<Event>,
     told_inbound: bool,
     /// The queue that this connection writes.
     entry: Option<Arc<Peer>>,
@@ -155,6 +157,7 @@ impl Handler {
             conn,
             streams,
             inbound: Vec::new(),
+            batch: Vec::new(),
             told_inbound: false,
             entry: None,
             outbound: Outbound::Idle,
@@ -369,24 +372,37 @@ impl Handler {
                 self.reports.push_back(Report::Inbound);
             }
         }
-        for _ in 0..BUDGET {
-            // Back-pressure: as long as a frame finds no room, nothing more is read.
-            ready!(self.inbox.poll_push(held, cx));
-            match ready!(reader.poll_frame(&shared.format, stream, cx)) {
-                Ok(Some(frame)) => {
-                    Counters::add(&shared.counters.received, 1);
-                    *held = Some(Event::Frame {
-                        peer: self.peer,
-                        conn: self.conn,
-                        frame,
-                    });
-                }
-                Ok(None) => return Poll::Ready(()),
-                Err(error) => {
-                    count(&shared.counters, &error);
-                    return Poll::Ready(());
-                }
+        let (peer, conn) = (self.peer, self.conn);
+        let event = |frame| Event::Frame { peer, conn, frame };
+        let mut budget = BUDGET;
+        while budget > 0 {
+            // First a frame, then room for it and for those that came with it: one lock for all of them, and none
+            // where nothing came.
+            if held.is_none() {
+                *held = match ready!(reader.poll_frame(&shared.format, stream, cx)) {
+                    Ok(Some(frame)) => Some(event(frame)),
+                    end => return ended(&shared.counters, end),
+                };
+                Counters::add(&shared.counters.received, 1);
             }
+            // Back-pressure: as long as a frame finds no room, nothing more is read.
+            let room = ready!(self.inbox.poll_reserve(budget, cx));
+            self.batch.extend(held.take());
+            let read = loop {
+                if self.batch.len() == room {
+                    break None;
+                }
+                match reader.poll_frame(&shared.format, stream, cx) {
+                    Poll::Ready(Ok(Some(frame))) => self.batch.push(event(frame)),
+                    read => break Some(read),
+                }
+            };
+            Counters::add(&shared.counters.received, self.batch.len() - 1);
+            self.inbox.fill(room, self.batch.drain(..));
+            if let Some(read) = read {
+                return ended(&shared.counters, ready!(read));
+            }
+            budget -= room;
         }
         if shared.inbox.is_closed() {
             return Poll::Ready(());
@@ -401,6 +417,14 @@ impl Handler {
             self.inbox.push_over(held);
         }
     }
+}
+
+/// Counts why a stream is read no further, where it is not for its end.
+fn ended(counters: &Counters, end: Result<Option<Frame>, ReadError>) -> Poll<()> {
+    if let Err(error) = end {
+        count(counters, &error);
+    }
+    Poll::Ready(())
 }
 
 fn count(counters: &Counters, error: &ReadError) {

@@ -54,6 +54,39 @@ pub(super) enum Taken {
     Revoked,
 }
 
+impl SendState {
+    /// For how many frames there is room: at least one, or why not.
+    fn room(&self, capacity: usize, by: Option<Conn>, must_leave_now: bool) -> Result<usize, SendError> {
+        if self.closed {
+            return Err(SendError::UnknownPeer);
+        }
+        if by.is_some() && self.chosen.map(|(conn, _)| conn) != by {
+            return Err(SendError::Disconnected);
+        }
+        if must_leave_now && self.owner.is_none() {
+            return Err(SendError::Disconnected);
+        }
+        match capacity.saturating_sub(self.frames.len()) {
+            0 => Err(SendError::Full),
+            room => Ok(room),
+        }
+    }
+}
+
+/// Tells whoever takes care of frames that there are new ones.
+fn notify(mut state: MutexGuard<'_, SendState>) -> Pushed {
+    if state.owner.is_none() && !state.wanted {
+        state.wanted = true;
+        return Pushed::WakeBehaviour;
+    }
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+    Pushed::Connected
+}
+
 impl SendQueue {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
@@ -70,29 +103,25 @@ impl SendQueue {
         must_leave_now: bool,
     ) -> Result<Pushed, (SendError, Frame)> {
         let mut state = lock(&self.state);
-        if state.closed {
-            return Err((SendError::UnknownPeer, frame));
+        match state.room(self.capacity, by, must_leave_now) {
+            Ok(_) => state.frames.push_back(frame),
+            Err(error) => return Err((error, frame)),
         }
-        if by.is_some() && state.chosen.map(|(conn, _)| conn) != by {
-            return Err((SendError::Disconnected, frame));
-        }
-        if must_leave_now && state.owner.is_none() {
-            return Err((SendError::Disconnected, frame));
-        }
-        if state.frames.len() >= self.capacity {
-            return Err((SendError::Full, frame));
-        }
-        state.frames.push_back(frame);
-        if state.owner.is_none() && !state.wanted {
-            state.wanted = true;
-            return Ok(Pushed::WakeBehaviour);
-        }
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        Ok(Pushed::Connected)
+        Ok(notify(state))
+    }
+
+    /// Takes of the first `count` frames (at least one) as many as there is room for, under one lock, and says how
+    /// many; an error if none.
+    pub(super) fn push_many(
+        &self,
+        frames: &mut Vec<Frame>,
+        count: usize,
+        must_leave_now: bool,
+    ) -> Result<(usize, Pushed), SendError> {
+        let mut state = lock(&self.state);
+        let taken = count.min(state.room(self.capacity, None, must_leave_now)?);
+        state.frames.extend(frames.drain(..taken));
+        Ok((taken, notify(state)))
     }
 
     /// Frames waiting; those in a writer's batch are not among them.
@@ -252,6 +281,31 @@ mod tests {
             queue.push(frame(3), None, false).unwrap_err(),
             (SendError::UnknownPeer, frame(3))
         );
+    }
+
+    #[test]
+    fn of_many_frames_those_are_taken_for_which_there_is_room() {
+        let queue = SendQueue::new(4);
+        let mut frames: Vec<Frame> = (0..6).map(frame).collect();
+        assert_eq!(
+            queue.push_many(&mut frames, 6, true).unwrap_err(),
+            SendError::Disconnected
+        );
+        queue.assign(Some(ConnectionId::new_unchecked(1)));
+        assert_eq!(
+            queue.push_many(&mut frames, 3, true).unwrap(),
+            (3, Pushed::Connected)
+        );
+        assert_eq!(
+            queue.push_many(&mut frames, 3, true).unwrap(),
+            (1, Pushed::Connected)
+        );
+        assert_eq!(
+            queue.push_many(&mut frames, 2, true).unwrap_err(),
+            SendError::Full
+        );
+        assert_eq!(frames, [frame(4), frame(5)], "the rest, in order");
+        assert_eq!(queue.len(), 4);
     }
 
     #[test]
