@@ -26,7 +26,7 @@ pub struct Census {
     per_user_per_s: f64,
     /// When each part began, and what was counted in it.
     parts: VecDeque<(Time, u64)>,
-    at_least: u32,
+    at_least: Option<u32>,
 }
 
 impl Census {
@@ -36,7 +36,7 @@ impl Census {
         Self {
             per_user_per_s,
             parts: VecDeque::new(),
-            at_least: 0,
+            at_least: None,
         }
     }
 
@@ -66,6 +66,7 @@ impl Census {
     /// The clock was set: what was counted by it means nothing.
     pub fn restart(&mut self) {
         self.parts.clear();
+        self.at_least = None;
     }
 
     /// Users, as far as can be told: the mean, and what they are at least. `None` until something can be.
@@ -82,10 +83,11 @@ impl Census {
         Some((n / whole, (n - CAUTION * n.sqrt()).max(0.0) / whole))
     }
 
-    /// What may be told to others: a power of two that the users are at least; zero when nothing can be said.
+    /// What may be told to others: zero or a power of two that the users are at least. `None` when nothing can be said.
     #[must_use]
-    pub fn at_least(&self) -> u32 {
-        self.at_least
+    pub fn at_least(&self, now: Time) -> Option<u32> {
+        let last = self.parts.back()?.0;
+        self.at_least.filter(|_| now.since(last) <= WINDOW)
     }
 
     /// Up when even the lower bound clearly says so, down when the mean does: near a step it stays as it is.
@@ -97,8 +99,11 @@ impl Census {
             0 => 0,
             users => 1 << users.ilog2(),
         };
-        if step > self.at_least || mean < f64::from(self.at_least) {
-            self.at_least = step;
+        if self
+            .at_least
+            .is_none_or(|told| step > told || mean < f64::from(told))
+        {
+            self.at_least = Some(step);
         }
     }
 }
@@ -114,15 +119,16 @@ mod tests {
     fn run(census: &mut Census, from_s: u64, for_s: u64, users: f64, per_user: f64) -> Vec<u32> {
         let mut rng = Rng::seed_from_u64(from_s ^ users.to_bits());
         let (mut now, end) = (Time::from_s(from_s), Time::from_s(from_s + for_s));
-        let mut told = vec![census.at_least()];
+        let mut told = vec![];
         loop {
             now = now.plus_s_f64(-libm::log(draw::unit(&mut rng)) / (users * per_user));
             if now >= end {
                 return told;
             }
             census.count(now);
-            if told.last() != Some(&census.at_least()) {
-                told.push(census.at_least());
+            let least = census.at_least(now).unwrap_or(0);
+            if told.last() != Some(&least) {
+                told.push(least);
             }
         }
     }
@@ -130,7 +136,8 @@ mod tests {
     #[test]
     fn users_are_estimated_from_below_and_told_in_powers_of_two() {
         let mut census = Census::new(0.1);
-        assert_eq!((census.at_least(), census.users(Time::from_s(5))), (0, None));
+        assert_eq!(census.users(Time::from_s(5)), None);
+        assert_eq!(census.at_least(Time::from_s(5)), None);
         let told = run(&mut census, 1_000, 1_200, 100.0, 0.1);
         assert_eq!(told.last(), Some(&64), "{told:?}");
         assert!(told.is_sorted(), "never back, as nobody left: {told:?}");
@@ -146,8 +153,7 @@ mod tests {
         // Even where the number is the step itself.
         for users in [40.0, 64.0, 80.0] {
             let mut census = Census::new(10.0);
-            run(&mut census, 0, 900, users, 10.0);
-            let before = census.at_least();
+            let before = run(&mut census, 0, 900, users, 10.0).pop();
             let mut changes = 0;
             for hour in 1..6 {
                 for users in [users + 1.0, users] {
@@ -155,7 +161,7 @@ mod tests {
                     changes += told.len() - 1;
                 }
             }
-            assert!(changes <= 1, "{users}: {changes} changes from {before}");
+            assert!(changes <= 1, "{users}: {changes} changes from {before:?}");
         }
     }
 
@@ -164,8 +170,10 @@ mod tests {
         let mut census = Census::new(1.0);
         run(&mut census, 0, 600, 50.0, 1.0);
         assert!(census.users(Time::from_s(10_000)).is_none());
-        assert!(census.users(Time::from_s(600)).is_some());
+        assert!(census.at_least(Time::from_s(10_000)).is_none());
+        assert_eq!(census.at_least(Time::from_s(600)), Some(32));
         census.restart();
         assert!(census.users(Time::from_s(600)).is_none());
+        assert!(census.at_least(Time::from_s(600)).is_none());
     }
 }
