@@ -27,4 +27,5 @@ pub mod process;
 pub mod processes;
 pub mod show;
 mod signals;
+pub mod status;
 pub mod up;
