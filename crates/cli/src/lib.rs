@@ -28,4 +28,5 @@ pub mod process;
 pub mod processes;
 pub mod show;
 mod signals;
+pub mod status;
 pub mod up;

@@ -27,6 +27,7 @@ use mizzle_sphinx::{
     build_surbs, pad_in_place, recover, unpad, use_surb,
 };
 use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
+use mizzle_traffic::anonymity::{self, Outlook, Shape, Traffic};
 use mizzle_traffic::draw;
 use mizzle_traffic::ledger::{Ledger, Tally};
 use mizzle_traffic::route::Route;
@@ -51,6 +52,9 @@ const HELLO_AGAIN: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(10);
 const SILENT_TICKS: f64 = 20.0;
 
+/// What the gateway said of the number of users is believed for so long, if it can't say more: it may have been restarted.
+const USERS_LIFE: Duration = Duration::from_secs(600);
+
 /// Pieces of mail that may wait for the shell's disk; those beyond are left for the gateway to send again.
 pub const MAIL_WINDOW: u64 = 1_024;
 
@@ -63,6 +67,7 @@ pub struct Config {
     sessions: usize,
     token: Vec<u8>,
     mail: (u64, u64),
+    min_pool: f64,
 }
 
 impl fmt::Debug for Config {
@@ -80,6 +85,7 @@ impl Default for Config {
             sessions: 512,
             token: Vec::new(),
             mail: (0, 0),
+            min_pool: 0.0,
         }
     }
 }
@@ -104,6 +110,15 @@ impl Config {
     #[must_use]
     pub fn with_mail(mut self, generation: u64, next: u64) -> Self {
         self.mail = (generation, next);
+        self
+    }
+
+    /// Packets that a mix must have in its pool on average, or nothing of the user's is sent: sessions end, none is
+    /// opened ([`OpenError::TooFewUsers`]), and cover flows on. How many there are follows from the document and from how many
+    /// users the gateway says there are. Zero, the default: whatever there are.
+    #[must_use]
+    pub fn with_min_pool(mut self, packets: f64) -> Self {
+        self.min_pool = packets;
         self
     }
 }
@@ -218,6 +233,12 @@ pub struct Client {
     replaced: bool,
     /// Loops that were told to be lost.
     lost_told: u64,
+    /// What the gateway said of the number of users, and when.
+    users: Option<(u32, Time)>,
+    traffic: Traffic,
+    shape: Shape,
+    /// Whether the pools are as large as the user wants them.
+    hidden: bool,
     actions: VecDeque<Action>,
     counters: Counters,
 }
@@ -251,7 +272,8 @@ impl Client {
         );
         let (generation, kept) = config.mail;
         let run = draw::bytes(&mut rng);
-        Ok(Self {
+        let (traffic, shape) = (Traffic::from(profile), Shape::of(&document));
+        let mut client = Self {
             config,
             gateway,
             link: Link::Down,
@@ -272,10 +294,16 @@ impl Client {
             run,
             replaced: false,
             lost_told: 0,
+            users: None,
+            traffic,
+            shape,
+            hidden: true,
             actions: VecDeque::new(),
             counters: Counters::default(),
             document,
-        })
+        };
+        client.hidden = client.is_hidden();
+        Ok(client)
     }
 
     /// Tells the core what happened at `now`.
@@ -295,6 +323,10 @@ impl Client {
             // Keys beyond their time: nothing more leaves, neither data nor cover, and opening says why.
             self.counters.count("document.expired");
             self.link_down();
+        }
+        if self.users.is_some_and(|(_, said)| now.since(said) > USERS_LIFE) {
+            self.users = None;
+            self.look_around();
         }
         match input {
             Input::LinkUp if self.has_expired(now) => self.counters.count("document.expired"),
@@ -322,7 +354,7 @@ impl Client {
         if self.gives_up_at().is_some_and(|at| at <= now) {
             // Programs hear now that nothing comes any more, not when each of their sessions is tired of waiting.
             self.counters.count("link.gone_for_long");
-            self.sessions.end_all();
+            self.sessions.end_all(OpenError::Closed);
         }
         self.counters.add("surb.lost", self.surbs.expire(now));
         self.loops.expire(now);
@@ -363,10 +395,14 @@ impl Client {
     /// Opens a stream. Its outcome comes as [`StreamEvent::Opened`] or [`StreamEvent::Failed`].
     ///
     /// # Errors
-    /// When it can't even be tried: no exit outside one's own gateway, too many sessions, a document whose time is over.
+    /// When it can't even be tried: no exit outside one's own gateway, too many sessions, a document whose time is over, too
+    /// few users.
     pub fn open(&mut self, now: Time, request: OpenRequest) -> Result<StreamKey, OpenError> {
         if self.has_expired(now) {
             return Err(OpenError::Expired);
+        }
+        if !self.hidden {
+            return Err(OpenError::TooFewUsers);
         }
         let key = self.sessions.open(now, request)?;
         self.forward_events();
@@ -377,8 +413,7 @@ impl Client {
     /// can't tell that two letters are from one sender. Its outcome comes as for [`Self::open`].
     ///
     /// # Errors
-    /// [`OpenError::NoMailbox`] when the document lists no such gateway or it keeps no mail; too many sessions; a
-    /// document whose time is over.
+    /// [`OpenError::NoMailbox`] when the document lists no such gateway or it keeps no mail; else as [`Self::open`].
     pub fn open_mailbox(
         &mut self,
         now: Time,
@@ -387,6 +422,9 @@ impl Client {
     ) -> Result<StreamKey, OpenError> {
         if self.has_expired(now) {
             return Err(OpenError::Expired);
+        }
+        if !self.hidden {
+            return Err(OpenError::TooFewUsers);
         }
         let key = self.sessions.open_mailbox(now, gateway, mailbox)?;
         self.forward_events();
@@ -443,6 +481,40 @@ impl Client {
     fn silent_at(&self, now: Time) -> Time {
         let ticks = Duration::from_secs_f64(SILENT_TICKS / self.document.profile().downlink_per_s);
         now + SILENCE.max(ticks)
+    }
+
+    /// How many users the network has at least, as the gateway says; `None` if it can't tell.
+    #[must_use]
+    pub fn users(&self) -> Option<u32> {
+        self.users.map(|(users, _)| users)
+    }
+
+    /// How well the network hides this client, by the document and by what its gateway says: with no more users than are known,
+    /// and with this one alone if none are.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        let users = self.users().map_or(1.0, f64::from);
+        anonymity::outlook(&self.traffic, &self.shape, users)
+    }
+
+    /// Whether anything of the user's may be sent ([`Config::with_min_pool`]).
+    #[must_use]
+    pub fn may_send(&self) -> bool {
+        self.hidden
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.outlook().pool >= self.config.min_pool
+    }
+
+    /// The number of users has changed.
+    fn look_around(&mut self) {
+        let before = self.hidden;
+        self.hidden = self.is_hidden();
+        if before && !self.hidden {
+            self.counters.count("users.too_few");
+            self.sessions.end_all(OpenError::TooFewUsers);
+        }
     }
 
     /// When sessions end because the gateway is away, if it is and there are any.
@@ -515,7 +587,15 @@ impl Client {
             *silent_at = silent_from;
         }
         match content {
-            Content::Filler => self.counters.count("downlink.filler"),
+            Content::Filler { users } => {
+                self.counters.count("downlink.filler");
+                if users > 0 {
+                    let before = self.users.replace((users, now));
+                    if before.map(|(users, _)| users) != Some(users) {
+                        self.look_around();
+                    }
+                }
+            }
             Content::Reply { id, payload } => {
                 if seq == self.expected.1 {
                     self.expected.1 += 1;
