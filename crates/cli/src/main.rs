@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
-use mizzle::{bench, check, completions, config, init, join, mail, node, packet_tool, plan, show, up};
+use mizzle::{bench, check, completions, config, init, join, mail, node, packet_tool, plan, rekey, show, up};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -69,6 +69,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Plan { json: true } => format!("{}\n", serde_json::to_string(&plan::rows())?),
         Command::Plan { json: false } => plan::table(),
         Command::Network(NetworkCommand::Init(args)) => init::run(&args)?,
+        Command::Network(NetworkCommand::Rekey { dir, node, json }) => rekey::run(&dir, &node, json)?,
         Command::Network(NetworkCommand::Show {
             file,
             authority,
