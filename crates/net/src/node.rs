@@ -80,6 +80,33 @@ pub struct Snapshot {
     pub pool: usize,
     /// Clients linked.
     pub clients: usize,
+    /// What only a gateway has.
+    pub gateway: Option<GatewaySnapshot>,
+}
+
+/// How a gateway is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GatewaySnapshot {
+    /// Most clients that may be linked.
+    pub capacity: usize,
+    /// Mailboxes, of clients that are here or away.
+    pub mailboxes: usize,
+    /// Pieces of letters that wait in them, of [`mizzle_base::item::ITEM_LEN`] bytes each.
+    pub mail_items: u64,
+    /// Users of the network, as far as this gateway can tell: the mean, and what they are at least.
+    pub users: Option<(f64, f64)>,
+}
+
+/// Looks at a node while it runs.
+#[derive(Clone)]
+pub struct Observer(Arc<Mutex<Snapshot>>);
+
+impl Observer {
+    /// What it has done, as of within the last second or so.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A running node. Stops when dropped.
@@ -93,10 +120,13 @@ impl RunningNode {
     /// What it has done, as of within the last second or so.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.observer().snapshot()
+    }
+
+    /// What those get who only look.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer(Arc::clone(&self.snapshot))
     }
 
     /// Stops it and waits until it has.
@@ -575,10 +605,18 @@ impl Node {
             loops: self.mix.loops(),
             pool: self.mix.pool(),
             clients: 0,
+            gateway: None,
         };
         snapshot.counters.merge(self.mix.counters());
         if let Some(parts) = &self.gateway {
             snapshot.clients = parts.core.linked();
+            let (mailboxes, mail_items) = parts.core.mailboxes();
+            snapshot.gateway = Some(GatewaySnapshot {
+                capacity: parts.core.capacity(),
+                mailboxes,
+                mail_items,
+                users: parts.core.users(),
+            });
             snapshot.counters.merge(parts.core.counters());
             for exit in [&parts.exit, &parts.mail].into_iter().flatten() {
                 snapshot.counters.merge(exit.counters());

@@ -120,7 +120,7 @@ fn each_batch(
         left -= batch.len();
         let mut peeled: Vec<Packet> = batch.iter().map(|made| copy(&made.packet)).collect();
         let mut results = Vec::new();
-        peeler.peel_batch(&mut peeled, &mut |_| false, &mut results);
+        peeler.peel_batch(&mut peeled, &mut |_, _| {}, &mut results);
         let mut known = Vec::with_capacity(batch.len());
         for ((made, peeled), result) in batch.into_iter().zip(peeled).zip(results) {
             let Ok(Peeled::Forward { delay_ms, .. }) = result else {
@@ -141,7 +141,7 @@ fn copy(packet: &Packet) -> Packet {
     Packet::from_boxed(Box::new(*packet.as_bytes()))
 }
 
-fn broken() -> BenchError {
+pub(super) fn broken() -> BenchError {
     BenchError::Process("a packet that was just built can't be peeled".into())
 }
 
