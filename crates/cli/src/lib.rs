@@ -8,6 +8,7 @@ pub mod args;
 pub mod assemble;
 pub mod bench;
 pub mod bench_letters;
+pub mod bench_node;
 pub mod bench_send;
 pub mod bench_sphinx;
 pub mod budget;
