@@ -12,13 +12,13 @@
 mod sessions;
 mod surbs;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mizzle_base::document::{CLOCK_TOLERANCE_S, Node, Role};
+use mizzle_base::document::{CLOCK_TOLERANCE_S, LAYERS, Node, Role};
 use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
 use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
@@ -29,7 +29,7 @@ use mizzle_sphinx::{
 use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
 use mizzle_traffic::anonymity::{self, Outlook, Shape, Traffic};
 use mizzle_traffic::draw;
-use mizzle_traffic::ledger::{Ledger, Tally};
+use mizzle_traffic::ledger::{Ledger, Passed, Tally};
 use mizzle_traffic::route::Route;
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
 use rand_core::{Rng as _, SeedableRng as _};
@@ -471,6 +471,12 @@ impl Client {
         self.loops.tally()
     }
 
+    /// What became of them, by mix.
+    #[must_use]
+    pub fn loops_by_node(&self) -> &BTreeMap<NodeId, Passed> {
+        self.loops.by_node()
+    }
+
     /// Whether the gateway admitted the client and cover flows.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -774,7 +780,9 @@ impl Client {
         let mut message = [0; MESSAGE_LEN];
         self.rng.fill_bytes(&mut message);
         use_surb(Dialect::Lioness, surb, &message, packet);
-        self.loops.sent(at, random, route.delay_ms());
+        let along = route.nodes().skip(1).take(LAYERS.into()).map(|node| node.id);
+        self.loops
+            .sent_along(at, random, route.delay_ms(), along.collect());
         self.counters.count("slot.loop");
         Some(())
     }
