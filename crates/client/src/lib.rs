@@ -13,13 +13,13 @@ mod ahead;
 mod sessions;
 mod surbs;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mizzle_base::document::{CLOCK_TOLERANCE_S, Node, Role};
+use mizzle_base::document::{CLOCK_TOLERANCE_S, LAYERS, Node, Role};
 use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
 use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
@@ -29,7 +29,7 @@ use mizzle_sphinx::{
 use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
 use mizzle_traffic::anonymity::{self, Outlook, Shape, Traffic};
 use mizzle_traffic::draw;
-use mizzle_traffic::ledger::{Ledger, Tally};
+use mizzle_traffic::ledger::{Ledger, Passed, Tally};
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
 use rand_core::{Rng as _, SeedableRng as _};
 
@@ -474,6 +474,12 @@ impl Client {
         self.loops.tally()
     }
 
+    /// What became of them, by mix.
+    #[must_use]
+    pub fn loops_by_node(&self) -> &BTreeMap<NodeId, Passed> {
+        self.loops.by_node()
+    }
+
     /// Whether the gateway admitted the client and cover flows.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -773,11 +779,13 @@ impl Client {
         let random = draw::bytes(&mut self.rng);
         let prepared = self.ahead.take(&self.document, &self.gateway, &self.gateway)?;
         let delay_ms = prepared.delay_ms();
+        let mixes = prepared.addresses().skip(1).take(LAYERS.into());
+        let along = mixes.filter_map(NodeId::from_address).collect();
         let (surb, _) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
         let mut message = [0; MESSAGE_LEN];
         self.rng.fill_bytes(&mut message);
         use_surb(Dialect::Lioness, surb, &message, packet);
-        self.loops.sent(at, random, delay_ms);
+        self.loops.sent_along(at, random, delay_ms, along);
         self.counters.count("slot.loop");
         Some(())
     }
