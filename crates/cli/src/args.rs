@@ -40,18 +40,24 @@ pub enum Command {
     /// Letters.
     #[command(flatten)]
     Mail(crate::mail::MailCommand),
+    /// Show how a running client or node is, and how well the network hides its users
+    ///
+    /// Users and pools, what an observer could tell, traffic by kind, loops, streams, letters, and what is wrong. Nothing of it
+    /// says where anything goes or who anybody is. A node answers as a client does, to its owner on its machine alone.
+    ///
+    /// Exit status: 0 it answered, 1 error, 5 nothing runs there.
+    Status(crate::status::StatusArgs),
     /// Check configuration files, and show what can be set
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Measure this machine and print the figures of the documentation again
     #[command(subcommand)]
     Bench(Bench),
-    /// Show what each traffic profile costs and carries
-    Plan {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show what each traffic profile costs and carries, and plan networks
+    ///
+    /// Without --users, the profiles. With it, what follows for a network of that size: the pools of its mixes, what observers
+    /// and corrupt nodes learn, how long packets take, what nodes must carry; which rules it breaks, and what would mend that.
+    Plan(crate::plan::PlanArgs),
     /// Make networks, and look at their documents
     #[command(subcommand)]
     Network(NetworkCommand),
@@ -342,6 +348,18 @@ pub enum Bench {
     Send(crate::bench_send::SendRun),
     /// Send many small letters between the clients of a network of processes: all must come, each once
     Letters(crate::bench_letters::LettersRun),
+    /// Peel and build packets: microseconds for each, on every engine that this CPU has
+    ///
+    /// All engines and sizes of batches take turns in one run on one core; read the least beside the median, which shows how
+    /// busy the machine was. docs/performance.md says what limits each figure.
+    Sphinx {
+        /// How often each takes its turn
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
+        rounds: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show where the 4608 bytes of a data slot's packet go
     Packet {
         /// Print JSON

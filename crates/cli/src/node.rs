@@ -13,13 +13,16 @@ use mizzle_net::host::{HostError, Transport};
 use mizzle_net::node;
 use mizzle_net::state::{self, Folder, Kind, State, StateError};
 use mizzle_net::wire;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::assemble::{self, Keys, Options, StartError, role_name};
 use crate::config::node::Admission;
 use crate::config::{NodeConfig, Problem, Problems};
+use crate::control;
 use crate::join;
 use crate::signals::interrupted;
+use crate::status::NodeWatch;
 
 /// Clients that a gateway links at most, whatever its capacity: each may hold some 100 KB.
 const MAX_CLIENTS: u32 = 16_384;
@@ -217,6 +220,9 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
     };
     let (host, parts) = assemble::parts(host, keys, &document, options, clock, &mut rng)?;
     let node = node::run(parts, clock, assemble::fork(&mut rng)).map_err(StartError::Thread)?;
+    let mail_max_bytes = config.mail_total_mb * BYTES_IN_MB;
+    let watch = NodeWatch::start(Arc::clone(&document), id, node.observer(), mail_max_bytes, clock);
+    let answering = answer(&state, watch);
 
     let role = role_name(role, has_exit);
     let text = if json {
@@ -244,6 +250,7 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
     };
     say(&text);
     interrupted.wait().await;
+    drop(answering);
     // Connections have a few seconds to close; who asks a second time doesn't want to wait for them.
     tokio::select! {
         () = async { node.stop().await; host.shutdown().await } => {}
@@ -251,6 +258,20 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
     }
     drop(state);
     Ok(())
+}
+
+/// Answers `mizzle status` until what it returns is dropped. A node whose socket can't be had mixes none the worse.
+fn answer(state: &State, watch: NodeWatch) -> Option<watch::Sender<bool>> {
+    let listener = control::Listener::bind(state.path())
+        .inspect_err(|why| tracing::warn!("`mizzle status` can't be answered: {why}"))
+        .ok()?;
+    let services = control::Services {
+        status: Arc::new(move || watch.status()),
+        client: None,
+    };
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(control::serve(listener, services, stopped));
+    Some(stop)
 }
 
 /// Prints what the process is ready for.

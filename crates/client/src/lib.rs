@@ -27,6 +27,7 @@ use mizzle_sphinx::{
     build_surbs, pad_in_place, recover, unpad, use_surb,
 };
 use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
+use mizzle_traffic::anonymity::{self, Outlook, Shape, Traffic};
 use mizzle_traffic::draw;
 use mizzle_traffic::ledger::{Ledger, Tally};
 use mizzle_traffic::route::Route;
@@ -46,6 +47,14 @@ const AWAY_PATIENCE: Duration = Duration::from_secs(60);
 /// A gateway that doesn't answer is asked again after so long, over a new connection.
 const HELLO_AGAIN: Duration = Duration::from_secs(5);
 
+/// A gateway sends at a constant rate. One from which nothing came for so long, and for so many of its ticks, is asked again
+/// over a new connection: this one is dead without knowing it, or leads to somebody who doesn't know us.
+const SILENCE: Duration = Duration::from_secs(10);
+const SILENT_TICKS: f64 = 20.0;
+
+/// What the gateway said of the number of users is believed for so long, if it can't say more: it may have been restarted.
+const USERS_LIFE: Duration = Duration::from_secs(600);
+
 /// Pieces of mail that may wait for the shell's disk; those beyond are left for the gateway to send again.
 pub const MAIL_WINDOW: u64 = 1_024;
 
@@ -58,6 +67,7 @@ pub struct Config {
     sessions: usize,
     token: Vec<u8>,
     mail: (u64, u64),
+    min_pool: f64,
 }
 
 impl fmt::Debug for Config {
@@ -75,6 +85,7 @@ impl Default for Config {
             sessions: 512,
             token: Vec::new(),
             mail: (0, 0),
+            min_pool: 0.0,
         }
     }
 }
@@ -99,6 +110,15 @@ impl Config {
     #[must_use]
     pub fn with_mail(mut self, generation: u64, next: u64) -> Self {
         self.mail = (generation, next);
+        self
+    }
+
+    /// Packets that a mix must have in its pool on average, or nothing of the user's is sent: sessions end, none is
+    /// opened ([`OpenError::TooFewUsers`]), and cover flows on. How many there are follows from the document and from how many
+    /// users the gateway says there are. Zero, the default: whatever there are.
+    #[must_use]
+    pub fn with_min_pool(mut self, packets: f64) -> Self {
+        self.min_pool = packets;
         self
     }
 }
@@ -169,6 +189,8 @@ enum Link {
     Up {
         tag: ClientTag,
         slots: Box<Slots>,
+        /// When a gateway from which nothing comes until then counts as gone.
+        silent_at: Time,
     },
 }
 
@@ -211,6 +233,12 @@ pub struct Client {
     replaced: bool,
     /// Loops that were told to be lost.
     lost_told: u64,
+    /// What the gateway said of the number of users, and when.
+    users: Option<(u32, Time)>,
+    traffic: Traffic,
+    shape: Shape,
+    /// Whether the pools are as large as the user wants them.
+    hidden: bool,
     actions: VecDeque<Action>,
     counters: Counters,
 }
@@ -244,7 +272,8 @@ impl Client {
         );
         let (generation, kept) = config.mail;
         let run = draw::bytes(&mut rng);
-        Ok(Self {
+        let (traffic, shape) = (Traffic::from(profile), Shape::of(&document));
+        let mut client = Self {
             config,
             gateway,
             link: Link::Down,
@@ -265,10 +294,16 @@ impl Client {
             run,
             replaced: false,
             lost_told: 0,
+            users: None,
+            traffic,
+            shape,
+            hidden: true,
             actions: VecDeque::new(),
             counters: Counters::default(),
             document,
-        })
+        };
+        client.hidden = client.is_hidden();
+        Ok(client)
     }
 
     /// Tells the core what happened at `now`.
@@ -277,10 +312,21 @@ impl Client {
             self.set_back(now);
         }
         self.told = now;
+        // Whoever slept heard nothing, and what came meanwhile is told next.
+        let slept = self.deadline().map_or(Duration::ZERO, |due| now.since(due));
+        if slept > JUMP
+            && let Link::Up { silent_at, .. } = &mut self.link
+        {
+            *silent_at = *silent_at + slept;
+        }
         if self.has_expired(now) && !matches!(self.link, Link::Down) {
             // Keys beyond their time: nothing more leaves, neither data nor cover, and opening says why.
             self.counters.count("document.expired");
             self.link_down();
+        }
+        if self.users.is_some_and(|(_, said)| now.since(said) > USERS_LIFE) {
+            self.users = None;
+            self.look_around();
         }
         match input {
             Input::LinkUp if self.has_expired(now) => self.counters.count("document.expired"),
@@ -300,10 +346,15 @@ impl Client {
             self.link = Link::Down;
             self.actions.push_back(Action::Reconnect);
         }
+        if matches!(self.link, Link::Up { silent_at, .. } if silent_at <= now) {
+            self.counters.count("link.silent");
+            self.link_down();
+            self.actions.push_back(Action::Reconnect);
+        }
         if self.gives_up_at().is_some_and(|at| at <= now) {
             // Programs hear now that nothing comes any more, not when each of their sessions is tired of waiting.
             self.counters.count("link.gone_for_long");
-            self.sessions.end_all();
+            self.sessions.end_all(OpenError::Closed);
         }
         self.counters.add("surb.lost", self.surbs.expire(now));
         self.loops.expire(now);
@@ -326,7 +377,7 @@ impl Client {
     pub fn deadline(&self) -> Option<Time> {
         let next_ready = self.ready.front().map(|r| r.at);
         let next_slot = match &self.link {
-            Link::Up { slots, .. } => Some(slots.next_at() - LEAD),
+            Link::Up { slots, silent_at, .. } => Some((slots.next_at() - LEAD).min(*silent_at)),
             Link::Waiting { again_at } => Some(*again_at),
             Link::Down => None,
         };
@@ -344,10 +395,14 @@ impl Client {
     /// Opens a stream. Its outcome comes as [`StreamEvent::Opened`] or [`StreamEvent::Failed`].
     ///
     /// # Errors
-    /// When it can't even be tried: no exit outside one's own gateway, too many sessions, a document whose time is over.
+    /// When it can't even be tried: no exit outside one's own gateway, too many sessions, a document whose time is over, too
+    /// few users.
     pub fn open(&mut self, now: Time, request: OpenRequest) -> Result<StreamKey, OpenError> {
         if self.has_expired(now) {
             return Err(OpenError::Expired);
+        }
+        if !self.hidden {
+            return Err(OpenError::TooFewUsers);
         }
         let key = self.sessions.open(now, request)?;
         self.forward_events();
@@ -358,8 +413,7 @@ impl Client {
     /// can't tell that two letters are from one sender. Its outcome comes as for [`Self::open`].
     ///
     /// # Errors
-    /// [`OpenError::NoMailbox`] when the document lists no such gateway or it keeps no mail; too many sessions; a
-    /// document whose time is over.
+    /// [`OpenError::NoMailbox`] when the document lists no such gateway or it keeps no mail; else as [`Self::open`].
     pub fn open_mailbox(
         &mut self,
         now: Time,
@@ -368,6 +422,9 @@ impl Client {
     ) -> Result<StreamKey, OpenError> {
         if self.has_expired(now) {
             return Err(OpenError::Expired);
+        }
+        if !self.hidden {
+            return Err(OpenError::TooFewUsers);
         }
         let key = self.sessions.open_mailbox(now, gateway, mailbox)?;
         self.forward_events();
@@ -420,6 +477,46 @@ impl Client {
         matches!(self.link, Link::Up { .. })
     }
 
+    /// When a gateway that sends nothing from `now` on counts as gone.
+    fn silent_at(&self, now: Time) -> Time {
+        let ticks = Duration::from_secs_f64(SILENT_TICKS / self.document.profile().downlink_per_s);
+        now + SILENCE.max(ticks)
+    }
+
+    /// How many users the network has at least, as the gateway says; `None` if it can't tell.
+    #[must_use]
+    pub fn users(&self) -> Option<u32> {
+        self.users.map(|(users, _)| users)
+    }
+
+    /// How well the network hides this client, by the document and by what its gateway says: with no more users than are known,
+    /// and with this one alone if none are.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        let users = self.users().map_or(1.0, f64::from);
+        anonymity::outlook(&self.traffic, &self.shape, users)
+    }
+
+    /// Whether anything of the user's may be sent ([`Config::with_min_pool`]).
+    #[must_use]
+    pub fn may_send(&self) -> bool {
+        self.hidden
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.outlook().pool >= self.config.min_pool
+    }
+
+    /// The number of users has changed.
+    fn look_around(&mut self) {
+        let before = self.hidden;
+        self.hidden = self.is_hidden();
+        if before && !self.hidden {
+            self.counters.count("users.too_few");
+            self.sessions.end_all(OpenError::TooFewUsers);
+        }
+    }
+
     /// When sessions end because the gateway is away, if it is and there are any.
     fn gives_up_at(&self) -> Option<Time> {
         let away_since = self.away_since.filter(|_| !self.sessions.is_empty())?;
@@ -437,7 +534,10 @@ impl Client {
         match &mut self.link {
             Link::Down => {}
             Link::Waiting { again_at } => *again_at = *again_at - by,
-            Link::Up { slots, .. } => slots.shift_back(by),
+            Link::Up { slots, silent_at, .. } => {
+                slots.shift_back(by);
+                *silent_at = *silent_at - by;
+            }
         }
         self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
         self.away_since = self.away_since.map(|at| at - by);
@@ -482,8 +582,20 @@ impl Client {
         let Some(Frame { seq, content, .. }) = frame::decode(bytes) else {
             return self.counters.count("drop.bad_frame");
         };
+        let silent_from = self.silent_at(now);
+        if let Link::Up { silent_at, .. } = &mut self.link {
+            *silent_at = silent_from;
+        }
         match content {
-            Content::Filler => self.counters.count("downlink.filler"),
+            Content::Filler { users } => {
+                self.counters.count("downlink.filler");
+                if users > 0 {
+                    let before = self.users.replace((users, now));
+                    if before.map(|(users, _)| users) != Some(users) {
+                        self.look_around();
+                    }
+                }
+            }
             Content::Reply { id, payload } => {
                 if seq == self.expected.1 {
                     self.expected.1 += 1;
@@ -493,9 +605,10 @@ impl Client {
                     self.counters.count("drop.downlink_out_of_order");
                 }
             }
-            // A second hello may be answered too, and an answer come late: slots begin once for each link.
+            // A second hello may be answered too, and an answer come late: slots begin once for each link. That another run
+            // takes its place a client learns at any time.
             Content::Welcome { .. } | Content::Refused { .. }
-                if !matches!(self.link, Link::Waiting { .. }) =>
+                if !matches!(self.link, Link::Waiting { .. }) && !is_replaced(&content) =>
             {
                 self.counters.count("drop.not_asked");
             }
@@ -518,7 +631,12 @@ impl Client {
                 self.mail.fresh = true;
                 let rng = Rng::from_seed(draw::bytes(&mut self.rng));
                 let slots = Box::new(Slots::new(&self.document, rng, now));
-                self.link = Link::Up { tag, slots };
+                let silent_at = self.silent_at(now);
+                self.link = Link::Up {
+                    tag,
+                    slots,
+                    silent_at,
+                };
                 self.away_since = None;
                 self.actions
                     .push_back(Action::Admitted(Admission { mailbox, generation }));
@@ -594,7 +712,7 @@ impl Client {
     /// Builds the packets of slots that come within [`LEAD`], and sends those whose time is now.
     fn serve_slots(&mut self, now: Time) {
         loop {
-            let Link::Up { tag, slots } = &mut self.link else {
+            let Link::Up { tag, slots, .. } = &mut self.link else {
                 return;
             };
             let next_at = slots.next_at();
@@ -746,4 +864,14 @@ impl Client {
         }
         Some(out)
     }
+}
+
+fn is_replaced(content: &Content) -> bool {
+    matches!(
+        content,
+        Content::Refused {
+            why: Refusal::Replaced,
+            ..
+        }
+    )
 }

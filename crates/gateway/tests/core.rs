@@ -17,7 +17,7 @@ use common::{HERE, THERE, id, secret};
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
 use mizzle_base::{ClientTag, Document, MailboxId, NetworkId, NodeId, Profile, Rng, Time};
 use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
-use mizzle_gateway::{Action, Admission, ClientId, Config, Gateway, Input};
+use mizzle_gateway::{Action, Admission, ClientId, Config, Conn, Gateway, Input};
 use mizzle_sphinx::{Dialect, Packet, Peeled, Peeler, SURB_LEN, SurbKeys, build_surb, pad, recover};
 use mizzle_traffic::draw;
 use mizzle_traffic::pattern::{Pattern, Poisson};
@@ -65,7 +65,11 @@ struct World {
     mixed: Vec<(Time, Packet)>,
     exits: Vec<Packet>,
     posted: Vec<Packet>,
-    disconnected: Vec<ClientId>,
+    refused: Vec<ClientId>,
+    /// By which clients speak.
+    conn: Conn,
+    /// What the last filler said of the number of users.
+    users: u32,
     /// Decides which frames of the ticks the link has no room for.
     no_room: Box<dyn FnMut() -> bool>,
 }
@@ -87,7 +91,9 @@ impl World {
             mixed: Vec::new(),
             exits: Vec::new(),
             posted: Vec::new(),
-            disconnected: Vec::new(),
+            refused: Vec::new(),
+            conn: Conn(1),
+            users: 0,
             no_room: Box::new(|| false),
         }
     }
@@ -96,19 +102,27 @@ impl World {
         self.gateway.handle(self.now, input);
         while let Some(action) = self.gateway.poll() {
             match action {
-                Action::Send { client, bytes } => {
-                    let seen = look(&bytes);
-                    let of_a_tick = matches!(seen, Seen::Filler | Seen::Reply(..));
-                    if of_a_tick && (self.no_room)() {
+                Action::Welcome { client, conn, bytes } => {
+                    assert_eq!(conn, self.conn, "the one by which the hello came");
+                    self.seen.push((self.now, client, look(&bytes)));
+                }
+                Action::Send { client, bytes, .. } => {
+                    if let Content::Filler { users } = frame::decode(&bytes).unwrap().content {
+                        self.users = users;
+                    }
+                    if (self.no_room)() {
                         self.gateway.handle(self.now, Input::NotWritten { client, bytes });
                     } else {
-                        self.seen.push((self.now, client, seen));
+                        self.seen.push((self.now, client, look(&bytes)));
                     }
+                }
+                Action::Refuse { client, bytes, .. } => {
+                    self.seen.push((self.now, client, look(&bytes)));
+                    self.refused.push(client);
                 }
                 Action::Mix(packet) => self.mixed.push((self.now, packet)),
                 Action::Exit(packet) => self.exits.push(packet),
                 Action::Post(packet) => self.posted.push(packet),
-                Action::Disconnect { client, .. } => self.disconnected.push(client),
                 Action::Store(order) => {
                     let (answers, trouble) = self.store.perform(vec![order]);
                     assert_eq!(trouble, Ok(()));
@@ -123,7 +137,8 @@ impl World {
 
     fn frame(&mut self, client: ClientId, ack: u64, content: Content) {
         let bytes = frame::encode(&Frame { ack, seq: 0, content });
-        self.tell(Input::Frame { client, bytes });
+        let conn = self.conn;
+        self.tell(Input::Frame { client, conn, bytes });
     }
 
     fn hello_with(&mut self, client: ClientId, ack: u64, network: NetworkId, token: &[u8]) -> Seen {
@@ -219,7 +234,7 @@ fn look(bytes: &[u8]) -> Seen {
         other => {
             assert_eq!(seq, 0);
             match other {
-                Content::Filler => Seen::Filler,
+                Content::Filler { .. } => Seen::Filler,
                 Content::Welcome { tag, mailbox, .. } => Seen::Welcome(tag, mailbox),
                 Content::Refused { why, .. } => Seen::Refused(why),
                 _ => panic!("an uplink frame was sent down"),
@@ -258,15 +273,15 @@ fn a_client_is_welcomed_with_the_same_tag_and_mailbox_after_a_reconnect() {
         (Seen::Welcome(a, b), Seen::Welcome(c, d)) => assert!(a != c && b != d),
         _ => panic!("{other:?}"),
     }
-    assert!(world.disconnected.is_empty());
+    assert!(world.refused.is_empty());
 }
 
 #[test]
-fn a_client_of_another_network_is_refused_and_disconnected() {
+fn a_client_of_another_network_is_refused() {
     let mut world = World::new();
     let refused = world.hello_with(ALICE, 1, NetworkId::new([5; 32]), b"");
     assert_eq!(refused, Seen::Refused(Refusal::WrongNetwork));
-    assert_eq!(world.disconnected, [ALICE]);
+    assert_eq!(world.refused, [ALICE]);
     assert_eq!((world.gateway.linked(), world.gateway.deadline()), (0, None));
     assert_eq!(world.count("client.refused"), 1);
 }
@@ -283,7 +298,7 @@ fn a_full_gateway_refuses_newcomers_and_takes_back_its_own() {
     world.admit(BOB);
     let carol = ClientId([0xca; 32]);
     assert_eq!(world.hello(carol, 1), Seen::Refused(Refusal::Full));
-    assert_eq!(world.disconnected, [carol]);
+    assert_eq!(world.refused, [carol]);
     assert!(
         matches!(world.hello(BOB, 1), Seen::Welcome(..)),
         "its link is thought to live still"
@@ -328,7 +343,7 @@ fn without_the_token_a_client_is_refused() {
         let refused = world.hello_with(ALICE, 1, network, bad);
         assert_eq!(refused, Seen::Refused(Refusal::NotAdmitted), "{bad:?}");
     }
-    assert_eq!(world.disconnected, [ALICE; 5]);
+    assert_eq!(world.refused, [ALICE; 5]);
     assert_eq!(world.gateway.linked(), 0);
     assert!(matches!(
         world.hello_with(ALICE, 1, network, b"please"),
@@ -342,7 +357,7 @@ fn who_is_not_on_the_list_is_refused() {
     let mut world = World::with(config, browse(), 10);
     assert_eq!(world.hello(ALICE, 1), Seen::Refused(Refusal::NotAdmitted));
     assert!(matches!(world.hello(BOB, 1), Seen::Welcome(..)));
-    assert_eq!(world.disconnected, [ALICE]);
+    assert_eq!(world.refused, [ALICE]);
 }
 
 #[test]
@@ -366,7 +381,7 @@ fn frames_that_a_client_does_not_send_get_silence() {
     let mut world = World::new();
     let contents = || {
         [
-            Content::Filler,
+            Content::Filler { users: 0 },
             Content::Reply {
                 id: [1; 16],
                 payload: Box::new([2; mizzle_sphinx::PAYLOAD_LEN]),
@@ -392,11 +407,12 @@ fn frames_that_a_client_does_not_send_get_silence() {
         .for_each(|content| world.frame(ALICE, 1, content));
     world.tell(Input::Frame {
         client: ALICE,
+        conn: Conn(1),
         bytes: vec![1; FRAME_LEN - 1].into(),
     });
     assert_eq!(world.seen.len(), 1, "the welcome");
     assert_eq!(world.count("drop.bad_frame"), 9);
-    assert!(world.mixed.is_empty() && world.disconnected.is_empty());
+    assert!(world.mixed.is_empty() && world.refused.is_empty());
 }
 
 // The downlink
@@ -951,6 +967,40 @@ fn a_gateway_without_an_exit_has_no_mailbox_for_one() {
     assert_eq!(gateway.counters().get("drop.no_such_mailbox"), 1);
 }
 
+#[test]
+fn fillers_say_how_many_users_there_are_at_least() {
+    let mut world = World::with(Config::default(), Profile::chat(), 4_096);
+    world.admit(ALICE);
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.users, 0, "nothing can be said yet");
+    let here = world.document.node(&id(HERE)).unwrap().weight;
+    let all: f64 = world.document.gateways().map(|gateway| gateway.weight).sum();
+    let profile = world.document.profile();
+    let each_per_s = (profile.payload_per_s + profile.drop_per_s) * here / all;
+    for (users, told) in [(50.0, 32), (200.0, 128), (5.0, 4)] {
+        let (mut left_s, gap) = (700.0, 1.0 / (users * each_per_s));
+        while left_s > 0.0 {
+            world.now = world.now.plus_s_f64(gap);
+            left_s -= gap;
+            // Of no mailbox: it counts as it comes, whatever it is.
+            world.tell(Input::Message {
+                mailbox: MailboxId::new([1; 16]),
+                packet: Packet::zeroed(),
+            });
+        }
+        let (mean, least) = world.gateway.users().unwrap();
+        assert!(
+            (mean / users - 1.0).abs() < 0.1 && least < mean,
+            "{users}: {mean}"
+        );
+        assert_eq!(world.users, told, "{users}");
+    }
+    // None but the one who hears it.
+    world.run(Duration::from_secs(320));
+    assert_eq!(world.users, 0);
+    assert_eq!(world.gateway.mailboxes(), (1, 0));
+}
+
 fn drop_message(body: &[u8]) -> Input {
     let mut packet = Packet::zeroed();
     pad(Dialect::Lioness, body, packet.message_mut()).unwrap();
@@ -1123,12 +1173,12 @@ proptest! {
         let mut world = World::new();
         for (alice, bytes, us) in frames {
             world.now = world.now + Duration::from_micros(us);
-            world.tell(Input::Frame { client: if alice { ALICE } else { BOB }, bytes });
+            world.tell(Input::Frame { client: if alice { ALICE } else { BOB }, conn: Conn(1), bytes });
         }
         world.run(Duration::from_secs(1));
         let refused = |s: &(Time, ClientId, Seen)| matches!(s.2, Seen::Refused(Refusal::WrongNetwork));
         prop_assert!(world.seen.iter().all(refused));
-        prop_assert_eq!(world.seen.len(), world.disconnected.len());
+        prop_assert_eq!(world.seen.len(), world.refused.len());
         prop_assert!(world.mixed.is_empty() && world.exits.is_empty());
         prop_assert_eq!(world.gateway.linked(), 0);
     }
@@ -1144,7 +1194,7 @@ proptest! {
         (1..=mail).for_each(|what| world.reply(bob, what));
         for (bytes, us) in frames {
             world.run(Duration::from_micros(us));
-            world.tell(Input::Frame { client: ALICE, bytes });
+            world.tell(Input::Frame { client: ALICE, conn: Conn(1), bytes });
         }
         world.run(INTERVAL * 21);
         assert_constant_rate(&world.times(BOB));

@@ -455,7 +455,7 @@ impl OneThread {
             }
         }
         for (peer, frames) in self.leaving.values_mut() {
-            let Err(why) = send_all(&self.control, peer, frames) else {
+            let Err(why) = self.control.try_send_many(peer, frames) else {
                 continue;
             };
             let what = match why {
@@ -484,19 +484,6 @@ impl OneThread {
         report.pool = self.worker.pool();
         (self.is_reported, self.reported) = (true, now);
     }
-}
-
-/// From the front as many as fit; what stays was not taken.
-fn send_all(control: &link::Control, peer: &PeerId, frames: &mut Vec<Frame>) -> Result<(), link::SendError> {
-    let mut rest = std::mem::take(frames).into_iter();
-    while let Some(frame) = rest.next() {
-        if let Err((why, frame)) = control.try_send(peer, frame) {
-            frames.push(frame);
-            frames.extend(rest);
-            return Err(why);
-        }
-    }
-    Ok(())
 }
 
 /// A panic elsewhere leaves these plain containers usable.
