@@ -86,16 +86,20 @@ const NODE: &[Words] = &[
     ("role", "packets asked for what no packet may"),
     ("payload", "packets' contents were changed on their way"),
     (
-        "replay_table_full",
-        "more packets came than can be remembered, and nothing is taken any more: the key must change",
-    ),
-    (
         "drop.replay_table_full",
-        "more packets came than can be remembered, and nothing is taken any more: the key must change",
+        "more packets came than can be remembered, and nothing is taken any more: it needs a new key, `mizzle network rekey`",
     ),
     (
         "drop.delay_queue_full",
         "more packets came than are held at a time: this node is flooded, or too small for the network",
+    ),
+    (
+        "drop.workers_busy",
+        "this gateway's own packets had to wait for too many others: it is flooded, or too small for its clients",
+    ),
+    (
+        "drop.node_busy",
+        "packets that had arrived were not looked at in time: this gateway is too small for its clients",
     ),
     (
         "drop.tag_not_written",
