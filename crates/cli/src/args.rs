@@ -414,6 +414,20 @@ pub enum NetworkCommand {
     /// Writes DIR/authority.key and authority.pub, DIR/network.doc, DIR/HOST/NODE for each node and DIR/clients/client-N for
     /// each client. The folders hold secret keys: copy each to its machine only, and keep authority.key offline.
     Init(NetworkInit),
+    /// Give a node a new Sphinx key, and sign the document again
+    ///
+    /// For a node that must not use its key any more: its machine stopped without warning, or it accepted as many packets as it
+    /// can remember, and its log says so. Reads and writes DIR, which `mizzle network init` made; the node must not run
+    /// from there. Says what to copy to which machine afterwards.
+    Rekey {
+        /// The network's folder, with authority.key
+        dir: PathBuf,
+        /// The node: the name of its folder, as mix-1-1
+        node: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Verify a document and show what it says
     Show {
         /// The document

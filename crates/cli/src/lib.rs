@@ -27,6 +27,7 @@ pub mod packet_tool;
 pub mod plan;
 pub mod process;
 pub mod processes;
+pub mod rekey;
 pub mod show;
 mod signals;
 pub mod status;

@@ -303,13 +303,15 @@ impl Net {
         std::fs::create_dir(&folder.0).map_err(system)?;
         let options = Options {
             keep: Some(folder.0.clone()),
+            workers,
+            workers,
             ..Options::default()
         };
         let _inside = node_runtime.enter();
         let (running, parts) =
             assemble::parts(node_host, cast.keys(NODE), &document, options, clock, &mut rng)?;
         hosts.push(running);
-        let node = node::run(parts, clock, fork(&mut rng));
+        let node = node::run(parts, clock, fork(&mut rng)).map_err(system)?;
         drop(_inside);
         let net = Self {
             node,
