@@ -192,7 +192,7 @@ fn measure(args: &NodeRun, stop: &Stop) -> Result<Report, BenchError> {
     counts.retain(|&n| n == 1 || n <= cores);
     let mut pipeline = Vec::new();
     for workers in counts {
-        progress(&format!("memory to memory, {workers} workers"));
+        progress(&format!("memory to memory, workers: {workers}"));
         pipeline.push(pipeline::run(&cast, &stock, workers, stop)?);
     }
     let best = transports
@@ -474,16 +474,19 @@ fn text(report: &Report) -> String {
         }
         let _ = writeln!(
             out,
-            "    memory grew by {} MB; as before {} ms after its end\n",
+            "    memory grew by {} MB; {}\n",
             number(f.resident_growth_mb, 0),
-            number(f.recovery_ms, 0)
+            f.recovery_ms.map_or(
+                "packets were still late when the measurement ended".into(),
+                |ms| format!("no longer late {ms:.0} ms after its end")
+            )
         );
     }
-    let _ = writeln!(out, "memory to memory  packets/s  CPU us a packet");
+    let _ = writeln!(out, "memory to memory\n  workers  packets/s  CPU us a packet");
     for row in &report.pipeline {
         let _ = writeln!(
             out,
-            "  {:2} workers      {:9.0}  {:>6}",
+            "  {:7}  {:9.0}  {:>15}",
             row.workers,
             row.packets_per_s,
             row.us_per_packet.map_or("-".into(), |us| format!("{us:.1}"))
