@@ -547,6 +547,7 @@ impl Client {
         }
         self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
         self.away_since = self.away_since.map(|at| at - by);
+        self.users = self.users.map(|(users, said)| (users, said - by));
         self.sessions.set_back(now);
     }
 
