@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
 use mizzle::{
-    bench, check, completions, config, init, join, mail, node, packet_tool, plan, show, status, up,
+    bench, check, completions, config, init, join, mail, node, packet_tool, plan, rekey, show, status, up,
 };
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -71,6 +71,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Bench(args) => runtime()?.block_on(bench::run(args))?,
         Command::Plan(args) => plan::run(&args)?,
         Command::Network(NetworkCommand::Init(args)) => init::run(&args)?,
+        Command::Network(NetworkCommand::Rekey { dir, node, json }) => rekey::run(&dir, &node, json)?,
         Command::Network(NetworkCommand::Show {
             file,
             authority,

@@ -327,9 +327,9 @@ impl World {
         let bin = dir.0.join("bin");
         fs::create_dir_all(&bin).unwrap();
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mizzle"), bin.join("mizzle")).unwrap();
-        // `scp -r FROM HOST:TO`, as far as the pages use it.
-        let scp =
-            "#!/bin/sh\nset -e\n[ $# = 3 ] && [ \"$1\" = -r ]\ncp -r \"$2\" \"$WORLD/${3%%:*}/${3#*:}\"\n";
+        // `scp FROM HOST:TO`, and `scp -r FROM HOST:TO`, as far as the pages use it.
+        let scp = "#!/bin/sh\nset -e\nwith=\n[ \"$1\" != -r ] || { with=-r; shift; }\n[ $# = 2 ]\n\
+                   cp $with \"$1\" \"$WORLD/${2%%:*}/${2#*:}\"\n";
         fs::write(bin.join("scp"), scp).unwrap();
         fs::set_permissions(bin.join("scp"), fs::Permissions::from_mode(0o755)).unwrap();
         for machine in PEOPLE.iter().chain(HOSTS) {

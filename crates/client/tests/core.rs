@@ -834,7 +834,7 @@ fn fillers_and_loops_that_return_are_known_and_each_once() {
 }
 
 #[test]
-fn what_a_user_does_changes_neither_times_nor_gateways_nor_kinds() {
+fn what_a_user_does_changes_neither_times_nor_routes_nor_kinds() {
     let run = |busy: bool| {
         let mut world = World::up(with_exit());
         if busy {
@@ -848,15 +848,18 @@ fn what_a_user_does_changes_neither_times_nor_gateways_nor_kinds() {
             let Content::Packet(mut packet) = frame.content else {
                 panic!("not a packet")
             };
+            // The group element comes from the keys of the whole route.
+            let alpha = packet.as_bytes()[..32].to_vec();
             seen.push(match world.follow(&mut packet) {
-                End::Loop => (at, 0, false),
-                End::Message { gateway, mailbox } => (at, gateway, mailbox == MailboxId::DROP),
+                End::Loop => (at, 0, false, alpha),
+                End::Message { gateway, mailbox } => (at, gateway, mailbox == MailboxId::DROP, alpha),
             });
         }
         seen
     };
     let (idle, busy) = (run(false), run(true));
-    let outside = |seen: &[(Time, u8, bool)]| seen.iter().map(|s| (s.0, s.1)).collect::<Vec<_>>();
+    let outside =
+        |seen: &[(Time, u8, bool, Vec<u8>)]| seen.iter().map(|s| (s.0, s.1, s.3.clone())).collect::<Vec<_>>();
     assert_eq!(outside(&idle), outside(&busy));
     assert!(busy.iter().any(|s| s.1 == AWAY && !s.2), "something was said");
 }

@@ -34,6 +34,10 @@ pub struct NodeConfig {
     pub authority: VerifyingKey,
     /// Where to listen.
     pub listen: Vec<Multiaddr>,
+    /// Threads that peel packets, if it says.
+    pub workers: Option<u64>,
+    /// Memory for remembering what was accepted, in MB.
+    pub replay_mb: u64,
     /// Whom the gateway admits.
     pub admission: Admission,
     /// The file with the token that it asks for.
@@ -81,6 +85,25 @@ const KEYS: &[Key<NodeConfig>] = &[
         "The folder with its keys, which `mizzle network init` makes; one process at a time. Back it up: without it the\n\
                 node is lost. By default mizzle/NAME in the user's state folder, NAME being that of this file.",
     ),
+    Key {
+        name: "workers",
+        about: "Threads that peel packets. The others that it needs, for its connections, are not among them. By default one\n\
+                for each two cores of the machine, and 16 at most.",
+        without: Without::Nothing("4"),
+        read: |config, reader, value| config.workers = reader.number(value, 1..=64),
+    },
+    Key {
+        name: "replay_mb",
+        about: "The most memory for remembering which packets it accepted, in MB: 11 bytes for each, so that none passes twice.\n\
+                It is taken as it is needed. When it is full, the node takes no more packets until it has a new key\n\
+                (`mizzle network rekey`); before, its log says so. 1024 last for 97 million packets.",
+        without: Without::Default("1024"),
+        read: |config, reader, value| {
+            if let Some(mb) = reader.number(value, 1..=1_000_000) {
+                config.replay_mb = mb;
+            }
+        },
+    },
     Key {
         name: "gateway.admission",
         about: "Whom it admits as a client: \"open\", anyone; \"token\", who knows the text in `token_file`; \"list\", those in\n\
