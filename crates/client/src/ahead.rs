@@ -43,21 +43,11 @@ impl Ahead {
             let hops: Vec<_> = hops.iter().map(Vec::as_slice).collect();
             let mut prepared = Vec::with_capacity(hops.len());
             prepare(Dialect::Lioness, &mut self.rng, &hops, &mut prepared).ok()?;
-            let mixes = |route: &Route<'_>| {
-                route
-                    .nodes()
-                    .map(|node| node.id)
-                    .filter(|id| *id != first.id && *id != last.id)
-            };
-            ready.extend(
-                prepared
-                    .into_iter()
-                    .zip(&routes)
-                    .map(|(prepared, route)| OnTheWay {
-                        prepared,
-                        mixes: mixes(route).collect(),
-                    }),
-            );
+            for (prepared, route) in prepared.into_iter().zip(&routes) {
+                let passed = route.nodes().map(|node| node.id);
+                let mixes = passed.filter(|id| *id != first.id && *id != last.id).collect();
+                ready.push(OnTheWay { prepared, mixes });
+            }
         }
         ready.pop()
     }

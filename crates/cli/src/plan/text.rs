@@ -144,7 +144,10 @@ fn write_passive(out: &mut String, plan: &Plan) {
     line(
         out,
         "no system beats",
-        &format!("δ {} with this delay and traffic", figure(p.trilemma_floor)),
+        &format!(
+            "δ {} with this delay and traffic and such mixes",
+            figure(p.trilemma_floor)
+        ),
     );
 }
 
