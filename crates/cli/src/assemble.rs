@@ -336,7 +336,7 @@ pub fn parts(
         clock.now(),
     )?;
     let tags = tags.map(|(log, accepted)| {
-        mix.remember(accepted);
+        mix.remember(&accepted);
         log
     });
     let gateway = match (host.gateway.take(), host.directory.take()) {

@@ -552,7 +552,7 @@ fn what_a_run_accepted_it_says_before_it_delivers_and_the_next_run_refuses() {
         on_its_way = only_forward(tell(&mut core(&document, n), START, vec![on_its_way])).1;
     }
     let mut first = core_with(Config::default(), &document, GATEWAYS[0], 1);
-    first.remember([]);
+    first.remember(&[]);
     let actions = tell(&mut first, START, vec![copy(&on_its_way), copy(&on_its_way)]);
     let [Action::Accepted(tags), Action::Deliver(_)] = &actions[..] else {
         panic!("{} actions, or in another order", actions.len());
@@ -561,7 +561,7 @@ fn what_a_run_accepted_it_says_before_it_delivers_and_the_next_run_refuses() {
     assert!(tell(&mut first, START, vec![copy(&on_its_way)]).is_empty());
     // Killed, and started again: with other randomness, but the same key.
     let mut next = core_with(Config::default(), &document, GATEWAYS[0], 2);
-    next.remember(tags.iter().copied());
+    next.remember(tags);
     assert!(tell(&mut next, START, vec![on_its_way]).is_empty());
     assert_eq!(
         (next.counters().get("replay"), next.counters().get("delivered")),
@@ -570,17 +570,36 @@ fn what_a_run_accepted_it_says_before_it_delivers_and_the_next_run_refuses() {
 }
 
 #[test]
-fn a_full_replay_table_refuses_everything_and_says_so() {
+fn a_full_replay_table_ends_the_key_and_says_so() {
     let (document, mut rng) = (quiet(), Rng::seed_from_u64(14));
     let mut mix = core_with(Config::default().with_replay_tags(2), &document, L2[0], 1);
-    let batch: Vec<_> = (0..2).map(|_| packet(&mut rng, &from_layer_2(0))).collect();
+    let first = packet(&mut rng, &from_layer_2(0));
+    let batch = vec![copy(&first), packet(&mut rng, &from_layer_2(0)), copy(&first)];
     assert_eq!(tell(&mut mix, START, batch).len(), 2);
-    assert_eq!(mix.counters().get("replay_table_full"), 0);
-    for n in 1..4 {
-        assert!(tell(&mut mix, START, vec![packet(&mut rng, &from_layer_2(0))]).is_empty());
-        assert_eq!(mix.counters().get("replay_table_full"), n);
-        assert_eq!(mix.counters().get("replay"), n);
-    }
+    assert_eq!(counted(&mix), [("forwarded", 2), ("replay", 1)]);
+    assert!(!mix.key_has_ended(), "all that came was decided upon");
+    let mut bad = packet(&mut rng, &from_layer_2(0));
+    bad.as_bytes_mut()[40] ^= 1;
+    let batch = vec![
+        copy(&first),
+        bad,
+        packet(&mut rng, &from_layer_2(0)),
+        copy(&first),
+    ];
+    assert!(tell(&mut mix, START, batch).is_empty());
+    assert!(mix.key_has_ended());
+    // After it, the replay is one more for which nothing is looked up.
+    let full = |n| {
+        [
+            ("drop.replay_table_full", n),
+            ("forwarded", 2),
+            ("mac", 1),
+            ("replay", 2),
+        ]
+    };
+    assert_eq!(counted(&mix), full(2));
+    assert!(tell(&mut mix, START, vec![packet(&mut rng, &from_layer_2(0)), first]).is_empty());
+    assert_eq!(counted(&mix), full(4));
 }
 
 #[test]

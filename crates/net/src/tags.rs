@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use mizzle_sphinx::PublicKey;
 
-const MAGIC: &[u8; 8] = b"mzreplay";
+const MAGIC: &[u8; 8] = b"mztags-2";
 const HEADER_LEN: u64 = 40;
 const TAG_LEN: usize = 8;
 /// How long what is written may be in the system's hands alone.

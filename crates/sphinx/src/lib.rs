@@ -81,7 +81,7 @@ pub use layout::{
 pub use packet::{Packet, WrongLength};
 pub use padding::{BadPadding, TooLong, max_body_len, pad, pad_in_place, pad_legacy, unpad};
 pub use payload::Dialect;
-pub use peel::{BATCH, Peeled, Peeler, Rejected};
+pub use peel::{BATCH, Peeled, Peeler, Rejected, Seen};
 pub use surb::{
     RecoverError, Surb, SurbKeys, SurbRequest, build_surb, build_surb_with_secret, build_surbs, recover,
     use_surb, use_surb_in_place,

@@ -11,6 +11,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::iter::zip;
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
@@ -34,6 +35,9 @@ pub struct Peeler {
     dialect: Dialect,
     engine: &'static dyn Engine,
 }
+
+/// Who is told the replay tags of a batch, and sets `true` beside each that it knew, see [`Peeler::peel_batch`].
+pub type Seen<'s> = dyn FnMut(&[[u8; TAG_LEN]], &mut [bool]) + 's;
 
 /// What was under the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,23 +141,29 @@ impl Peeler {
         packet: &mut Packet,
         seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
     ) -> Result<Peeled, Rejected> {
-        let [result] = self.peel_lanes(core::slice::from_mut(packet), seen);
+        let mut each = |tags: &[[u8; TAG_LEN]], known: &mut [bool]| {
+            zip(tags, known).for_each(|(tag, known)| *known = seen(tag));
+        };
+        let [result] = self.peel_lanes(core::slice::from_mut(packet), &mut each);
         result
     }
 
     /// Takes one layer off each packet, appending the results to `out` in their order. All is as if [`peel`](Self::peel)
-    /// had been called for one after the other, only faster with an engine that computes many at once; a packet that is
-    /// in the batch twice is a replay the second time.
+    /// had been called for one after the other, only faster with an engine that computes many at once.
+    ///
+    /// `seen` is told the tags of up to [`BATCH`] packets at once, in their order, so that a table may look all of them up
+    /// together; it sets `true` beside each that it knew already, where it finds `false`, and remembers all. A packet that
+    /// is in the batch twice has its tag there twice: the second one is to be known.
     pub fn peel_batch(
         &self,
         packets: &mut [Packet],
-        seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+        seen: &mut Seen<'_>,
         out: &mut Vec<Result<Peeled, Rejected>>,
     ) {
         out.reserve(packets.len());
         for packets in packets.chunks_mut(BATCH) {
-            if let [packet] = packets {
-                out.push(self.peel(packet, seen));
+            if packets.len() == 1 {
+                out.extend_from_slice(&self.peel_lanes::<1>(packets, seen));
                 continue;
             }
             let results = self.peel_lanes::<BATCH>(packets, seen);
@@ -166,7 +176,7 @@ impl Peeler {
     fn peel_lanes<const N: usize>(
         &self,
         packets: &mut [Packet],
-        seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+        seen: &mut Seen<'_>,
     ) -> [Result<Peeled, Rejected>; N] {
         let mut results = [Err(Rejected::Alpha); N];
         let mut lanes = Lanes::<N>::new();
@@ -202,7 +212,7 @@ impl Peeler {
         &self,
         live: Live<N>,
         packets: &mut [Packet],
-        seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+        seen: &mut Seen<'_>,
         results: &mut [Result<Peeled, Rejected>; N],
         next: &mut Lanes<N>,
     ) {
@@ -256,7 +266,7 @@ impl Peeler {
         &self,
         live: &Live<N>,
         packets: &[Packet],
-        seen: &mut dyn FnMut(&[u8; TAG_LEN]) -> bool,
+        seen: &mut Seen<'_>,
         results: &mut [Result<Peeled, Rejected>; N],
     ) -> Live<N> {
         let (engine, secrets) = (self.engine, live.secrets());
@@ -269,18 +279,35 @@ impl Peeler {
             Dialect::Lioness => tags::<N>(engine, secrets),
             Dialect::LegacyCtr => blindings(engine, |at| alpha(&packets[live.packets[at]]), secrets),
         };
+        let mut is_right = [false; N];
+        for (at, (index, right)) in zip(live.packets(), &mut is_right).enumerate() {
+            *right = macs[at].ct_eq(parts(&packets[*index]).2).into();
+        }
+        // The places in `live` of those whose tags are asked about.
+        let mut asked = [0; N];
+        let mut asked_tags = Secrets::<N>::new();
+        let mut count = 0;
+        for at in 0..live.count {
+            if is_right[at] || self.dialect == Dialect::LegacyCtr {
+                (asked[count], asked_tags[count]) = (at, tags[at]);
+                count += 1;
+            } else {
+                results[live.packets[at]] = Err(Rejected::Mac);
+            }
+        }
+        let mut known = [false; N];
+        if count > 0 {
+            seen(&asked_tags[..count], &mut known[..count]);
+        }
         let mut admitted = Live::new();
-        for (at, (&index, s)) in live.packets().iter().zip(secrets).enumerate() {
-            let is_mac_right: bool = macs[at].ct_eq(parts(&packets[index]).2).into();
-            let refusal = match self.dialect {
-                Dialect::Lioness if !is_mac_right => Some(Rejected::Mac),
-                Dialect::Lioness | Dialect::LegacyCtr if seen(&tags[at]) => Some(Rejected::Replay),
-                Dialect::LegacyCtr if !is_mac_right => Some(Rejected::Mac),
-                Dialect::Lioness | Dialect::LegacyCtr => None,
-            };
-            match refusal {
-                Some(refusal) => results[index] = Err(refusal),
-                None => admitted.push(index, s),
+        for (&at, &known) in zip(&asked, &known).take(count) {
+            let index = live.packets[at];
+            if known {
+                results[index] = Err(Rejected::Replay);
+            } else if !is_right[at] {
+                results[index] = Err(Rejected::Mac);
+            } else {
+                admitted.push(index, &secrets[at]);
             }
         }
         admitted

@@ -9,7 +9,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Path, ZERO_ADDRESS, copy, random, rng};
+use common::{Path, ZERO_ADDRESS, copy, each, random, rng};
 use mizzle_sphinx::{
     BATCH, Dialect, MESSAGE_LEN, PACKET_LEN, Packet, Peeled, Peeler, Rejected, SecretKey, TAG_LEN, build,
     build_surb, engines, use_surb,
@@ -75,7 +75,7 @@ fn one_by_one(peeler: &Peeler, packets: &mut [Packet]) -> Vec<Result<Peeled, Rej
 
 fn as_batch(peeler: &Peeler, packets: &mut [Packet]) -> Vec<Result<Peeled, Rejected>> {
     let mut out = vec![];
-    peeler.peel_batch(packets, &mut remember(), &mut out);
+    peeler.peel_batch(packets, &mut each(remember()), &mut out);
     out
 }
 
@@ -192,8 +192,9 @@ fn replays_are_told_within_a_batch_and_between_batches() {
         let replays = copies(&packets);
         packets.extend(copies(&replays));
         let peeler = peelers(dialect).next().unwrap();
-        let (mut seen, mut out) = (remember(), vec![]);
-        peeler.peel_batch(&mut packets, &mut seen, &mut out);
+        let mut tags = remember();
+        let mut out = vec![];
+        peeler.peel_batch(&mut packets, &mut each(&mut tags), &mut out);
         assert!(out[..6].iter().all(Result::is_ok));
         assert_eq!(out[6..], [Err(Rejected::Replay); 6]);
         assert!(
@@ -201,12 +202,37 @@ fn replays_are_told_within_a_batch_and_between_batches() {
             "a replayed packet is left as it came"
         );
 
-        peeler.peel_batch(&mut copies(&replays), &mut seen, &mut out);
+        peeler.peel_batch(&mut copies(&replays), &mut each(&mut tags), &mut out);
         assert_eq!(out[12..], [Err(Rejected::Replay); 6], "results are appended");
         assert_eq!(
-            peeler.peel(&mut copy(&replays[0]), &mut seen),
+            peeler.peel(&mut copy(&replays[0]), &mut tags),
             Err(Rejected::Replay)
         );
+    }
+}
+
+#[test]
+fn the_tags_of_a_batch_are_told_at_once_and_only_of_packets_with_a_right_mac() {
+    for (dialect, told) in [(Dialect::Lioness, BATCH - 2), (Dialect::LegacyCtr, BATCH - 1)] {
+        for peeler in peelers(dialect) {
+            let mut packets = packets(dialect, BATCH + 1);
+            packets[3].as_bytes_mut()[300] ^= 1;
+            packets[7].as_bytes_mut()[..32].fill(0);
+            let mut counts = vec![];
+            let mut third_of = |tags: &[[u8; TAG_LEN]], known: &mut [bool]| {
+                counts.push(tags.len());
+                known.iter_mut().step_by(3).for_each(|known| *known = true);
+            };
+            let mut out = vec![];
+            peeler.peel_batch(&mut packets, &mut third_of, &mut out);
+            assert_eq!(counts, [told, 1], "{dialect:?}");
+            let replays: Vec<_> = (0..=BATCH)
+                .filter(|at| out[*at] == Err(Rejected::Replay))
+                .collect();
+            let asked = (0..BATCH).filter(|at| *at != 7 && (*at != 3 || dialect == Dialect::LegacyCtr));
+            let expected: Vec<_> = asked.step_by(3).chain([BATCH]).collect();
+            assert_eq!(replays, expected, "{dialect:?}");
+        }
     }
 }
 

@@ -8,8 +8,8 @@
 mod common;
 
 use common::{
-    Repeat, ZERO_ADDRESS, array, bytes, copy, fresh, from_hex, list, number, packet, peel, sha256, text,
-    vectors,
+    Repeat, ZERO_ADDRESS, array, bytes, copy, each, fresh, from_hex, list, number, packet, peel, sha256,
+    text, vectors,
 };
 use mizzle_sphinx::{
     Dialect, Hop, MESSAGE_LEN, Outgoing, Packet, Peeled, Peeler, PublicKey, Rejected, SURB_WITH_ADDRESS_LEN,
@@ -128,7 +128,7 @@ fn walk(dialect: Dialect, case: &Value, mut at_hop: Packet) -> Packet {
 
             let (mut batch, mut results) = (vec![], vec![]);
             batch.resize_with(LANES, || copy(&at_hop));
-            peeler.peel_batch(&mut batch, &mut fresh, &mut results);
+            peeler.peel_batch(&mut batch, &mut each(fresh), &mut results);
             assert_eq!(results, [Ok(expected); LANES]);
             assert!(batch.iter().all(|packet| *packet == out));
             out

@@ -177,7 +177,7 @@ fn every_hop_peels_as_the_file_says() {
             let peeler = Peeler::with_engine(SecretKey::from_bytes(*secret), case.dialect, engine);
             let (mut batch, mut results) = (vec![], vec![]);
             batch.resize_with(LANES, || copy(&at_hop));
-            peeler.peel_batch(&mut batch, &mut common::fresh, &mut results);
+            peeler.peel_batch(&mut batch, &mut common::each(common::fresh), &mut results);
             let (result, tag) = peel(&peeler, &mut at_hop);
             assert_eq!(tag, Some(case.tags[hop]), "{}", case.name);
             assert_eq!(results, [result; LANES]);

@@ -70,6 +70,19 @@ pub(crate) fn fresh(_: &[u8; TAG_LEN]) -> bool {
     false
 }
 
+/// Asks about the tags of a batch one after the other.
+pub(crate) fn each(
+    mut seen: impl FnMut(&[u8; TAG_LEN]) -> bool,
+) -> impl FnMut(&[[u8; TAG_LEN]], &mut [bool]) {
+    move |tags, known| {
+        assert_eq!(tags.len(), known.len());
+        for (tag, known) in tags.iter().zip(known) {
+            assert!(!*known);
+            *known = seen(tag);
+        }
+    }
+}
+
 /// Peels a packet that the peeler has not seen, and says which tag it told.
 pub(crate) fn peel(
     peeler: &Peeler,

@@ -1,0 +1,316 @@
+//! [`Worker`]: peels, refuses replays, holds each packet for its delay, and says where it goes next.
+//!
+//! Sans-I/O, and without a lock: several workers of one node, each in a thread of its own, share nothing but the
+//! [`Key`]. Which of them takes a packet makes no difference, as they ask the same table of tags.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mizzle_base::{Counters, NodeId, Rng, Time};
+use mizzle_sphinx::{ADDRESS_LEN, Dialect, ID_LEN, Packet, Peeled, Peeler, PublicKey, Rejected, SecretKey};
+
+use crate::tags::{Tags, Verdict};
+use crate::wheel::{Due, Wheel};
+use crate::{Config, JUMP};
+
+/// A Sphinx key, and what was accepted under it. Shared by the workers of a node; the secret is overwritten when the
+/// last of them lets go.
+pub struct Key {
+    peeler: Peeler,
+    tags: Tags,
+}
+
+impl Key {
+    /// With the bounds of `config` on what it remembers.
+    #[must_use]
+    pub fn new(secret: SecretKey, dialect: Dialect, config: &Config) -> Self {
+        Self {
+            tags: Tags::new(secret.expose_bytes(), config.expected_tags, config.replay_tags),
+            peeler: Peeler::new(secret, dialect),
+        }
+    }
+
+    /// Under which senders know it.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        self.peeler.public()
+    }
+
+    /// Tells it what earlier runs of the node wrote down ([`Worker::accepted`]), in any order and as many calls as are
+    /// convenient.
+    pub fn remember(&self, tags: &[u64]) {
+        self.tags.remember(tags);
+    }
+
+    /// How many packets were accepted under it. Those of the last moment may be missing.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// How many may be ([`Config::with_replay_tags`]).
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.tags.limit()
+    }
+
+    /// Whether it has ended early: there was no room to remember one more packet, so no further one is accepted.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.tags.is_full()
+    }
+}
+
+/// What a profile makes of a header: where to, and how long it waits.
+pub trait Routing {
+    /// What names the next node for the shell.
+    type Hop: Copy;
+
+    /// The next node by its address block; none if nothing is forwarded there, whatever the reason.
+    fn next_hop(&self, address: &[u8; ADDRESS_LEN]) -> Option<Self::Hop>;
+
+    /// How long a packet is held whose delay field is `delay_ms`: that itself in the `loopix` profile, in the `libp2p` one
+    /// a draw with that mean.
+    fn delay(&self, rng: &mut Rng, delay_ms: u16) -> Duration;
+}
+
+/// What a worker is told.
+pub enum Input<'a, H = NodeId> {
+    /// Packets arrived under the current key. They are taken out of the vector. Peeled as one batch; the order of arrival
+    /// doesn't matter to what leaves when.
+    Packets(&'a mut Vec<Packet>),
+    /// The same, under the key before the current one ([`Worker::rotate`]).
+    Previous(&'a mut Vec<Packet>),
+    /// A packet of the node itself leaves at a time, among the others.
+    Hold {
+        /// When.
+        at: Time,
+        /// Where to.
+        to: H,
+        /// 4608 bytes, for the link.
+        packet: Packet,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What a worker is done with.
+pub enum Outcome<H = NodeId> {
+    /// Its delay is over: send it there, now.
+    Forward {
+        /// Where to.
+        to: H,
+        /// 4608 bytes, for the link.
+        packet: Packet,
+    },
+    /// This node is the last hop of a message; its 3968 bytes are [`Packet::message`].
+    Exit {
+        /// For whom, as the sender wrote it.
+        destination: [u8; ADDRESS_LEN],
+        /// The packet.
+        packet: Packet,
+    },
+    /// A packet on somebody's SURB, at its last hop; what is for him is [`Packet::payload`].
+    Reply {
+        /// The id in the SURB.
+        id: [u8; ID_LEN],
+        /// The packet.
+        packet: Packet,
+    },
+}
+
+/// See the [module](self).
+pub struct Worker<R: Routing> {
+    key: Arc<Key>,
+    previous: Option<Arc<Key>>,
+    routing: R,
+    wheel: Wheel<R::Hop>,
+    /// Of delays drawn here, and of the order in which packets of one moment leave.
+    rng: Rng,
+    told: Time,
+    outcomes: VecDeque<Outcome<R::Hop>>,
+    /// Where somebody writes them down.
+    accepted: Option<Vec<u64>>,
+    counters: Counters,
+    // Kept between batches, for their memory.
+    results: Vec<Result<Peeled, Rejected>>,
+    verdicts: Vec<Verdict>,
+}
+
+impl<R: Routing> Worker<R> {
+    /// One of the workers with this key. `config` bounds what it holds, alone.
+    #[must_use]
+    pub fn new(config: &Config, key: Arc<Key>, routing: R, rng: Rng) -> Self {
+        Self {
+            key,
+            previous: None,
+            routing,
+            wheel: Wheel::new(config.held_packets, config.tick),
+            rng,
+            told: Time::ZERO,
+            outcomes: VecDeque::new(),
+            accepted: None,
+            counters: Counters::default(),
+            results: Vec::new(),
+            verdicts: Vec::new(),
+        }
+    }
+
+    /// Somebody writes down what it accepts: from here on [`Self::accepted`] says it.
+    pub fn tags_are_written_down(&mut self) {
+        self.accepted.get_or_insert_default();
+    }
+
+    /// Where packets go. For a pool that changes.
+    pub fn routing_mut(&mut self) -> &mut R {
+        &mut self.routing
+    }
+
+    /// From now on `next` is the key, and the one before it opens only [`Input::Previous`]. The one before that is let go.
+    pub fn rotate(&mut self, next: Arc<Key>) {
+        self.previous = Some(std::mem::replace(&mut self.key, next));
+    }
+
+    /// The time of the key before the current one is over.
+    pub fn forget_previous(&mut self) {
+        self.previous = None;
+    }
+
+    /// Tells it what happened at `now`. A bad packet is dropped and counted, nothing else.
+    pub fn handle(&mut self, now: Time, input: Input<'_, R::Hop>) {
+        if now < self.told {
+            let back = self.told.since(now);
+            // Set back for good, or an hour that was an error: what is held waits for what was left of its delay. By less
+            // than that it will soon be what it was.
+            self.wheel
+                .rewind(now, if back > JUMP { back } else { Duration::ZERO });
+        }
+        self.told = now;
+        match input {
+            Input::Packets(packets) => self.peel(now, &Arc::clone(&self.key), packets),
+            Input::Previous(packets) => match self.previous.clone() {
+                Some(key) => self.peel(now, &key, packets),
+                None => self
+                    .counters
+                    .add("drop.key_is_over", packets.drain(..).len() as u64),
+            },
+            Input::Hold { at, to, packet } => self.hold(
+                at.max(now),
+                Due {
+                    to,
+                    packet,
+                    is_own: true,
+                },
+            ),
+            Input::Tick => {}
+        }
+        let (mut forwarded, outcomes) = (0, &mut self.outcomes);
+        self.wheel
+            .pop_due(now, &mut self.rng, |Due { to, packet, is_own }| {
+                forwarded += u64::from(!is_own);
+                outcomes.push_back(Outcome::Forward { to, packet });
+            });
+        self.count("forwarded", forwarded);
+    }
+
+    /// The tags of packets that were accepted, to be written down before anything of [`Self::poll`] is done: a later run
+    /// with the same key must not accept them again. Empty unless [`Self::tags_are_written_down`].
+    #[must_use]
+    pub fn accepted(&self) -> &[u64] {
+        self.accepted.as_deref().unwrap_or_default()
+    }
+
+    /// What [`Self::accepted`] said was taken: written down, or kept by who will.
+    pub fn clear_accepted(&mut self) {
+        self.accepted.iter_mut().for_each(Vec::clear);
+    }
+
+    /// The next thing that it is done with; drain until `None`.
+    #[must_use]
+    pub fn poll(&mut self) -> Option<Outcome<R::Hop>> {
+        self.outcomes.pop_front()
+    }
+
+    /// When to call [`Self::handle`] again at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        self.wheel.deadline()
+    }
+
+    /// What it did and dropped since the last call.
+    #[must_use]
+    pub fn take_counters(&mut self) -> Counters {
+        std::mem::take(&mut self.counters)
+    }
+
+    /// Packets held for their delay.
+    #[must_use]
+    pub fn pool(&self) -> usize {
+        self.wheel.len()
+    }
+
+    fn peel(&mut self, now: Time, key: &Key, packets: &mut Vec<Packet>) {
+        self.count("received", packets.len() as u64);
+        if key.has_ended() {
+            return self.count("drop.replay_table_full", packets.drain(..).len() as u64);
+        }
+        self.results.clear();
+        self.verdicts.clear();
+        let (verdicts, accepted) = (&mut self.verdicts, &mut self.accepted);
+        let mut seen = |tags: &[_], known: &mut [bool]| {
+            let before = verdicts.len();
+            key.tags.admit(tags, verdicts, accepted.as_mut());
+            let new = verdicts[before..].iter();
+            known
+                .iter_mut()
+                .zip(new)
+                .for_each(|(known, v)| *known = *v != Verdict::New);
+        };
+        key.peeler.peel_batch(packets, &mut seen, &mut self.results);
+        let results = std::mem::take(&mut self.results);
+        // In the order of the packets that were asked about.
+        let verdicts = std::mem::take(&mut self.verdicts);
+        let mut refused = verdicts.iter().filter(|v| **v != Verdict::New);
+        for (packet, result) in packets.drain(..).zip(&results) {
+            match result {
+                Err(Rejected::Replay) if refused.next() == Some(&Verdict::NoRoom) => {
+                    self.count("drop.replay_table_full", 1);
+                }
+                Err(rejected) => self.count(rejected.as_str(), 1),
+                Ok(Peeled::Forward { next, delay_ms }) => match self.routing.next_hop(next) {
+                    None => self.count("drop.no_edge", 1),
+                    Some(to) => {
+                        let due = now + self.routing.delay(&mut self.rng, *delay_ms);
+                        self.hold(
+                            due,
+                            Due {
+                                to,
+                                packet,
+                                is_own: false,
+                            },
+                        );
+                    }
+                },
+                Ok(Peeled::Exit { destination }) => self.outcomes.push_back(Outcome::Exit {
+                    destination: *destination,
+                    packet,
+                }),
+                Ok(Peeled::Reply { id }) => self.outcomes.push_back(Outcome::Reply { id: *id, packet }),
+            }
+        }
+        (self.results, self.verdicts) = (results, verdicts);
+    }
+
+    fn hold(&mut self, due: Time, what: Due<R::Hop>) {
+        if !self.wheel.push(due, what) {
+            self.count("drop.delay_queue_full", 1);
+        }
+    }
+
+    fn count(&mut self, what: &'static str, n: u64) {
+        if n > 0 {
+            self.counters.add(what, n);
+        }
+    }
+}
