@@ -51,7 +51,9 @@ pub enum AddressError {
     #[error("only peer ids of secp256k1 keys fit into a packet")]
     PeerId,
     /// The multiaddr isn't `/ip4/../tcp/..` or `/ip4/../udp/../quic-v1`, direct or by a relay.
-    #[error("only /ip4/../tcp/.. and /ip4/../udp/../quic-v1 fit into a packet, each with /p2p/<relay>/p2p-circuit or without")]
+    #[error(
+        "only /ip4/../tcp/.. and /ip4/../udp/../quic-v1 fit into a packet, each with /p2p/<relay>/p2p-circuit or without"
+    )]
     Form,
     /// The multiaddr ends in the id of somebody else.
     #[error("the address ends in another peer id than that of the peer")]
@@ -248,7 +250,9 @@ mod tests {
     use super::*;
 
     fn secp() -> PeerId {
-        libp2p::identity::Keypair::generate_secp256k1().public().to_peer_id()
+        libp2p::identity::Keypair::generate_secp256k1()
+            .public()
+            .to_peer_id()
     }
 
     #[test]
@@ -264,9 +268,20 @@ mod tests {
             let address: Multiaddr = form.parse().unwrap();
             let endpoint = Endpoint::new(peer, &address).unwrap();
             assert_eq!(endpoint.address, address);
-            assert_eq!(Endpoint::from_block(&endpoint.block().unwrap()).unwrap(), endpoint, "{form}");
-            assert_eq!(Endpoint::new(peer, &endpoint.to_multiaddr()).unwrap(), endpoint, "{form}");
-            assert_eq!(Endpoint::from_multiaddr(&endpoint.to_multiaddr()).unwrap(), endpoint);
+            assert_eq!(
+                Endpoint::from_block(&endpoint.block().unwrap()).unwrap(),
+                endpoint,
+                "{form}"
+            );
+            assert_eq!(
+                Endpoint::new(peer, &endpoint.to_multiaddr()).unwrap(),
+                endpoint,
+                "{form}"
+            );
+            assert_eq!(
+                Endpoint::from_multiaddr(&endpoint.to_multiaddr()).unwrap(),
+                endpoint
+            );
         }
     }
 
@@ -283,10 +298,16 @@ mod tests {
             "/ip4/1.2.3.4/udp/9/quic-v1/webtransport",
             "/ip4/1.2.3.4/tcp/9/p2p-circuit",
         ] {
-            assert_eq!(Endpoint::new(peer, &form.parse().unwrap()), Err(AddressError::Form), "{form}");
+            assert_eq!(
+                Endpoint::new(peer, &form.parse().unwrap()),
+                Err(AddressError::Form),
+                "{form}"
+            );
         }
         let tcp: Multiaddr = "/ip4/1.2.3.4/tcp/9".parse().unwrap();
-        let ed25519 = libp2p::identity::Keypair::generate_ed25519().public().to_peer_id();
+        let ed25519 = libp2p::identity::Keypair::generate_ed25519()
+            .public()
+            .to_peer_id();
         assert_eq!(Endpoint::new(ed25519, &tcp), Err(AddressError::PeerId));
         assert_eq!(Endpoint::new(PeerId::random(), &tcp), Err(AddressError::PeerId));
         let other = tcp.clone().with(Protocol::P2p(secp()));
@@ -296,7 +317,10 @@ mod tests {
 
     #[test]
     fn blocks_that_name_nobody_are_refused() {
-        let good = Endpoint::new(secp(), &"/ip4/1.2.3.4/tcp/9".parse().unwrap()).unwrap().block().unwrap();
+        let good = Endpoint::new(secp(), &"/ip4/1.2.3.4/tcp/9".parse().unwrap())
+            .unwrap()
+            .block()
+            .unwrap();
         let with = |at: usize, byte: u8| {
             let mut block = good;
             block[at] = byte;
@@ -312,10 +336,43 @@ mod tests {
 
     #[test]
     fn public_addresses_are_told_from_special_ones() {
-        for public in ["1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "172.15.0.1", "172.32.0.1", "192.0.0.9", "192.0.1.1", "192.167.0.1", "198.17.0.1", "198.20.0.1", "203.0.112.1", "223.255.255.255"] {
+        for public in [
+            "1.1.1.1",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.0.0.9",
+            "192.0.1.1",
+            "192.167.0.1",
+            "198.17.0.1",
+            "198.20.0.1",
+            "203.0.112.1",
+            "223.255.255.255",
+        ] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
-        for special in ["0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.1.1", "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
+        for special in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.1.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+        ] {
             assert!(!is_public(special.parse().unwrap()), "{special}");
         }
     }

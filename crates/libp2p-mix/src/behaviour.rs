@@ -76,18 +76,26 @@ impl Behaviour {
         let (link, link_control, frames) = link::Behaviour::new(link_config);
         let (streams, opener, served) = streams::Behaviour::new();
         let (commands, received) = mpsc::channel(config.queue);
-        let parts = Parts { commands, link: link_control, opener, served, events: Events::default(), runtime };
+        let parts = Parts {
+            commands,
+            link: link_control,
+            opener,
+            served,
+            events: Events::default(),
+            runtime,
+        };
         let shared = Arc::new(Shared::new(&config, parts));
 
-        let mut worker = Worker::new(&mix_config, key, Route::new(&shared), new_rng()?);
+        let mut worker = Worker::new(&mix_config, key.clone(), Route::new(&shared), new_rng()?);
         if store.is_some() {
-            worker = worker.with_tags_written_down();
+            worker.tags_are_written_down();
         }
         let node = Node {
             shared: shared.clone(),
             frames,
             commands: received,
             worker,
+            key,
             store,
             rng: new_rng()?,
             max_neighbours: config.max_neighbours,
@@ -95,6 +103,13 @@ impl Behaviour {
         };
         node.spawn()?;
         let events = event::Behaviour::new(shared.clone());
-        Ok((Self { link, streams, events }, Control { shared }))
+        Ok((
+            Self {
+                link,
+                streams,
+                events,
+            },
+            Control { shared },
+        ))
     }
 }

@@ -47,7 +47,13 @@ impl RequestStream {
         codec: StreamProtocol,
         options: RequestOptions,
     ) -> Self {
-        Self { control, destination, codec, options, state: State::Writing(Vec::new()) }
+        Self {
+            control,
+            destination,
+            codec,
+            options,
+            state: State::Writing(Vec::new()),
+        }
     }
 
     fn send(&mut self) {
@@ -84,7 +90,9 @@ impl AsyncRead for RequestStream {
                     }
                 },
                 State::Reading(reply) => return Poll::Ready(io::Read::read(reply, buf)),
-                State::Writing(_) | State::Failed => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+                State::Writing(_) | State::Failed => {
+                    return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+                }
             }
         }
     }
@@ -92,7 +100,10 @@ impl AsyncRead for RequestStream {
 
 impl AsyncWrite for RequestStream {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let max = self.control.max_body_len(&self.codec, self.options.surbs()).unwrap_or(0);
+        let max = self
+            .control
+            .max_body_len(&self.codec, self.options.surbs())
+            .unwrap_or(0);
         let State::Writing(body) = &mut self.state else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };

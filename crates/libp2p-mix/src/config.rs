@@ -101,7 +101,10 @@ impl Config {
             keypair,
             secret,
             dialect: Dialect::Lioness,
-            delays: Delays::Exponential { mean_ms: 100, at_least_ms: 0 },
+            delays: Delays::Exponential {
+                mean_ms: 100,
+                at_least_ms: 0,
+            },
             hold_ms: 100,
             external: None,
             min_pool: 3,
@@ -130,7 +133,13 @@ impl Config {
     pub fn with_dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;
         (self.delays, self.hold_ms) = match dialect {
-            Dialect::Lioness => (Delays::Exponential { mean_ms: 100, at_least_ms: 0 }, 100),
+            Dialect::Lioness => (
+                Delays::Exponential {
+                    mean_ms: 100,
+                    at_least_ms: 0,
+                },
+                100,
+            ),
             Dialect::LegacyCtr => (Delays::Exact, 0),
         };
         self
@@ -287,6 +296,12 @@ impl Config {
     pub fn with_link(mut self, change: impl FnOnce(link::Config) -> link::Config) -> Self {
         self.link = change(self.link);
         self
+    }
+
+    /// The peer's identity.
+    #[must_use]
+    pub fn keypair(&self) -> &Keypair {
+        &self.keypair
     }
 
     /// The peer's id.

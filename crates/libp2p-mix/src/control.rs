@@ -30,7 +30,10 @@ pub struct RequestOptions {
 
 impl Default for RequestOptions {
     fn default() -> Self {
-        Self { surbs: 4, timeout: Duration::from_secs(60) }
+        Self {
+            surbs: 4,
+            timeout: Duration::from_secs(60),
+        }
     }
 }
 
@@ -108,8 +111,15 @@ impl Control {
         if options.surbs == 0 {
             return Err(RequestError::NoSurbs);
         }
-        let Ready { to, packet, hold, pending } = self.prepare(destination, codec, body, options.surbs)?;
-        let Some((group, outcome)) = pending else { return Err(RequestError::NoSurbs) };
+        let Ready {
+            to,
+            packet,
+            hold,
+            pending,
+        } = self.prepare(destination, codec, body, options.surbs)?;
+        let Some((group, outcome)) = pending else {
+            return Err(RequestError::NoSurbs);
+        };
         let _waiting = Waiting(&self.shared, group);
         self.hand_over(Command::Send { to, packet, hold }).await?;
         match tokio::time::timeout(options.timeout, outcome).await {
@@ -144,7 +154,12 @@ impl Control {
     /// One exchange as a stream, for protocols that are written against streams: what is written is sent as one request
     /// when the stream is closed or first read; reading gives the reply and then the end.
     #[must_use]
-    pub fn stream(&self, destination: Destination, codec: StreamProtocol, options: RequestOptions) -> RequestStream {
+    pub fn stream(
+        &self,
+        destination: Destination,
+        codec: StreamProtocol,
+        options: RequestOptions,
+    ) -> RequestStream {
         RequestStream::new(self.clone(), destination, codec, options)
     }
 
@@ -209,7 +224,10 @@ impl Control {
     #[must_use]
     pub fn node(&self) -> Option<MixNode> {
         let endpoint = self.shared.return_address()?;
-        Some(MixNode { endpoint, key: self.shared.key })
+        Some(MixNode {
+            endpoint,
+            key: self.shared.key,
+        })
     }
 
     /// The longest body of a message with this codec and so many SURBs, in bytes; `None` if there can be none.

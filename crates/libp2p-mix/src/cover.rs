@@ -47,7 +47,14 @@ impl Cover {
     /// Between two packets, where that is constant: P (1 + L) / max(1, floor(f R)), at least a millisecond.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
-        let Self::ConstantRate { slots, epoch, fraction } = *self else { return None };
+        let Self::ConstantRate {
+            slots,
+            epoch,
+            fraction,
+        } = *self
+        else {
+            return None;
+        };
         let scaled = (fraction.clamp(0.0, 1.0) * f64::from(slots)) as u32;
         Some((epoch * (1 + HOPS as u32) / scaled.max(1)).max(Duration::from_millis(1)))
     }
@@ -84,7 +91,11 @@ impl Schedule {
             return false;
         }
         // A burst after a pause would tell of the pause.
-        let last = if now.since(self.next) > JUMP { now } else { self.next };
+        let last = if now.since(self.next) > JUMP {
+            now
+        } else {
+            self.next
+        };
         self.advance(rng, last);
         true
     }
@@ -156,8 +167,16 @@ mod tests {
     fn the_interval_is_that_of_the_specification() {
         // 60 s × 4 / 70.
         assert_eq!(Cover::default().interval(), Some(Duration::from_secs(240) / 70));
-        let cover = |slots, fraction| Cover::ConstantRate { slots, epoch: Duration::from_secs(1), fraction };
-        assert_eq!(cover(1, 0.1).interval(), Some(Duration::from_secs(4)), "at least one slot");
+        let cover = |slots, fraction| Cover::ConstantRate {
+            slots,
+            epoch: Duration::from_secs(1),
+            fraction,
+        };
+        assert_eq!(
+            cover(1, 0.1).interval(),
+            Some(Duration::from_secs(4)),
+            "at least one slot"
+        );
         assert_eq!(cover(1_000_000, 1.0).interval(), Some(Duration::from_millis(1)));
         assert_eq!(Cover::Poisson { per_s: 1.0 }.interval(), None);
     }
@@ -165,8 +184,15 @@ mod tests {
     #[test]
     fn constant_and_poisson_schedules_keep_their_rates_through_pauses_and_jumps() {
         let mut rng = Rng::seed_from_u64(1);
-        let constant = Cover::ConstantRate { slots: 40, epoch: Duration::from_secs(1), fraction: 1.0 };
-        for (cover, least, most) in [(constant, 1000, 1000), (Cover::Poisson { per_s: 10.0 }, 850, 1150)] {
+        let constant = Cover::ConstantRate {
+            slots: 40,
+            epoch: Duration::from_secs(1),
+            fraction: 1.0,
+        };
+        for (cover, least, most) in [
+            (constant, 1000, 1000),
+            (Cover::Poisson { per_s: 10.0 }, 850, 1150),
+        ] {
             let start = Time::from_s(1000);
             let mut schedule = Schedule::new(cover, &mut rng, start);
             let mut sent = 0;
@@ -181,7 +207,10 @@ mod tests {
             assert!(burst <= 2, "{burst} at once after a pause");
             let back = start - Duration::from_secs(500);
             let _ = schedule.is_due(&mut rng, back);
-            assert!(schedule.deadline() <= back + Duration::from_secs(5), "goes on after the clock was set back");
+            assert!(
+                schedule.deadline() <= back + Duration::from_secs(5),
+                "goes on after the clock was set back"
+            );
         }
     }
 
@@ -194,8 +223,18 @@ mod tests {
         }))
         .unwrap();
         let mut claimed = |s, told| (0..10).filter(|_| slots.claim(Time::from_s(s), told)).count();
-        assert_eq!([claimed(100, None), claimed(109, None), claimed(110, None)], [3, 0, 3]);
-        assert_eq!([claimed(110, Some(7)), claimed(200, Some(7)), claimed(200, Some(8))], [3, 0, 3]);
+        assert_eq!(
+            [claimed(100, None), claimed(109, None), claimed(110, None)],
+            [3, 0, 3]
+        );
+        assert_eq!(
+            [
+                claimed(110, Some(7)),
+                claimed(200, Some(7)),
+                claimed(200, Some(8))
+            ],
+            [3, 0, 3]
+        );
         assert!(Slots::new(Some(Cover::Poisson { per_s: 1.0 })).is_none());
     }
 }

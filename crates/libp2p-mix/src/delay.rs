@@ -62,9 +62,14 @@ mod tests {
     #[test]
     fn an_exponential_delay_has_its_mean_and_its_end() {
         let mut rng = Rng::seed_from_u64(1);
-        let delays = Delays::Exponential { mean_ms: 50, at_least_ms: 0 };
+        let delays = Delays::Exponential {
+            mean_ms: 50,
+            at_least_ms: 0,
+        };
         assert_eq!(delays.field(&mut rng), 50);
-        let draws: Vec<f64> = (0..200_000).map(|_| delays.hold(&mut rng, 100).as_secs_f64() * 1e3).collect();
+        let draws: Vec<f64> = (0..200_000)
+            .map(|_| delays.hold(&mut rng, 100).as_secs_f64() * 1e3)
+            .collect();
         let mean = draws.iter().sum::<f64>() / draws.len() as f64;
         // Standard error 100 / sqrt(200,000) = 0.22.
         assert!((mean - 100.0).abs() < 1.2, "{mean}");
@@ -79,7 +84,10 @@ mod tests {
     #[test]
     fn a_floor_and_exact_delays() {
         let mut rng = Rng::seed_from_u64(1);
-        let floor = Delays::Exponential { mean_ms: 50, at_least_ms: 100 };
+        let floor = Delays::Exponential {
+            mean_ms: 50,
+            at_least_ms: 100,
+        };
         assert!((0..1000).all(|_| floor.hold(&mut rng, 50) >= Duration::from_millis(100)));
         let mut seen = [0; 3];
         (0..300).for_each(|_| seen[usize::from(Delays::Exact.field(&mut rng))] += 1);

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use libp2p::{PeerId, StreamProtocol};
 use mizzle_base::{Rng, Time};
-use mizzle_sphinx::{
-    Hop, ID_LEN, Packet, SURB_WITH_ADDRESS_LEN, SurbRequest, build_in_place, build_surbs,
-};
+use mizzle_sphinx::{Hop, ID_LEN, Packet, SURB_WITH_ADDRESS_LEN, SurbRequest, build_in_place, build_surbs};
 use mizzle_traffic::draw;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -37,7 +35,9 @@ impl Destination {
     /// # Errors
     /// [`NoRoute::Destination`] if it doesn't fit into a packet.
     pub fn peer(address: &libp2p::Multiaddr) -> Result<Self, NoRoute> {
-        Endpoint::from_multiaddr(address).map(Self::Peer).map_err(NoRoute::Destination)
+        Endpoint::from_multiaddr(address)
+            .map(Self::Peer)
+            .map_err(NoRoute::Destination)
     }
 }
 
@@ -74,18 +74,30 @@ pub(crate) fn prepare(
         return Err(SendError::PoolTooSmall { have: 0, need: HOPS });
     };
     let (target, avoid) = match destination {
-        Destination::Peer(endpoint) => {
-            (endpoint.block().map_err(NoRoute::Destination)?, vec![endpoint.peer, last.peer()])
-        }
+        Destination::Peer(endpoint) => (
+            endpoint.block().map_err(NoRoute::Destination)?,
+            vec![endpoint.peer, last.peer()],
+        ),
         Destination::Mix(peer) => (NOWHERE, vec![*peer]),
     };
     let (handed_out, kept) = make_surbs(shared, rng, now, &avoid, surbs)?;
     let mut packet = Packet::zeroed();
-    message::encode_request(shared.dialect, codec, &handed_out, body, sequence(rng), packet.message_mut())?;
+    message::encode_request(
+        shared.dialect,
+        codec,
+        &handed_out,
+        body,
+        sequence(rng),
+        packet.message_mut(),
+    )?;
     let hops = with_delays(shared, rng, &path);
     // Three hops, no delay at the last: nothing that it refuses.
-    build_in_place(shared.dialect, rng, &hops, &target, &mut packet)
-        .map_err(|_| SendError::PoolTooSmall { have: path.len(), need: HOPS })?;
+    build_in_place(shared.dialect, rng, &hops, &target, &mut packet).map_err(|_| {
+        SendError::PoolTooSmall {
+            have: path.len(),
+            need: HOPS,
+        }
+    })?;
     if !shared.claim_slot() {
         return Err(SendError::SlotsExhausted);
     }
@@ -123,7 +135,10 @@ fn choose_path(
 ) -> Result<Vec<Arc<Member>>, SendError> {
     let have = shared.pool.len();
     if have < shared.min_pool {
-        return Err(SendError::PoolTooSmall { have, need: shared.min_pool });
+        return Err(SendError::PoolTooSmall {
+            have,
+            need: shared.min_pool,
+        });
     }
     match destination {
         Destination::Peer(endpoint) if endpoint.peer == shared.me => Err(NoRoute::Ourselves.into()),
@@ -163,7 +178,10 @@ fn make_surbs(
     if n == 0 {
         return Ok((Vec::new(), Vec::new()));
     }
-    let me = shared.return_address().and_then(|e| e.block().ok()).ok_or(NoRoute::NoReturnAddress)?;
+    let me = shared
+        .return_address()
+        .and_then(|e| e.block().ok())
+        .ok_or(NoRoute::NoReturnAddress)?;
     let mut paths = Vec::with_capacity(n);
     for _ in 0..n {
         let path = sample(shared, rng, now, HOPS - 1, avoid)?;
@@ -181,13 +199,29 @@ fn make_surbs(
         .iter()
         .map(|(path, delays, _)| {
             [
-                Hop { key: &path[0].node.key, address: &path[0].block, delay_ms: delays[0] },
-                Hop { key: &path[1].node.key, address: &path[1].block, delay_ms: delays[1] },
-                Hop { key: &shared.key, address: &me, delay_ms: 0 },
+                Hop {
+                    key: &path[0].node.key,
+                    address: &path[0].block,
+                    delay_ms: delays[0],
+                },
+                Hop {
+                    key: &path[1].node.key,
+                    address: &path[1].block,
+                    delay_ms: delays[1],
+                },
+                Hop {
+                    key: &shared.key,
+                    address: &me,
+                    delay_ms: 0,
+                },
             ]
         })
         .collect();
-    let requests: Vec<_> = hops.iter().zip(&paths).map(|(route, (.., id))| SurbRequest { route, id }).collect();
+    let requests: Vec<_> = hops
+        .iter()
+        .zip(&paths)
+        .map(|(route, (.., id))| SurbRequest { route, id })
+        .collect();
     let mut made = Vec::with_capacity(n);
     build_surbs(shared.dialect, rng, &requests, &mut made)
         .map_err(|_| SendError::PoolTooSmall { have: 0, need: HOPS })?;

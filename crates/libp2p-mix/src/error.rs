@@ -7,7 +7,9 @@ use crate::{address::AddressError, message::CannotEncode};
 #[non_exhaustive]
 pub enum SendError {
     /// Not enough nodes to choose a path from.
-    #[error("the pool is too small: {have} nodes to choose from, {need} needed; add nodes, or wait for discovery")]
+    #[error(
+        "the pool is too small: {have} nodes to choose from, {need} needed; add nodes, or wait for discovery"
+    )]
     PoolTooSmall {
         /// Nodes that could be chosen.
         have: usize,
@@ -48,7 +50,9 @@ pub enum NoRoute {
     #[error("the destination is this peer itself")]
     Ourselves,
     /// Replies could not find us: no address of ours fits into a packet.
-    #[error("no reply could find us: give an external address of the form /ip4/../tcp/.. or /ip4/../udp/../quic-v1, and a secp256k1 identity")]
+    #[error(
+        "no reply could find us: give an external address of the form /ip4/../tcp/.. or /ip4/../udp/../quic-v1, and a secp256k1 identity"
+    )]
     NoReturnAddress,
     /// The first hop can't be reached.
     #[error("the first node of the path cannot be reached")]

@@ -12,8 +12,8 @@ use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint as Side, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-        ToSwarm, dummy,
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm, dummy,
     },
 };
 
@@ -88,7 +88,9 @@ impl Behaviour {
     }
 
     fn endpoint(&self, address: &Multiaddr) -> Option<Endpoint> {
-        Endpoint::new(self.shared.me, address).ok().filter(|e| e.ip().is_some_and(|ip| !ip.is_unspecified()))
+        Endpoint::new(self.shared.me, address)
+            .ok()
+            .filter(|e| e.ip().is_some_and(|ip| !ip.is_unspecified()))
     }
 }
 
@@ -125,9 +127,15 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ExternalAddrExpired(e) => (e.addr, false, true),
             _ => return,
         };
-        let Some(endpoint) = self.endpoint(address) else { return };
+        let Some(endpoint) = self.endpoint(address) else {
+            return;
+        };
         self.shared.change_addresses(|addresses| {
-            let list = if is_confirmed { &mut addresses.confirmed } else { &mut addresses.listening };
+            let list = if is_confirmed {
+                &mut addresses.confirmed
+            } else {
+                &mut addresses.listening
+            };
             list.retain(|known| *known != endpoint);
             if is_new {
                 list.push(endpoint);
@@ -151,6 +159,6 @@ impl NetworkBehaviour for Behaviour {
 
 impl Drop for Behaviour {
     fn drop(&mut self) {
-        self.shared.closed.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.shared.close();
     }
 }

@@ -133,10 +133,7 @@ pub fn encode_request(
     if surbs.len() > MAX_SURBS {
         return Err(CannotEncode::Surbs(surbs.len()));
     }
-    let too_long = |max| CannotEncode::TooLong {
-        len: body.len(),
-        max,
-    };
+    let too_long = |max| CannotEncode::TooLong { len: body.len(), max };
     let max = max_request_len(dialect, codec, surbs.len()).ok_or_else(|| too_long(0))?;
     if body.len() > max {
         return Err(too_long(max));
@@ -258,12 +255,21 @@ mod tests {
                     let body = vec![0xab; len];
                     let mut out = [0x77; MESSAGE_LEN];
                     encode_request(dialect, &codec, &surbs, &body, 9, &mut out).unwrap();
-                    let Ok(Message::Request(request)) = decode(dialect, &out) else { panic!() };
+                    let Ok(Message::Request(request)) = decode(dialect, &out) else {
+                        panic!()
+                    };
                     assert_eq!((request.codec, request.body), (codec.as_ref(), &body[..]));
                     assert!(request.surbs.iter().copied().eq(&surbs));
                 }
                 assert_eq!(
-                    encode_request(dialect, &codec, &surbs, &vec![0; max + 1], 0, &mut [0; MESSAGE_LEN]),
+                    encode_request(
+                        dialect,
+                        &codec,
+                        &surbs,
+                        &vec![0; max + 1],
+                        0,
+                        &mut [0; MESSAGE_LEN]
+                    ),
                     Err(CannotEncode::TooLong { len: max + 1, max })
                 );
             }
@@ -292,12 +298,22 @@ mod tests {
         assert_eq!(check(&[0, 1, 2]), BadMessage::Codec);
         assert_eq!(check(&[3, b'/', b'a']), BadMessage::Codec);
         assert_eq!(check(&[2, 0xff, 0xfe, 0]), BadMessage::Codec, "no text");
-        assert_eq!(check(&[&[0x80, 0x01][..], &[b'a'; 128], &[0]].concat()), BadMessage::Codec, "128 bytes");
+        assert_eq!(
+            check(&[&[0x80, 0x01][..], &[b'a'; 128], &[0]].concat()),
+            BadMessage::Codec,
+            "128 bytes"
+        );
         assert_eq!(check(&[2, b'/', b'a']), BadMessage::Surbs, "no count");
         assert_eq!(check(&[2, b'/', b'a', 6]), BadMessage::Surbs);
-        assert_eq!(check(&[&[2, b'/', b'a', 1][..], &[0; 733]].concat()), BadMessage::Surbs);
+        assert_eq!(
+            check(&[&[2, b'/', b'a', 1][..], &[0; 733]].concat()),
+            BadMessage::Surbs
+        );
         assert_eq!(decode(dialect, &[0xff; MESSAGE_LEN]), Err(BadMessage::Padding));
-        assert_eq!(decode_reply(dialect, &[0xff; MESSAGE_LEN]), Err(BadMessage::Padding));
+        assert_eq!(
+            decode_reply(dialect, &[0xff; MESSAGE_LEN]),
+            Err(BadMessage::Padding)
+        );
         let mut out = [0; MESSAGE_LEN];
         pad(dialect, &[1, b'x', 5], &mut out).unwrap();
         assert_eq!(decode_reply(dialect, &out), Err(BadMessage::Codec));
@@ -307,9 +323,15 @@ mod tests {
     fn what_cannot_be_sent_is_said_before() {
         let long = StreamProtocol::try_from_owned(format!("/{}", "a".repeat(127))).unwrap();
         let out = &mut [0; MESSAGE_LEN];
-        assert_eq!(encode_request(Dialect::Lioness, &long, &[], &[], 0, out), Err(CannotEncode::Codec(128)));
+        assert_eq!(
+            encode_request(Dialect::Lioness, &long, &[], &[], 0, out),
+            Err(CannotEncode::Codec(128))
+        );
         let codec = StreamProtocol::new("/a");
         let surbs = [[0; SURB_WITH_ADDRESS_LEN]; 6];
-        assert_eq!(encode_request(Dialect::Lioness, &codec, &surbs, &[], 0, out), Err(CannotEncode::Surbs(6)));
+        assert_eq!(
+            encode_request(Dialect::Lioness, &codec, &surbs, &[], 0, out),
+            Err(CannotEncode::Surbs(6))
+        );
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use libp2p::PeerId;
 use mizzle_base::{Counters, Rng, Time};
-use mizzle_mix::{Outcome, Routing, Worker, WorkerInput};
+use mizzle_mix::{Key, Outcome, Routing, Worker, WorkerInput};
 use mizzle_sphinx::{Hop, PACKET_LEN, Packet, build_in_place};
 use mizzle_traffic::draw;
 use tokio::sync::{Semaphore, mpsc};
@@ -95,6 +95,7 @@ pub(crate) struct Node {
     pub(crate) frames: link::Receiver,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) worker: Worker<Route>,
+    pub(crate) key: Arc<Key>,
     pub(crate) store: Option<Box<dyn ReplayStore>>,
     pub(crate) rng: Rng,
     pub(crate) max_neighbours: usize,
@@ -104,7 +105,9 @@ pub(crate) struct Node {
 impl Node {
     /// Runs in a new thread until the behaviour is gone.
     pub(crate) fn spawn(self) -> std::io::Result<()> {
-        thread::Builder::new().name("libp2p-mix".to_owned()).spawn(move || Running::new(self).run())?;
+        thread::Builder::new()
+            .name("libp2p-mix".to_owned())
+            .spawn(move || Running::new(self).run())?;
         Ok(())
     }
 }
@@ -169,8 +172,8 @@ impl Running {
                     Poll::Ready(None) | Poll::Pending => break,
                 }
             }
-            self.work(now);
             self.emit_cover(now);
+            self.work(now);
             if now >= self.sweep_at {
                 self.sweep(now);
             }
@@ -185,7 +188,7 @@ impl Running {
             }
         }
         // What waits is dropped with us; requests learn of it, and services end.
-        self.node.shared.closed.store(true, Ordering::Relaxed);
+        self.node.shared.close();
     }
 
     fn deadline(&self) -> Time {
@@ -215,7 +218,6 @@ impl Running {
                 }
                 self.node.shared.tell(Event::Unreachable { peer });
             }
-            _ => {}
         }
     }
 
@@ -229,7 +231,9 @@ impl Running {
             }
             return;
         };
-        let Some((bytes, proof)) = frame.split_first_chunk::<PACKET_LEN>() else { return };
+        let Some((bytes, proof)) = frame.split_first_chunk::<PACKET_LEN>() else {
+            return;
+        };
         // Before anything that costs us: no curve operation for a packet without its proof.
         match spam.verify(now, peer, bytes, proof) {
             Answer::Now(true) => self.arrived.push(Packet::from_boxed(Box::new(*bytes))),
@@ -261,10 +265,17 @@ impl Running {
                     _ if self.node.worker.routing_mut().next_hop(&to).is_none() => {
                         self.counters.count("drop.no_edge");
                     }
-                    _ => self.node.worker.handle(now, WorkerInput::Hold { at: now + hold, to, packet }),
+                    _ => self.node.worker.handle(
+                        now,
+                        WorkerInput::Hold {
+                            at: now + hold,
+                            to,
+                            packet,
+                        },
+                    ),
                 }
             }
-            Command::Ours(packet) | Command::Verified(packet) => self.arrived.push(packet),
+            Command::Verified(packet) => self.arrived.push(packet),
             Command::Proven { to, packet, proof } => self.ship(&to, packet, proof),
         }
     }
@@ -291,20 +302,24 @@ impl Running {
                 tracing::error!(%error, "the replay memory cannot be written; no further packets are accepted");
                 self.node.shared.tell(Event::ReplayStoreFailed(error.to_string()));
             }
-            self.node.worker.accepted_is_written();
+            self.node.worker.clear_accepted();
         }
         while let Some(outcome) = self.node.worker.poll() {
             match outcome {
                 Outcome::Forward { to, packet } => self.prove(now, to, packet),
-                Outcome::Exit { destination, packet } => exit::on_exit(&self.node.shared, &destination, &packet),
+                Outcome::Exit { destination, packet } => {
+                    exit::on_exit(&self.node.shared, &destination, &packet)
+                }
                 Outcome::Reply { id, mut packet } => {
                     let shared = &self.node.shared;
-                    self.counters.count(match shared.credentials.arrived(shared.dialect, &id, &mut packet) {
-                        Arrived::Answered => "reply.answered",
-                        Arrived::Empty => "reply.empty",
-                        Arrived::Unknown => "reply.unknown",
-                        Arrived::Invalid => "reply.invalid",
-                    });
+                    self.counters.count(
+                        match shared.credentials.arrived(shared.dialect, &id, &mut packet) {
+                            Arrived::Answered => "reply.answered",
+                            Arrived::Empty => "reply.empty",
+                            Arrived::Unknown => "reply.unknown",
+                            Arrived::Invalid => "reply.invalid",
+                        },
+                    );
                 }
             }
         }
@@ -333,7 +348,12 @@ impl Running {
                             shared.count("drop.no_proof");
                         }
                         Ok(proof) => {
-                            if shared.commands.send(Command::Proven { to, packet, proof }).await.is_err() {
+                            if shared
+                                .commands
+                                .send(Command::Proven { to, packet, proof })
+                                .await
+                                .is_err()
+                            {
                                 shared.count("drop.closed");
                             }
                         }
@@ -397,7 +417,13 @@ impl Running {
         if self.neighbours.len() >= self.node.max_neighbours {
             self.give_one_up();
         }
-        self.neighbours.insert(*block, Neighbour { peer, used: self.uses });
+        self.neighbours.insert(
+            *block,
+            Neighbour {
+                peer,
+                used: self.uses,
+            },
+        );
         self.introduce(block, peer);
         Some(peer)
     }
@@ -416,7 +442,11 @@ impl Running {
 
     /// Makes room for a neighbour: the one that was used longest ago goes.
     fn give_one_up(&mut self) {
-        let oldest = self.neighbours.iter().min_by_key(|(_, n)| n.used).map(|(block, n)| (*block, n.peer));
+        let oldest = self
+            .neighbours
+            .iter()
+            .min_by_key(|(_, n)| n.used)
+            .map(|(block, n)| (*block, n.peer));
         if let Some((block, peer)) = oldest {
             self.neighbours.remove(&block);
             self.counters.count("link.given_up");
@@ -427,11 +457,22 @@ impl Running {
     }
 
     fn emit_cover(&mut self, now: Time) {
-        while self.schedule.as_mut().is_some_and(|schedule| schedule.is_due(&mut self.node.rng, now)) {
+        while self
+            .schedule
+            .as_mut()
+            .is_some_and(|schedule| schedule.is_due(&mut self.node.rng, now))
+        {
             match self.cover_packet(now) {
                 Ok((to, packet, hold)) => {
                     self.counters.count("cover.emitted");
-                    self.node.worker.handle(now, WorkerInput::Hold { at: now + hold, to, packet });
+                    self.node.worker.handle(
+                        now,
+                        WorkerInput::Hold {
+                            at: now + hold,
+                            to,
+                            packet,
+                        },
+                    );
                 }
                 Err(why) => self.counters.count(why),
             }
@@ -442,15 +483,24 @@ impl Running {
     fn cover_packet(&mut self, now: Time) -> Result<(Block, Packet, Duration), &'static str> {
         let shared = self.node.shared.clone();
         let rng = &mut self.node.rng;
-        let me = shared.return_address().and_then(|e| e.block().ok()).ok_or("cover.no_address")?;
-        let path = shared.pool.sample(rng, now, HOPS - 1, &[]).map_err(|_| "cover.pool_too_small")?;
+        let me = shared
+            .return_address()
+            .and_then(|e| e.block().ok())
+            .ok_or("cover.no_address")?;
+        let path = shared
+            .pool
+            .sample(rng, now, HOPS - 1, &[])
+            .map_err(|_| "cover.pool_too_small")?;
         if !shared.claim_slot() {
             return Err("cover.slot_exhausted");
         }
         let hold = shared.hold(rng);
         let epoch = |at| {
             let told = shared.spam.as_ref().and_then(|spam| spam.epoch(at));
-            shared.slots.as_ref().map(|slots| crate::lock(slots).epoch(at, told))
+            shared
+                .slots
+                .as_ref()
+                .map(|slots| crate::lock(slots).epoch(at, told))
         };
         if epoch(now) != epoch(now + hold) {
             // It would be held into an epoch whose budget it has no part of.
@@ -461,20 +511,34 @@ impl Running {
         message::encode_cover(shared.dialect, &filler, sequence(rng), packet.message_mut());
         let delays = [shared.delays.field(rng), shared.delays.field(rng)];
         let hops = [
-            Hop { key: &path[0].node.key, address: &path[0].block, delay_ms: delays[0] },
-            Hop { key: &path[1].node.key, address: &path[1].block, delay_ms: delays[1] },
-            Hop { key: &shared.key, address: &me, delay_ms: 0 },
+            Hop {
+                key: &path[0].node.key,
+                address: &path[0].block,
+                delay_ms: delays[0],
+            },
+            Hop {
+                key: &path[1].node.key,
+                address: &path[1].block,
+                delay_ms: delays[1],
+            },
+            Hop {
+                key: &shared.key,
+                address: &me,
+                delay_ms: 0,
+            },
         ];
-        build_in_place(shared.dialect, rng, &hops, &NOWHERE, &mut packet).map_err(|_| "cover.build_failed")?;
+        build_in_place(shared.dialect, rng, &hops, &NOWHERE, &mut packet)
+            .map_err(|_| "cover.build_failed")?;
         Ok((path[0].block, packet, hold))
     }
 
     fn sweep(&mut self, now: Time) {
         self.sweep_at = now + SWEEP;
         let shared = &self.node.shared;
-        self.counters.add("surb.expired", shared.credentials.expire(now) as u64);
+        self.counters
+            .add("surb.expired", shared.credentials.expire(now) as u64);
         shared.pool.expire(now);
-        if self.refuses.is_none() && self.node.worker.key_has_ended() {
+        if self.refuses.is_none() && self.node.key.has_ended() {
             self.refuses = Some("drop.replay_table_full");
             shared.tell(Event::ReplayMemoryFull);
         }

@@ -45,7 +45,9 @@ impl fmt::Debug for MixNode {
 #[non_exhaustive]
 pub enum BadNode {
     /// Its address doesn't fit into a packet.
-    #[error("its address does not fit into a packet: only ip4 with tcp or quic-v1 and a secp256k1 peer id does")]
+    #[error(
+        "its address does not fit into a packet: only ip4 with tcp or quic-v1 and a secp256k1 peer id does"
+    )]
     Address,
     /// Its key is one that no honest node has.
     #[error("its mix key is not a valid X25519 public key")]
@@ -95,7 +97,12 @@ impl FromStr for MixNode {
 impl fmt::Display for MixNode {
     /// A line of a pool file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.endpoint.to_multiaddr(), mizzle_base::hex::encode(self.key.as_bytes()))
+        write!(
+            f,
+            "{} {}",
+            self.endpoint.to_multiaddr(),
+            mizzle_base::hex::encode(self.key.as_bytes())
+        )
     }
 }
 
@@ -149,22 +156,32 @@ pub struct Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Pool {
     /// An empty pool of at most `capacity` nodes, some 600 bytes each.
     pub(crate) fn new(me: PeerId, capacity: usize) -> Self {
-        Self { nodes: Arc::default(), me, capacity }
+        Self {
+            nodes: Arc::default(),
+            me,
+            capacity,
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Nodes> {
-        self.nodes.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.nodes
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Nodes> {
-        self.nodes.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.nodes
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// How many nodes are known, ourselves left out.
@@ -188,7 +205,11 @@ impl Pool {
     /// The nodes, in no order that means anything.
     #[must_use]
     pub fn nodes(&self) -> Vec<MixNode> {
-        self.read().entries.iter().map(|entry| entry.member.node.clone()).collect()
+        self.read()
+            .entries
+            .iter()
+            .map(|entry| entry.member.node.clone())
+            .collect()
     }
 
     /// How many nodes left or were refused, by reason.
@@ -255,19 +276,22 @@ impl Pool {
         self.write().retain("list", |entry| {
             entry.source != Source::Static || keep.contains(&entry.member.peer())
         });
-        list.into_iter().try_for_each(|node| self.insert(node, Source::Static))
+        list.into_iter()
+            .try_for_each(|node| self.insert(node, Source::Static))
     }
 
     /// Forgets a node.
     pub fn remove(&self, peer: &PeerId) {
-        self.write().retain("removed", |entry| entry.member.peer() != *peer);
+        self.write()
+            .retain("removed", |entry| entry.member.peer() != *peer);
     }
 
     /// Lets discovered nodes go whose time is over.
     pub(crate) fn expire(&self, now: Time) {
-        self.write().retain("expired", |entry| {
-            !matches!(entry.source, Source::Discovered { expires } if expires <= now)
-        });
+        self.write().retain(
+            "expired",
+            |entry| !matches!(entry.source, Source::Discovered { expires } if expires <= now),
+        );
     }
 
     /// A dial failed: the node rests, and a discovered one that failed too often leaves.
@@ -276,7 +300,9 @@ impl Pool {
         let Some(&at) = nodes.at.get(peer) else { return };
         let entry = &mut nodes.entries[at];
         entry.failures += 1;
-        let rest = REST_FIRST.saturating_mul(1 << (entry.failures - 1).min(8)).min(REST_MOST);
+        let rest = REST_FIRST
+            .saturating_mul(1 << (entry.failures - 1).min(8))
+            .min(REST_MOST);
         entry.rests_until = now + rest;
         if entry.failures >= FAILURES_MOST && entry.source != Source::Static {
             nodes.retain("unreachable", |entry| entry.member.peer() != *peer);
@@ -286,7 +312,13 @@ impl Pool {
     /// The node is there.
     pub(crate) fn reached(&self, peer: &PeerId) {
         // Most calls change nothing: look first, under the lock that many may hold.
-        let rested = |nodes: &Nodes| nodes.at.get(peer).copied().filter(|at| nodes.entries[*at].failures > 0);
+        let rested = |nodes: &Nodes| {
+            nodes
+                .at
+                .get(peer)
+                .copied()
+                .filter(|at| nodes.entries[*at].failures > 0)
+        };
         if rested(&self.read()).is_none() {
             return;
         }
@@ -347,7 +379,12 @@ impl Nodes {
         let gone = before - self.entries.len();
         if gone > 0 {
             *self.removed.entry(reason).or_default() += gone as u64;
-            self.at = self.entries.iter().enumerate().map(|(at, entry)| (entry.member.peer(), at)).collect();
+            self.at = self
+                .entries
+                .iter()
+                .enumerate()
+                .map(|(at, entry)| (entry.member.peer(), at))
+                .collect();
         }
     }
 }
@@ -362,7 +399,12 @@ mod tests {
     fn node(seed: u8) -> MixNode {
         let peer = Keypair::generate_secp256k1().public().to_peer_id();
         let address = format!("/ip4/1.2.3.{seed}/tcp/1").parse().unwrap();
-        MixNode::new(peer, &address, SecretKey::from_bytes([seed + 1; 32]).public().as_bytes()).unwrap()
+        MixNode::new(
+            peer,
+            &address,
+            SecretKey::from_bytes([seed + 1; 32]).public().as_bytes(),
+        )
+        .unwrap()
     }
 
     fn pool() -> Pool {
@@ -382,7 +424,11 @@ mod tests {
         }
         assert_eq!(counts.len(), 60);
         // 1000 each, standard deviation 31: five of them.
-        assert!(counts.values().all(|n| n.abs_diff(1000) < 160), "{:?}", counts.values());
+        assert!(
+            counts.values().all(|n| n.abs_diff(1000) < 160),
+            "{:?}",
+            counts.values()
+        );
     }
 
     #[test]
@@ -405,10 +451,16 @@ mod tests {
         let nodes: Vec<_> = (0..4).map(node).collect();
         let expires = Time::from_s(5000);
         pool.set_static(nodes[1..].to_vec()).unwrap();
-        pool.insert(nodes[0].clone(), Source::Discovered { expires }).unwrap();
+        pool.insert(nodes[0].clone(), Source::Discovered { expires })
+            .unwrap();
         let (bad, now) = (nodes[0].endpoint.peer, Time::from_s(100));
         let chosen = |rng: &mut Rng, now| {
-            (0..200).any(|_| pool.sample(rng, now, 3, &[]).unwrap().iter().any(|m| m.peer() == bad))
+            (0..200).any(|_| {
+                pool.sample(rng, now, 3, &[])
+                    .unwrap()
+                    .iter()
+                    .any(|m| m.peer() == bad)
+            })
         };
         pool.failed(&bad, now);
         assert!(!chosen(&mut rng, now));
@@ -420,7 +472,10 @@ mod tests {
             pool.failed(&nodes[1].endpoint.peer, now);
         }
         assert_eq!((pool.len(), pool.contains(&bad)), (3, false));
-        assert!(pool.sample(&mut rng, now, 3, &[]).is_ok(), "better one that rests than none");
+        assert!(
+            pool.sample(&mut rng, now, 3, &[]).is_ok(),
+            "better one that rests than none"
+        );
         assert_eq!(pool.removed().get("unreachable"), Some(&1));
     }
 
@@ -429,7 +484,9 @@ mod tests {
         let pool = pool();
         let nodes: Vec<_> = (0..3).map(node).collect();
         pool.set_static(nodes[..2].to_vec()).unwrap();
-        let source = Source::Discovered { expires: Time::from_s(10) };
+        let source = Source::Discovered {
+            expires: Time::from_s(10),
+        };
         pool.insert(nodes[2].clone(), source).unwrap();
         pool.insert(nodes[1].clone(), source).unwrap();
         pool.expire(Time::from_s(10));
@@ -449,7 +506,10 @@ mod tests {
             (address.to_owned(), BadNode::Form),
             (format!("{address} {}", &key[1..]), BadNode::Form),
             (format!("{address} {}", "00".repeat(32)), BadNode::Key),
-            (format!("{} {key}", address.replace("ip4/1.2.3.7", "dns4/example.org")), BadNode::Address),
+            (
+                format!("{} {key}", address.replace("ip4/1.2.3.7", "dns4/example.org")),
+                BadNode::Address,
+            ),
             (format!("/ip4/1.2.3.4/tcp/1 {key}"), BadNode::Address),
         ] {
             assert_eq!(bad.parse::<MixNode>(), Err(why), "{bad}");

@@ -101,19 +101,34 @@ mod tests {
         let path = dir.join("tags");
         let key = SecretKey::from_bytes([1; 32]).public();
         let mut store = FileReplayStore::open(&path, &key).unwrap();
-        assert_eq!(store.load().unwrap(), []);
+        assert!(store.load().unwrap().is_empty());
         store.append(&[1, 2]).unwrap();
         store.append(&[3]).unwrap();
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(&[9; 5]).unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(&[9; 5])
+            .unwrap();
         let mut store = FileReplayStore::open(&path, &key).unwrap();
         assert_eq!(store.load().unwrap(), [1, 2, 3]);
         store.append(&[4]).unwrap();
         let mut store = FileReplayStore::open(&path, &key).unwrap();
         assert_eq!(store.load().unwrap(), [1, 2, 3, 4]);
         let other = SecretKey::from_bytes([2; 32]).public();
-        assert!(FileReplayStore::open(&path, &other).unwrap_err().to_string().contains("another mix key"));
+        assert!(
+            FileReplayStore::open(&path, &other)
+                .unwrap_err()
+                .to_string()
+                .contains("another mix key")
+        );
         std::fs::write(&path, [7; 100]).unwrap();
-        assert!(FileReplayStore::open(&path, &key).unwrap_err().to_string().contains("not a replay memory"));
+        assert!(
+            FileReplayStore::open(&path, &key)
+                .unwrap_err()
+                .to_string()
+                .contains("not a replay memory")
+        );
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -35,9 +35,11 @@ use crate::{
 /// What the packets' thread is asked to do.
 pub(crate) enum Command {
     /// Send a packet of our own after a hold.
-    Send { to: Block, packet: Packet, hold: Duration },
-    /// Work on a packet as if it had come from outside: its next hop is we ourselves.
-    Ours(Packet),
+    Send {
+        to: Block,
+        packet: Packet,
+        hold: Duration,
+    },
     /// A packet whose proof was checked elsewhere may be worked on.
     Verified(Packet),
     /// A packet whose proof was made elsewhere may leave.
@@ -91,8 +93,13 @@ struct Clock {
 
 impl Clock {
     fn new() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this crate is a shell: it owns its clock")]
-        let utc = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this crate is a shell: it owns its clock"
+        )]
+        let utc = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         Self {
             utc: Time::ZERO + utc,
             since: tokio::time::Instant::now(),
@@ -122,7 +129,11 @@ impl Shared {
             min_pool: config.min_pool,
             forward: config.forward.clone(),
             exit: config.exit.clone(),
-            reads: config.reads.iter().map(|(codec, read)| (codec.clone(), *read)).collect(),
+            reads: config
+                .reads
+                .iter()
+                .map(|(codec, read)| (codec.clone(), *read))
+                .collect(),
             exit_timeout: config.exit_timeout,
             exits: Arc::new(Semaphore::new(config.max_exits)),
             spam: config.spam.clone(),
@@ -169,13 +180,27 @@ impl Shared {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// The behaviour is gone: services end, nothing more is sent.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        lock(&self.handlers).clear();
+    }
+
     /// Where others reach us.
     pub(crate) fn return_address(&self) -> Option<Endpoint> {
         let addresses = self.addresses.read().unwrap_or_else(PoisonError::into_inner);
-        let found = self.external.iter().chain(&addresses.confirmed).chain(&addresses.listening);
+        let found = self
+            .external
+            .iter()
+            .chain(&addresses.confirmed)
+            .chain(&addresses.listening);
         // Of those that the swarm knows, one that strangers can reach is better than one that they can't.
         let public = |e: &&Endpoint| e.ip().is_some_and(crate::address::is_public);
-        self.external.as_ref().or_else(|| found.clone().find(public)).or_else(|| found.clone().next()).cloned()
+        self.external
+            .as_ref()
+            .or_else(|| found.clone().find(public))
+            .or_else(|| found.clone().next())
+            .cloned()
     }
 
     pub(crate) fn change_addresses(&self, change: impl FnOnce(&mut Addresses)) {
@@ -191,7 +216,9 @@ impl Shared {
     pub(crate) fn claim_slot(&self) -> bool {
         let now = self.now();
         let told = self.spam.as_ref().and_then(|spam| spam.epoch(now));
-        self.slots.as_ref().is_none_or(|slots| lock(slots).claim(now, told))
+        self.slots
+            .as_ref()
+            .is_none_or(|slots| lock(slots).claim(now, told))
     }
 
     /// How long a packet of our own is held before its first hop.

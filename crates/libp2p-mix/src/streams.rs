@@ -21,9 +21,9 @@ use libp2p::{
     },
     multiaddr::Protocol,
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, DialError,
-        DialFailure, FromSwarm, NetworkBehaviour, NotifyHandler, SubstreamProtocol, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
+        DialError, DialFailure, FromSwarm, NetworkBehaviour, NotifyHandler, SubstreamProtocol,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::ConnectionEstablished,
         dial_opts::{DialOpts, PeerCondition},
         handler::{ConnectionEvent, FullyNegotiatedInbound},
@@ -38,7 +38,7 @@ const ORDERS: usize = 256;
 
 /// A stream that somebody wants. Dropping the sender is the answer that there is none.
 #[derive(Debug)]
-pub struct Order {
+struct Order {
     peer: PeerId,
     addresses: Vec<Multiaddr>,
     wanted: Wanted,
@@ -69,14 +69,24 @@ impl Opener {
     ) -> Result<Stream, NoStream> {
         let (asker, stream) = oneshot::channel();
         let wanted = Wanted { codec, asker };
-        self.0.send(Order { peer, addresses, wanted }).await.map_err(|_| NoStream)?;
+        self.0
+            .send(Order {
+                peer,
+                addresses,
+                wanted,
+            })
+            .await
+            .map_err(|_| NoStream)?;
         stream.await.map_err(|_| NoStream)
     }
 }
 
+/// By the name of the protocol.
+type Queues = BTreeMap<String, (StreamProtocol, mpsc::Sender<Stream>)>;
+
 /// The protocols that are served to streams from outside, and where those go.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Served(Arc<Mutex<BTreeMap<String, (StreamProtocol, mpsc::Sender<Stream>)>>>);
+pub(crate) struct Served(Arc<Mutex<Queues>>);
 
 impl Served {
     /// Streams of `codec` come out of the receiver from now on; beyond `queue` they are closed. Connections that are up
@@ -126,7 +136,14 @@ impl Behaviour {
         (behaviour, Opener(sender), served)
     }
 
-    fn on_order(&mut self, Order { peer, addresses, wanted }: Order) {
+    fn on_order(
+        &mut self,
+        Order {
+            peer,
+            addresses,
+            wanted,
+        }: Order,
+    ) {
         if wanted.asker.is_closed() {
             return;
         }
@@ -138,16 +155,25 @@ impl Behaviour {
         waiting.retain(|wanted| !wanted.asker.is_closed());
         waiting.push(wanted);
         // As in `link`: from the listening port two that dial each other at once over TCP may both fail.
-        let tcp = addresses.iter().any(|a| a.iter().any(|p| matches!(p, Protocol::Tcp(_))));
+        let tcp = addresses
+            .iter()
+            .any(|a| a.iter().any(|p| matches!(p, Protocol::Tcp(_))));
         let opts = DialOpts::peer_id(peer)
             .condition(PeerCondition::DisconnectedAndNotDialing)
             .addresses(addresses);
-        let opts = if tcp { opts.allocate_new_port().build() } else { opts.build() };
+        let opts = if tcp {
+            opts.allocate_new_port().build()
+        } else {
+            opts.build()
+        };
         self.actions.push_back(ToSwarm::Dial { opts });
     }
 
     fn handler(&self) -> Handler {
-        Handler { served: self.served.clone(), orders: VecDeque::new() }
+        Handler {
+            served: self.served.clone(),
+            orders: VecDeque::new(),
+        }
     }
 }
 
@@ -186,13 +212,21 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                ..
+            }) => {
                 self.connections.entry(peer_id).or_default().push(connection_id);
                 for wanted in self.waiting.remove(&peer_id).into_iter().flatten() {
                     self.actions.push_back(notify(peer_id, connection_id, wanted));
                 }
             }
-            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            }) => {
                 if let Some(connections) = self.connections.get_mut(&peer_id) {
                     connections.retain(|c| *c != connection_id);
                     if connections.is_empty() {
@@ -200,11 +234,13 @@ impl NetworkBehaviour for Behaviour {
                     }
                 }
             }
-            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, .. }) => {
-                // Somebody else dials the same peer: it connects, or fails in its turn.
-                if !matches!(error, DialError::DialPeerConditionFalse(_)) {
-                    self.waiting.remove(&peer);
-                }
+            // If somebody else dials the same peer, it connects, or fails in its turn.
+            FromSwarm::DialFailure(DialFailure {
+                peer_id: Some(peer),
+                error,
+                ..
+            }) if !matches!(error, DialError::DialPeerConditionFalse(_)) => {
+                self.waiting.remove(&peer);
             }
             _ => {}
         }

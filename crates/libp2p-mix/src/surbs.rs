@@ -78,7 +78,11 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// At most `capacity` SURBs, some 400 bytes each, each for `lifetime`.
     pub(crate) fn new(capacity: usize, lifetime: Duration) -> Self {
-        Self { inner: Mutex::default(), capacity, lifetime }
+        Self {
+            inner: Mutex::default(),
+            capacity,
+            lifetime,
+        }
     }
 
     /// Takes note of a request's SURBs before it leaves. Answers come out of the receiver, at most one.
@@ -96,10 +100,22 @@ impl Credentials {
         let group = inner.next;
         inner.next += 1;
         let ids = surbs.iter().map(|(id, _)| *id).collect();
-        inner.by_id.extend(surbs.into_iter().map(|(id, keys)| (id, Credential { keys, group })));
+        inner.by_id.extend(
+            surbs
+                .into_iter()
+                .map(|(id, keys)| (id, Credential { keys, group })),
+        );
         let expires = now + self.lifetime;
         inner.by_expiry.insert((expires, group));
-        inner.groups.insert(group, Group { ids, expires, first_hop, asker });
+        inner.groups.insert(
+            group,
+            Group {
+                ids,
+                expires,
+                first_hop,
+                asker,
+            },
+        );
         Ok((group, outcome))
     }
 
@@ -117,11 +133,9 @@ impl Credentials {
             Ok(Reply::Empty) => (Arrived::Empty, Outcome::Empty),
             Err(_) => return Arrived::Invalid,
         };
-        match self.end(group) {
-            // Who asked may have gone this moment.
-            Some(asker) if asker.send(outcome).is_ok() => arrived,
-            _ => Arrived::Unknown,
-        }
+        // Who asked may have gone this moment.
+        let told = self.end(group).is_some_and(|asker| asker.send(outcome).is_ok());
+        if told { arrived } else { Arrived::Unknown }
     }
 
     /// Forgets a request.
@@ -131,7 +145,9 @@ impl Credentials {
 
     fn end(&self, group: u64) -> Option<oneshot::Sender<Outcome>> {
         let mut inner = lock(&self.inner);
-        let Group { ids, expires, asker, .. } = inner.groups.remove(&group)?;
+        let Group {
+            ids, expires, asker, ..
+        } = inner.groups.remove(&group)?;
         inner.by_expiry.remove(&(expires, group));
         ids.iter().for_each(|id| {
             inner.by_id.remove(id);
@@ -155,8 +171,12 @@ impl Credentials {
     /// The packets that waited for this peer were given up: tells the askers whose request began there.
     pub(crate) fn first_hop_failed(&self, peer: &PeerId) {
         let inner = lock(&self.inner);
-        let mut groups: Vec<u64> =
-            inner.groups.iter().filter(|(_, g)| g.first_hop == *peer).map(|(group, _)| *group).collect();
+        let mut groups: Vec<u64> = inner
+            .groups
+            .iter()
+            .filter(|(_, g)| g.first_hop == *peer)
+            .map(|(group, _)| *group)
+            .collect();
         drop(inner);
         groups.sort_unstable();
         for asker in groups.into_iter().filter_map(|group| self.end(group)) {
@@ -181,7 +201,14 @@ mod tests {
 
     fn surb(rng: &mut Rng, nodes: &[SecretKey; 3], id: Id) -> (Surb, SurbKeys) {
         let keys: Vec<_> = nodes.iter().map(SecretKey::public).collect();
-        let hops: Vec<_> = keys.iter().map(|key| Hop { key, address: &[1; 94], delay_ms: 0 }).collect();
+        let hops: Vec<_> = keys
+            .iter()
+            .map(|key| Hop {
+                key,
+                address: &[1; 94],
+                delay_ms: 0,
+            })
+            .collect();
         build_surb(DIALECT, rng, &hops, &id).unwrap()
     }
 
@@ -212,13 +239,25 @@ mod tests {
             .unzip();
         let (_, mut outcome) = credentials.register(now, PeerId::random(), keys).unwrap();
         let mut replies: Vec<_> = surbs.into_iter().map(|surb| reply(&nodes, surb, b"hi")).collect();
-        assert_eq!(credentials.arrived(DIALECT, &[9; 16], &mut replies[0]), Arrived::Unknown);
+        assert_eq!(
+            credentials.arrived(DIALECT, &[9; 16], &mut replies[0]),
+            Arrived::Unknown
+        );
         replies[0].payload_mut()[100] ^= 1;
-        assert_eq!(credentials.arrived(DIALECT, &[1; 16], &mut replies[0]), Arrived::Invalid);
+        assert_eq!(
+            credentials.arrived(DIALECT, &[1; 16], &mut replies[0]),
+            Arrived::Invalid
+        );
         assert!(outcome.try_recv().is_err(), "a changed reply answers nothing");
-        assert_eq!(credentials.arrived(DIALECT, &[2; 16], &mut replies[1]), Arrived::Answered);
+        assert_eq!(
+            credentials.arrived(DIALECT, &[2; 16], &mut replies[1]),
+            Arrived::Answered
+        );
         assert_eq!(outcome.try_recv(), Ok(Outcome::Reply(b"hi".to_vec())));
-        assert_eq!(credentials.arrived(DIALECT, &[3; 16], &mut replies[2]), Arrived::Unknown);
+        assert_eq!(
+            credentials.arrived(DIALECT, &[3; 16], &mut replies[2]),
+            Arrived::Unknown
+        );
         assert_eq!(credentials.len(), 0);
     }
 
@@ -228,9 +267,14 @@ mod tests {
         let nodes = [1, 2, 3].map(|n| SecretKey::from_bytes([n; 32]));
         let credentials = Credentials::new(10, Duration::from_secs(60));
         let (surb, keys) = surb(&mut rng, &nodes, [1; 16]);
-        let (_, mut outcome) = credentials.register(now, PeerId::random(), vec![([1; 16], keys)]).unwrap();
+        let (_, mut outcome) = credentials
+            .register(now, PeerId::random(), vec![([1; 16], keys)])
+            .unwrap();
         let mut packet = reply(&nodes, surb, b"");
-        assert_eq!(credentials.arrived(DIALECT, &[1; 16], &mut packet), Arrived::Empty);
+        assert_eq!(
+            credentials.arrived(DIALECT, &[1; 16], &mut packet),
+            Arrived::Empty
+        );
         assert_eq!(outcome.try_recv(), Ok(Outcome::Empty));
     }
 
@@ -251,8 +295,20 @@ mod tests {
         let (_, mut third) = register(3, a).unwrap();
         credentials.first_hop_failed(&a);
         assert_eq!(third.try_recv(), Ok(Outcome::FirstHop));
-        assert_eq!((credentials.expire(now + Duration::from_secs(59)), credentials.len()), (0, 1));
-        assert_eq!((credentials.expire(now + Duration::from_secs(60)), credentials.len()), (1, 0));
+        assert_eq!(
+            (
+                credentials.expire(now + Duration::from_secs(59)),
+                credentials.len()
+            ),
+            (0, 1)
+        );
+        assert_eq!(
+            (
+                credentials.expire(now + Duration::from_secs(60)),
+                credentials.len()
+            ),
+            (1, 0)
+        );
         assert_eq!(second.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 }

@@ -109,7 +109,10 @@ async fn ask(
     body: &[u8],
     read: Option<Read>,
 ) -> Result<Vec<u8>, &'static str> {
-    let stream = shared.opener.open(endpoint.peer, vec![endpoint.address], codec).await;
+    let stream = shared
+        .opener
+        .open(endpoint.peer, vec![endpoint.address], codec)
+        .await;
     let mut stream = stream.map_err(|_| "exit.unreachable")?;
     let broken = |_| "exit.stream_failed";
     stream.write_all(body).await.map_err(broken)?;
@@ -168,7 +171,11 @@ pub(crate) fn reply(shared: &Arc<Shared>, surbs: &Surbs, body: &[u8]) {
             continue;
         }
         let hold = shared.hold(&mut rng);
-        match shared.commands.try_send(Command::Send { to: first_hop, packet, hold }) {
+        match shared.commands.try_send(Command::Send {
+            to: first_hop,
+            packet,
+            hold,
+        }) {
             Ok(()) => shared.count("reply.sent"),
             Err(_) => shared.count("drop.queue_full"),
         }

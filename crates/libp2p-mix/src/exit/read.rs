@@ -39,7 +39,10 @@ impl Read {
             Self::ToEnd(max) => {
                 let mut answer = Vec::new();
                 // One more than allowed tells that there was more.
-                stream.take((max as u64).saturating_add(1)).read_to_end(&mut answer).await?;
+                stream
+                    .take((max as u64).saturating_add(1))
+                    .read_to_end(&mut answer)
+                    .await?;
                 if answer.len() > max {
                     return Err(io::ErrorKind::FileTooLarge.into());
                 }
@@ -96,11 +99,18 @@ mod tests {
         use io::ErrorKind::{FileTooLarge, InvalidData, UnexpectedEof};
         assert_eq!(read(Read::Exact(3), b"abcd"), Ok(b"abc".to_vec()));
         assert_eq!(read(Read::Exact(3), b"ab"), Err(UnexpectedEof));
-        assert_eq!(read(Read::LengthPrefixed(3), b"\x03abcd"), Ok(b"\x03abc".to_vec()), "prefix restored");
+        assert_eq!(
+            read(Read::LengthPrefixed(3), b"\x03abcd"),
+            Ok(b"\x03abc".to_vec()),
+            "prefix restored"
+        );
         assert_eq!(read(Read::LengthPrefixed(3), b"\x00abcd"), Ok(b"\x00".to_vec()));
         assert_eq!(read(Read::LengthPrefixed(3), b"\x04abcd"), Err(FileTooLarge));
         assert_eq!(read(Read::LengthPrefixed(3), b"\x03ab"), Err(UnexpectedEof));
-        assert_eq!(read(Read::LengthPrefixed(3), b"\xff\xff\xff\xff\x01"), Err(InvalidData));
+        assert_eq!(
+            read(Read::LengthPrefixed(3), b"\xff\xff\xff\xff\x01"),
+            Err(InvalidData)
+        );
         let long = [&[0xac, 0x02][..], &[7; 300]].concat();
         assert_eq!(read(Read::LengthPrefixed(300), &long), Ok(long.clone()));
         assert_eq!(read(Read::ToEnd(4), b"abcd"), Ok(b"abcd".to_vec()));

@@ -32,7 +32,9 @@ enum Answer {
 
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange").field("codec", &self.codec).finish_non_exhaustive()
+        f.debug_struct("Exchange")
+            .field("codec", &self.codec)
+            .finish_non_exhaustive()
     }
 }
 
@@ -48,7 +50,11 @@ pub struct AnswerTooLong {
 
 impl Exchange {
     pub(crate) fn from_mixnet(shared: Arc<Shared>, codec: String, body: Vec<u8>, surbs: Surbs) -> Self {
-        Self { codec, body, answer: Answer::Mixnet { shared, surbs } }
+        Self {
+            codec,
+            body,
+            answer: Answer::Mixnet { shared, surbs },
+        }
     }
 
     /// The protocol.
@@ -84,7 +90,10 @@ impl Exchange {
                 let max = message::max_reply_len(shared.dialect);
                 if answer.len() > max {
                     reply(&shared, &surbs, &[]);
-                    return Err(AnswerTooLong { len: answer.len(), max });
+                    return Err(AnswerTooLong {
+                        len: answer.len(),
+                        max,
+                    });
                 }
                 reply(&shared, &surbs, answer);
             }
@@ -176,7 +185,12 @@ impl Stream for Incoming {
 }
 
 /// Begins to serve a protocol; see [`Control::serve`](crate::Control::serve).
-pub(crate) fn serve(shared: &Arc<Shared>, codec: &StreamProtocol, queue: usize, direct: Option<Read>) -> Incoming {
+pub(crate) fn serve(
+    shared: &Arc<Shared>,
+    codec: &StreamProtocol,
+    queue: usize,
+    direct: Option<Read>,
+) -> Incoming {
     let (sender, exchanges) = mpsc::channel(queue.max(1));
     lock(&shared.handlers).insert(codec.as_ref().to_owned(), sender.clone());
     if let Some(read) = direct {
@@ -191,7 +205,9 @@ pub(crate) fn serve(shared: &Arc<Shared>, codec: &StreamProtocol, queue: usize, 
                     () = sender.closed() => None,
                 };
                 let Some(stream) = stream else { return };
-                let Ok(permit) = tasks.clone().acquire_owned().await else { return };
+                let Ok(permit) = tasks.clone().acquire_owned().await else {
+                    return;
+                };
                 let (sender, codec) = (sender.clone(), codec.clone());
                 tokio::spawn(async move {
                     let _ = tokio::time::timeout(timeout, answer_stream(stream, codec, read, sender)).await;
@@ -213,7 +229,11 @@ async fn answer_stream(
     loop {
         let body = read.read(&mut stream).await?;
         let (asker, answer) = tokio::sync::oneshot::channel();
-        let exchange = Exchange { codec: codec.clone(), body, answer: Answer::Direct(asker) };
+        let exchange = Exchange {
+            codec: codec.clone(),
+            body,
+            answer: Answer::Direct(asker),
+        };
         if handler.send(exchange).await.is_err() {
             return Ok(());
         }

@@ -54,7 +54,10 @@ impl TokenBucket {
                 return false;
             }
         }
-        let bucket = peers.entry(*from).or_insert(Bucket { tokens: self.burst, at: now });
+        let bucket = peers.entry(*from).or_insert(Bucket {
+            tokens: self.burst,
+            at: now,
+        });
         bucket.tokens = self.refilled(bucket, now);
         // A clock set back fills no bucket twice.
         bucket.at = bucket.at.max(now);

@@ -29,7 +29,10 @@ impl ProofOfWork {
     /// Proofs of so many zero bits, at most 40, accepted within two minutes of their time.
     #[must_use]
     pub fn new(bits: u32) -> Self {
-        Self { bits: bits.min(40), window: Duration::from_secs(120) }
+        Self {
+            bits: bits.min(40),
+            window: Duration::from_secs(120),
+        }
     }
 
     /// How far a proof's time may be from ours, either way.
@@ -41,9 +44,10 @@ impl ProofOfWork {
 
     fn solves(self, seed: &Sha256, nonce: u64) -> bool {
         let digest: [u8; 32] = seed.clone().chain_update(nonce.to_be_bytes()).finalize().into();
-        let zeros: u32 = digest.iter().position(|byte| *byte != 0).map_or(256, |at| {
-            8 * at as u32 + digest[at].leading_zeros()
-        });
+        let zeros: u32 = digest
+            .iter()
+            .position(|byte| *byte != 0)
+            .map_or(256, |at| 8 * at as u32 + digest[at].leading_zeros());
         zeros >= self.bits
     }
 
@@ -60,7 +64,10 @@ impl ProofOfWork {
 }
 
 fn seed(digest: &[u8; 32], time: [u8; TIME_LEN]) -> Sha256 {
-    Sha256::new().chain_update(LABEL).chain_update(digest).chain_update(time)
+    Sha256::new()
+        .chain_update(LABEL)
+        .chain_update(digest)
+        .chain_update(time)
 }
 
 impl SpamProtection for ProofOfWork {
@@ -95,7 +102,9 @@ mod tests {
     use super::*;
 
     fn passes(work: ProofOfWork, now: Time, packet: &[u8; PACKET_LEN], proof: &[u8]) -> bool {
-        let Answer::Now(passes) = work.verify(now, &PeerId::random(), packet, proof) else { panic!() };
+        let Answer::Now(passes) = work.verify(now, &PeerId::random(), packet, proof) else {
+            panic!()
+        };
         passes
     }
 
@@ -104,17 +113,25 @@ mod tests {
         let work = ProofOfWork::new(8);
         let now = Time::from_s(1_800_000_000);
         let packet = [7; PACKET_LEN];
-        let Answer::Later(proof) = work.generate(now, &packet) else { panic!() };
+        let Answer::Later(proof) = work.generate(now, &packet) else {
+            panic!()
+        };
         let proof = proof.await.unwrap().bytes;
         assert_eq!(proof.len(), work.proof_len());
         assert!(passes(work, now, &packet, &proof));
         assert!(passes(work, now.plus_s_f64(120.0), &packet, &proof));
         assert!(passes(work, now - Duration::from_secs(120), &packet, &proof));
         assert!(!passes(work, now.plus_s_f64(121.0), &packet, &proof), "stale");
-        assert!(!passes(work, now - Duration::from_secs(121), &packet, &proof), "from the future");
+        assert!(
+            !passes(work, now - Duration::from_secs(121), &packet, &proof),
+            "from the future"
+        );
         assert!(!passes(work, now, &[8; PACKET_LEN], &proof), "another packet");
         // 24 more bits: one proof in 16 million has them by chance.
-        assert!(!passes(ProofOfWork::new(32), now, &packet, &proof), "too little work");
+        assert!(
+            !passes(ProofOfWork::new(32), now, &packet, &proof),
+            "too little work"
+        );
         for wrong in [&proof[..11], &[], &[0; 12], &[0xff; 13]] {
             assert!(!passes(work, now, &packet, wrong));
         }
