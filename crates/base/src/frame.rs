@@ -174,13 +174,6 @@ pub fn encode(frame: &Frame) -> Box<[u8]> {
     out
 }
 
-/// Whether an encoded downlink frame leaves at a tick: a filler, a reply or mail, not an answer to a hello.
-#[must_use]
-pub fn is_of_a_tick(frame: &[u8]) -> bool {
-    const OF_A_TICK: [u8; 3] = [Kind::Filler as u8, Kind::Reply as u8, Kind::Mail as u8];
-    frame.first().is_some_and(|kind| OF_A_TICK.contains(kind))
-}
-
 /// The number of the reply or of the mail in an encoded downlink frame; `None` for what has none.
 #[must_use]
 pub fn number(frame: &[u8]) -> Option<(Kind, u64)> {

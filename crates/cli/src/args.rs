@@ -342,6 +342,18 @@ pub enum Bench {
     Send(crate::bench_send::SendRun),
     /// Send many small letters between the clients of a network of processes: all must come, each once
     Letters(crate::bench_letters::LettersRun),
+    /// Peel and build packets: microseconds for each, on every engine that this CPU has
+    ///
+    /// All engines and sizes of batches take turns in one run on one core; read the least beside the median, which shows how
+    /// busy the machine was. docs/performance.md says what limits each figure.
+    Sphinx {
+        /// How often each takes its turn
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
+        rounds: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show where the 4608 bytes of a data slot's packet go
     Packet {
         /// Print JSON

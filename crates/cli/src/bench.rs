@@ -18,7 +18,7 @@ use crate::http::{self, Download};
 use crate::local::{Local, LocalConfig};
 use crate::plan::EXIT_WEIGHT;
 use crate::process::{Usage, usage};
-use crate::{bench_letters, bench_send, processes};
+use crate::{bench_letters, bench_send, bench_sphinx, processes};
 
 /// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,9 @@ pub enum BenchError {
     /// A process failed.
     #[error("{0}")]
     Process(String),
+    /// A packet could not be built.
+    #[error("no packet to measure with: {0}")]
+    Build(#[from] mizzle_sphinx::BuildError),
     /// Nothing could be counted.
     #[error("a session in memory did not get going")]
     Budget,
@@ -59,6 +62,7 @@ pub async fn run(bench: Bench) -> Result<String, BenchError> {
         } => parallel(run, connections, bytes).await,
         Bench::Idle { run, seconds } => idle(run, seconds).await,
         Bench::Packet { json } => packet(json),
+        Bench::Sphinx { rounds, json } => Ok(bench_sphinx::run(rounds, json)?),
         Bench::Processes(args) => processes::run(args).await,
         Bench::Send(args) => bench_send::run(args).await,
         Bench::Letters(args) => bench_letters::run(args).await,

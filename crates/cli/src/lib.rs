@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod bench;
 pub mod bench_letters;
 pub mod bench_send;
+pub mod bench_sphinx;
 pub mod budget;
 pub mod check;
 pub mod completions;

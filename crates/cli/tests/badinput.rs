@@ -117,7 +117,6 @@ fn fetch(network: &Processes, client: &str, wanted: &str) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "the older of the two is not always told within a minute on a busy machine"]
 fn of_two_clients_with_one_identity_the_newer_stays_and_no_letter_is_lost() {
     let mut network = Processes::start(Made::pair("twins", &[]));
     let to = network.address("client-2");

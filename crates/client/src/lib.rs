@@ -46,6 +46,11 @@ const AWAY_PATIENCE: Duration = Duration::from_secs(60);
 /// A gateway that doesn't answer is asked again after so long, over a new connection.
 const HELLO_AGAIN: Duration = Duration::from_secs(5);
 
+/// A gateway sends at a constant rate. One from which nothing came for so long, and for so many of its ticks, is asked again
+/// over a new connection: this one is dead without knowing it, or leads to somebody who doesn't know us.
+const SILENCE: Duration = Duration::from_secs(10);
+const SILENT_TICKS: f64 = 20.0;
+
 /// Pieces of mail that may wait for the shell's disk; those beyond are left for the gateway to send again.
 pub const MAIL_WINDOW: u64 = 1_024;
 
@@ -169,6 +174,8 @@ enum Link {
     Up {
         tag: ClientTag,
         slots: Box<Slots>,
+        /// When a gateway from which nothing comes until then counts as gone.
+        silent_at: Time,
     },
 }
 
@@ -277,6 +284,13 @@ impl Client {
             self.set_back(now);
         }
         self.told = now;
+        // Whoever slept heard nothing, and what came meanwhile is told next.
+        let slept = self.deadline().map_or(Duration::ZERO, |due| now.since(due));
+        if slept > JUMP
+            && let Link::Up { silent_at, .. } = &mut self.link
+        {
+            *silent_at = *silent_at + slept;
+        }
         if self.has_expired(now) && !matches!(self.link, Link::Down) {
             // Keys beyond their time: nothing more leaves, neither data nor cover, and opening says why.
             self.counters.count("document.expired");
@@ -298,6 +312,11 @@ impl Client {
             // The answer may have gone to another client with this identity, which a new connection comes after.
             self.counters.count("link.no_answer");
             self.link = Link::Down;
+            self.actions.push_back(Action::Reconnect);
+        }
+        if matches!(self.link, Link::Up { silent_at, .. } if silent_at <= now) {
+            self.counters.count("link.silent");
+            self.link_down();
             self.actions.push_back(Action::Reconnect);
         }
         if self.gives_up_at().is_some_and(|at| at <= now) {
@@ -326,7 +345,7 @@ impl Client {
     pub fn deadline(&self) -> Option<Time> {
         let next_ready = self.ready.front().map(|r| r.at);
         let next_slot = match &self.link {
-            Link::Up { slots, .. } => Some(slots.next_at() - LEAD),
+            Link::Up { slots, silent_at, .. } => Some((slots.next_at() - LEAD).min(*silent_at)),
             Link::Waiting { again_at } => Some(*again_at),
             Link::Down => None,
         };
@@ -420,6 +439,12 @@ impl Client {
         matches!(self.link, Link::Up { .. })
     }
 
+    /// When a gateway that sends nothing from `now` on counts as gone.
+    fn silent_at(&self, now: Time) -> Time {
+        let ticks = Duration::from_secs_f64(SILENT_TICKS / self.document.profile().downlink_per_s);
+        now + SILENCE.max(ticks)
+    }
+
     /// When sessions end because the gateway is away, if it is and there are any.
     fn gives_up_at(&self) -> Option<Time> {
         let away_since = self.away_since.filter(|_| !self.sessions.is_empty())?;
@@ -437,7 +462,10 @@ impl Client {
         match &mut self.link {
             Link::Down => {}
             Link::Waiting { again_at } => *again_at = *again_at - by,
-            Link::Up { slots, .. } => slots.shift_back(by),
+            Link::Up { slots, silent_at, .. } => {
+                slots.shift_back(by);
+                *silent_at = *silent_at - by;
+            }
         }
         self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
         self.away_since = self.away_since.map(|at| at - by);
@@ -482,6 +510,10 @@ impl Client {
         let Some(Frame { seq, content, .. }) = frame::decode(bytes) else {
             return self.counters.count("drop.bad_frame");
         };
+        let silent_from = self.silent_at(now);
+        if let Link::Up { silent_at, .. } = &mut self.link {
+            *silent_at = silent_from;
+        }
         match content {
             Content::Filler => self.counters.count("downlink.filler"),
             Content::Reply { id, payload } => {
@@ -493,9 +525,10 @@ impl Client {
                     self.counters.count("drop.downlink_out_of_order");
                 }
             }
-            // A second hello may be answered too, and an answer come late: slots begin once for each link.
+            // A second hello may be answered too, and an answer come late: slots begin once for each link. That another run
+            // takes its place a client learns at any time.
             Content::Welcome { .. } | Content::Refused { .. }
-                if !matches!(self.link, Link::Waiting { .. }) =>
+                if !matches!(self.link, Link::Waiting { .. }) && !is_replaced(&content) =>
             {
                 self.counters.count("drop.not_asked");
             }
@@ -518,7 +551,12 @@ impl Client {
                 self.mail.fresh = true;
                 let rng = Rng::from_seed(draw::bytes(&mut self.rng));
                 let slots = Box::new(Slots::new(&self.document, rng, now));
-                self.link = Link::Up { tag, slots };
+                let silent_at = self.silent_at(now);
+                self.link = Link::Up {
+                    tag,
+                    slots,
+                    silent_at,
+                };
                 self.away_since = None;
                 self.actions
                     .push_back(Action::Admitted(Admission { mailbox, generation }));
@@ -594,7 +632,7 @@ impl Client {
     /// Builds the packets of slots that come within [`LEAD`], and sends those whose time is now.
     fn serve_slots(&mut self, now: Time) {
         loop {
-            let Link::Up { tag, slots } = &mut self.link else {
+            let Link::Up { tag, slots, .. } = &mut self.link else {
                 return;
             };
             let next_at = slots.next_at();
@@ -746,4 +784,14 @@ impl Client {
         }
         Some(out)
     }
+}
+
+fn is_replaced(content: &Content) -> bool {
+    matches!(
+        content,
+        Content::Refused {
+            why: Refusal::Replaced,
+            ..
+        }
+    )
 }

@@ -57,6 +57,10 @@ fn exit_of(n: u8) -> ServiceEntry {
 
 /// Three gateways of one weight and no exit, but for what `change` does to them.
 fn document(change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
+    document_of(Profile::browse(), change)
+}
+
+fn document_of(profile: Profile, change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
     let node = |n: u8| {
         let mut entry = NodeEntry {
             id: id(n).to_string(),
@@ -79,7 +83,7 @@ fn document(change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
         epoch: 1,
         valid_from_s: 10_000,
         valid_until_s: 20_000,
-        profile: Profile::browse(),
+        profile,
         nodes: (1..=OTHER).map(node).collect(),
     };
     let authority = SigningKey::from_bytes(&[9; 32]);
@@ -246,8 +250,20 @@ impl World {
         );
     }
 
-    /// Lets time pass, with a driver that obeys [`Client::deadline`].
+    /// Lets time pass, with a driver that obeys [`Client::deadline`] and a gateway from which something comes every now
+    /// and then.
     fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now + s(5) < end {
+            self.run_in_silence(s(5));
+            if self.client.is_up() {
+                self.frame(0, Content::Filler);
+            }
+        }
+        self.run_in_silence(end.since(self.now));
+    }
+
+    fn run_in_silence(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.client.deadline().filter(|&at| at <= end) {
             self.now = self.now.max(at);
@@ -661,10 +677,6 @@ fn a_gap_in_the_mail_is_taken_only_where_a_link_begins() {
 #[test]
 fn a_client_whose_place_was_taken_is_silent_for_good() {
     let mut world = World::up(with_exit());
-    world.refuse(Refusal::Replaced);
-    assert_eq!(world.refused, [], "only a hello is answered so");
-    world.tell(Input::LinkDown);
-    world.tell(Input::LinkUp);
     let run = [!world.run[0]; 8];
     world.frame(
         0,
@@ -674,6 +686,7 @@ fn a_client_whose_place_was_taken_is_silent_for_good() {
         },
     );
     assert_eq!(world.refused, [], "that was for the other one");
+    assert!(world.client.is_up());
     world.refuse(Refusal::Replaced);
     assert_eq!(world.refused, [Refusal::Replaced]);
     world.tell(Input::LinkDown);
@@ -681,6 +694,29 @@ fn a_client_whose_place_was_taken_is_silent_for_good() {
     world.tell(Input::LinkUp);
     world.run(s(60));
     assert_eq!(world.sent.len(), 0);
+}
+
+#[test]
+fn a_gateway_from_which_nothing_comes_is_asked_again_over_a_new_connection() {
+    let mut world = World::up(with_exit());
+    world.run(s(60));
+    assert!(world.client.is_up() && world.reconnects == 0);
+    world.frame(0, Content::Filler);
+    world.run_in_silence(s(10) - US);
+    assert!(world.client.is_up());
+    world.run_in_silence(US);
+    assert!(!world.client.is_up());
+    assert_eq!((world.reconnects, world.count("link.silent")), (1, 1));
+    world.tell(Input::LinkDown);
+    world.sent.clear();
+    world.tell(Input::LinkUp);
+    assert!(is_hello(&world.sent));
+    // One that sends seldom is given the time for it.
+    let mut world = World::up(document_of(Profile::chat(), |_, _| ()));
+    world.run_in_silence(s(20) - US);
+    assert!(world.client.is_up());
+    world.run_in_silence(US);
+    assert_eq!(world.reconnects, 1);
 }
 
 #[test]

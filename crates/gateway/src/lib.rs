@@ -36,6 +36,10 @@ use upload::Uploads;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClientId(pub [u8; 32]);
 
+/// One of a client's connections, as the shell names it; never given twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Conn(pub u64);
+
 /// A stream to a mailbox, as the shell names it; never given twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UploadId(pub u64);
@@ -138,6 +142,8 @@ pub enum Input {
     Frame {
         /// From whom.
         client: ClientId,
+        /// By which connection.
+        conn: Conn,
         /// As read.
         bytes: Box<[u8]>,
     },
@@ -202,11 +208,31 @@ pub enum Uploaded {
 
 /// What a gateway core wants done.
 pub enum Action {
-    /// Send this frame now, or say [`Input::NotWritten`].
+    /// Welcome a client with this frame. From here on what is sent to it goes by this connection.
+    Welcome {
+        /// Whom.
+        client: ClientId,
+        /// By which the hello came.
+        conn: Conn,
+        /// [`frame::FRAME_LEN`] bytes.
+        bytes: Box<[u8]>,
+    },
+    /// Send this frame now by the connection of the welcome, or say [`Input::NotWritten`].
     Send {
         /// To whom.
         client: ClientId,
+        /// That connection.
+        conn: Conn,
         /// [`frame::FRAME_LEN`] bytes.
+        bytes: Box<[u8]>,
+    },
+    /// Say this by one connection, and close it when that has had time to arrive. The client may have others.
+    Refuse {
+        /// Whose.
+        client: ClientId,
+        /// Which.
+        conn: Conn,
+        /// [`frame::FRAME_LEN`] bytes: why.
         bytes: Box<[u8]>,
     },
     /// Hand this packet to the mix core beside.
@@ -220,13 +246,6 @@ pub enum Action {
     /// Have the store do this, after what it was asked before. The core bounds how much it asks at a time: a few orders for each
     /// client and each upload.
     Store(Order),
-    /// Close all of a client's connections.
-    Disconnect {
-        /// Whose.
-        client: ClientId,
-        /// Not before the frame that was sent to it has had time to arrive.
-        after_last_words: bool,
-    },
 }
 
 /// What leaves the core.
@@ -254,6 +273,7 @@ impl Out {
 /// What a client says when it comes.
 #[derive(Clone, Copy)]
 struct Hello {
+    conn: Conn,
     run: [u8; 8],
     /// What it expects of replies and of mail.
     ack: u64,
@@ -266,6 +286,8 @@ struct Account {
     generation: u64,
     policer: Policer,
     link: Option<Downlink>,
+    /// By which it was welcomed last.
+    conn: Option<Conn>,
     hellos: Policer,
     /// Since when it has no link.
     away_since: Time,
@@ -290,6 +312,7 @@ impl Account {
             generation: registered.generation,
             policer: Policer::new(uplink_per_s, now),
             link: None,
+            conn: None,
             hellos: Policer::of_hellos(now),
             away_since: registered.seen,
             seen: registered.seen,
@@ -407,7 +430,7 @@ impl Gateway {
         }
         self.told = now;
         match input {
-            Input::Frame { client, bytes } => self.frame(now, client, &bytes),
+            Input::Frame { client, conn, bytes } => self.frame(now, client, conn, &bytes),
             Input::Gone { client } => self.gone(now, client),
             Input::NotWritten { client, bytes } => self.not_written(client, &bytes),
             Input::Message { mailbox, packet } => self.message(now, mailbox, packet),
@@ -460,7 +483,7 @@ impl Gateway {
         (self.config.downlink_capacity_per_s / self.document.profile().downlink_per_s) as usize
     }
 
-    fn frame(&mut self, now: Time, client: ClientId, bytes: &[u8]) {
+    fn frame(&mut self, now: Time, client: ClientId, conn: Conn, bytes: &[u8]) {
         let Some(Frame { ack, seq, content }) = frame::decode(bytes) else {
             // Our own clients don't send such; whoever does gets silence.
             return self.out.counters.count("drop.bad_frame");
@@ -476,14 +499,18 @@ impl Gateway {
                     return self.out.counters.count("drop.hello_too_often");
                 }
                 match self.admit(now, client, network, &run, &token) {
-                    Ok(()) => self.admitted(now, client, Hello { run, ack, seq }),
-                    Err(why) => self.refuse(client, run, why),
+                    Ok(()) => self.admitted(now, client, Hello { conn, run, ack, seq }),
+                    Err(why) => self.refuse(client, conn, run, why),
                 }
             }
             Content::Packet(packet) => {
                 let Some(account) = self.accounts.get_mut(&client).filter(|a| a.link.is_some()) else {
                     return self.out.counters.count("drop.not_admitted");
                 };
+                if account.conn != Some(conn) {
+                    // The client was there before by this one, or another run of it still is.
+                    return self.out.counters.count("drop.other_connection");
+                }
                 let next = account.acknowledged(ack);
                 self.replies.acknowledge(client, next);
                 if let Some(link) = &mut account.link {
@@ -541,17 +568,10 @@ impl Gateway {
         Ok(())
     }
 
-    fn refuse(&mut self, client: ClientId, run: [u8; 8], why: Refusal) {
+    fn refuse(&mut self, client: ClientId, conn: Conn, run: [u8; 8], why: Refusal) {
         self.out.counters.count("client.refused");
-        self.send(client, Content::Refused { why, run });
-        if why == Refusal::Replaced {
-            // That one leaves by itself; to close its connections would close those of the newer run too.
-            return;
-        }
-        self.out.actions.push_back(Action::Disconnect {
-            client,
-            after_last_words: true,
-        });
+        let bytes = without_numbers(Content::Refused { why, run });
+        self.out.actions.push_back(Action::Refuse { client, conn, bytes });
     }
 
     fn not_written(&mut self, client: ClientId, bytes: &[u8]) {
@@ -572,17 +592,11 @@ impl Gateway {
 
     fn admitted(&mut self, now: Time, client: ClientId, hello: Hello) {
         if let Some(account) = self.accounts.get_mut(&client) {
-            let other_run = account.run.is_some_and(|run| run != hello.run);
-            if other_run && account.link.is_some() {
-                // Both have one peer id, so their connections can't be told apart: all are closed. The newer run comes again
-                // by itself; the older one is told why it may not.
-                account.runs(hello.run);
+            let other_run = account.run.filter(|run| *run != hello.run);
+            if let (Some(run), Some(conn), Some(_)) = (other_run, account.conn, &account.link) {
+                // A second program with this identity: the newer one stays, and the older is told why.
                 self.out.counters.count("client.replaced");
-                self.gone(now, client);
-                return self.out.actions.push_back(Action::Disconnect {
-                    client,
-                    after_last_words: false,
-                });
+                self.refuse(client, conn, run, Refusal::Replaced);
             }
             return self.welcome(now, client, hello);
         }
@@ -616,14 +630,16 @@ impl Gateway {
         if !done {
             self.out.counters.count("mail.store_failed");
             if let Some(hello) = hello {
-                self.refuse(client, hello.run, Refusal::Full);
+                self.refuse(client, hello.conn, hello.run, Refusal::Full);
             }
             return;
         }
         self.insert(&registered, now);
         match hello {
             // Others may have come while the store was at work.
-            Some(hello) if self.linked() >= self.capacity() => self.refuse(client, hello.run, Refusal::Full),
+            Some(Hello { conn, run, .. }) if self.linked() >= self.capacity() => {
+                self.refuse(client, conn, run, Refusal::Full);
+            }
             Some(hello) => self.welcome(now, client, hello),
             None => {}
         }
@@ -659,12 +675,16 @@ impl Gateway {
         self.wakeups.insert((link.schedule(), client));
         mailbox.read_ahead(now, account.mailbox, link.next_mail(), &mut self.out);
         account.link = Some(link);
-        let welcome = Content::Welcome {
-            tag: account.tag,
-            mailbox: account.mailbox,
-            generation: account.generation,
-        };
-        self.send(client, welcome);
+        account.conn = Some(hello.conn);
+        self.out.actions.push_back(Action::Welcome {
+            client,
+            conn: hello.conn,
+            bytes: without_numbers(Content::Welcome {
+                tag: account.tag,
+                mailbox: account.mailbox,
+                generation: account.generation,
+            }),
+        });
         self.seen(now, client);
     }
 
@@ -752,15 +772,6 @@ impl Gateway {
     /// Clients with a link or a mailbox: four times as many as can have a link.
     fn most_accounts(&self) -> usize {
         self.capacity().saturating_mul(4)
-    }
-
-    fn send(&mut self, client: ClientId, content: Content) {
-        let bytes = frame::encode(&Frame {
-            ack: 0,
-            seq: 0,
-            content,
-        });
-        self.out.actions.push_back(Action::Send { client, bytes });
     }
 
     fn message(&mut self, now: Time, mailbox: MailboxId, packet: Packet) {
@@ -933,7 +944,9 @@ impl Gateway {
             let Some(account) = self.accounts.get_mut(&client) else {
                 continue;
             };
-            let Some(link) = &mut account.link else { continue };
+            let (Some(link), Some(conn)) = (&mut account.link, account.conn) else {
+                continue;
+            };
             match link.due(now) {
                 Due::Prepare { reply, mail } => {
                     let kept = self.mail.get_mut(&account.mailbox);
@@ -966,7 +979,7 @@ impl Gateway {
                     {
                         kept.sent(number);
                     }
-                    self.out.actions.push_back(Action::Send { client, bytes });
+                    self.out.actions.push_back(Action::Send { client, conn, bytes });
                 }
                 Due::Skipped(ticks) => self.out.counters.add("downlink.late_tick", ticks),
             }
@@ -984,4 +997,10 @@ impl Gateway {
             self.out.actions.push_back(Action::Mix(packet));
         }
     }
+}
+
+/// The bytes of an answer to a hello.
+fn without_numbers(content: Content) -> Box<[u8]> {
+    let (ack, seq) = (0, 0);
+    frame::encode(&Frame { ack, seq, content })
 }

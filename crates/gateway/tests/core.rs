@@ -17,7 +17,7 @@ use common::{HERE, THERE, id, secret};
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
 use mizzle_base::{ClientTag, Document, MailboxId, NetworkId, NodeId, Profile, Rng, Time};
 use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
-use mizzle_gateway::{Action, Admission, ClientId, Config, Gateway, Input};
+use mizzle_gateway::{Action, Admission, ClientId, Config, Conn, Gateway, Input};
 use mizzle_sphinx::{Dialect, Packet, Peeled, Peeler, SURB_LEN, SurbKeys, build_surb, pad, recover};
 use mizzle_traffic::draw;
 use mizzle_traffic::pattern::{Pattern, Poisson};
@@ -65,7 +65,9 @@ struct World {
     mixed: Vec<(Time, Packet)>,
     exits: Vec<Packet>,
     posted: Vec<Packet>,
-    disconnected: Vec<ClientId>,
+    refused: Vec<ClientId>,
+    /// By which clients speak.
+    conn: Conn,
     /// Decides which frames of the ticks the link has no room for.
     no_room: Box<dyn FnMut() -> bool>,
 }
@@ -87,7 +89,8 @@ impl World {
             mixed: Vec::new(),
             exits: Vec::new(),
             posted: Vec::new(),
-            disconnected: Vec::new(),
+            refused: Vec::new(),
+            conn: Conn(1),
             no_room: Box::new(|| false),
         }
     }
@@ -96,19 +99,24 @@ impl World {
         self.gateway.handle(self.now, input);
         while let Some(action) = self.gateway.poll() {
             match action {
-                Action::Send { client, bytes } => {
-                    let seen = look(&bytes);
-                    let of_a_tick = matches!(seen, Seen::Filler | Seen::Reply(..));
-                    if of_a_tick && (self.no_room)() {
+                Action::Welcome { client, conn, bytes } => {
+                    assert_eq!(conn, self.conn, "the one by which the hello came");
+                    self.seen.push((self.now, client, look(&bytes)));
+                }
+                Action::Send { client, bytes, .. } => {
+                    if (self.no_room)() {
                         self.gateway.handle(self.now, Input::NotWritten { client, bytes });
                     } else {
-                        self.seen.push((self.now, client, seen));
+                        self.seen.push((self.now, client, look(&bytes)));
                     }
+                }
+                Action::Refuse { client, bytes, .. } => {
+                    self.seen.push((self.now, client, look(&bytes)));
+                    self.refused.push(client);
                 }
                 Action::Mix(packet) => self.mixed.push((self.now, packet)),
                 Action::Exit(packet) => self.exits.push(packet),
                 Action::Post(packet) => self.posted.push(packet),
-                Action::Disconnect { client, .. } => self.disconnected.push(client),
                 Action::Store(order) => {
                     let (answers, trouble) = self.store.perform(vec![order]);
                     assert_eq!(trouble, Ok(()));
@@ -123,7 +131,8 @@ impl World {
 
     fn frame(&mut self, client: ClientId, ack: u64, content: Content) {
         let bytes = frame::encode(&Frame { ack, seq: 0, content });
-        self.tell(Input::Frame { client, bytes });
+        let conn = self.conn;
+        self.tell(Input::Frame { client, conn, bytes });
     }
 
     fn hello_with(&mut self, client: ClientId, ack: u64, network: NetworkId, token: &[u8]) -> Seen {
@@ -258,15 +267,15 @@ fn a_client_is_welcomed_with_the_same_tag_and_mailbox_after_a_reconnect() {
         (Seen::Welcome(a, b), Seen::Welcome(c, d)) => assert!(a != c && b != d),
         _ => panic!("{other:?}"),
     }
-    assert!(world.disconnected.is_empty());
+    assert!(world.refused.is_empty());
 }
 
 #[test]
-fn a_client_of_another_network_is_refused_and_disconnected() {
+fn a_client_of_another_network_is_refused() {
     let mut world = World::new();
     let refused = world.hello_with(ALICE, 1, NetworkId::new([5; 32]), b"");
     assert_eq!(refused, Seen::Refused(Refusal::WrongNetwork));
-    assert_eq!(world.disconnected, [ALICE]);
+    assert_eq!(world.refused, [ALICE]);
     assert_eq!((world.gateway.linked(), world.gateway.deadline()), (0, None));
     assert_eq!(world.count("client.refused"), 1);
 }
@@ -283,7 +292,7 @@ fn a_full_gateway_refuses_newcomers_and_takes_back_its_own() {
     world.admit(BOB);
     let carol = ClientId([0xca; 32]);
     assert_eq!(world.hello(carol, 1), Seen::Refused(Refusal::Full));
-    assert_eq!(world.disconnected, [carol]);
+    assert_eq!(world.refused, [carol]);
     assert!(
         matches!(world.hello(BOB, 1), Seen::Welcome(..)),
         "its link is thought to live still"
@@ -328,7 +337,7 @@ fn without_the_token_a_client_is_refused() {
         let refused = world.hello_with(ALICE, 1, network, bad);
         assert_eq!(refused, Seen::Refused(Refusal::NotAdmitted), "{bad:?}");
     }
-    assert_eq!(world.disconnected, [ALICE; 5]);
+    assert_eq!(world.refused, [ALICE; 5]);
     assert_eq!(world.gateway.linked(), 0);
     assert!(matches!(
         world.hello_with(ALICE, 1, network, b"please"),
@@ -342,7 +351,7 @@ fn who_is_not_on_the_list_is_refused() {
     let mut world = World::with(config, browse(), 10);
     assert_eq!(world.hello(ALICE, 1), Seen::Refused(Refusal::NotAdmitted));
     assert!(matches!(world.hello(BOB, 1), Seen::Welcome(..)));
-    assert_eq!(world.disconnected, [ALICE]);
+    assert_eq!(world.refused, [ALICE]);
 }
 
 #[test]
@@ -392,11 +401,12 @@ fn frames_that_a_client_does_not_send_get_silence() {
         .for_each(|content| world.frame(ALICE, 1, content));
     world.tell(Input::Frame {
         client: ALICE,
+        conn: Conn(1),
         bytes: vec![1; FRAME_LEN - 1].into(),
     });
     assert_eq!(world.seen.len(), 1, "the welcome");
     assert_eq!(world.count("drop.bad_frame"), 9);
-    assert!(world.mixed.is_empty() && world.disconnected.is_empty());
+    assert!(world.mixed.is_empty() && world.refused.is_empty());
 }
 
 // The downlink
@@ -1123,12 +1133,12 @@ proptest! {
         let mut world = World::new();
         for (alice, bytes, us) in frames {
             world.now = world.now + Duration::from_micros(us);
-            world.tell(Input::Frame { client: if alice { ALICE } else { BOB }, bytes });
+            world.tell(Input::Frame { client: if alice { ALICE } else { BOB }, conn: Conn(1), bytes });
         }
         world.run(Duration::from_secs(1));
         let refused = |s: &(Time, ClientId, Seen)| matches!(s.2, Seen::Refused(Refusal::WrongNetwork));
         prop_assert!(world.seen.iter().all(refused));
-        prop_assert_eq!(world.seen.len(), world.disconnected.len());
+        prop_assert_eq!(world.seen.len(), world.refused.len());
         prop_assert!(world.mixed.is_empty() && world.exits.is_empty());
         prop_assert_eq!(world.gateway.linked(), 0);
     }
@@ -1144,7 +1154,7 @@ proptest! {
         (1..=mail).for_each(|what| world.reply(bob, what));
         for (bytes, us) in frames {
             world.run(Duration::from_micros(us));
-            world.tell(Input::Frame { client: ALICE, bytes });
+            world.tell(Input::Frame { client: ALICE, conn: Conn(1), bytes });
         }
         world.run(INTERVAL * 21);
         assert_constant_rate(&world.times(BOB));

@@ -19,7 +19,7 @@ use mizzle_base::{ClientTag, Document, LetterId, MailboxId, Profile, Rng, Time};
 use mizzle_gateway::store::{
     Change, Kept, Limits, MailStore as _, MemoryTables, Order, Row, StoreError, Table, Tables,
 };
-use mizzle_gateway::{Action, ClientId, Config, Gateway, Input, Upload, UploadId, Uploaded};
+use mizzle_gateway::{Action, ClientId, Config, Conn, Gateway, Input, Upload, UploadId, Uploaded};
 use mizzle_sphinx::Packet;
 use mizzle_stream::OpenError;
 use proptest::prelude::*;
@@ -111,7 +111,10 @@ struct World {
     seen: Vec<(Time, ClientId, Seen)>,
     told: BTreeMap<UploadId, Told>,
     next_upload: u64,
-    disconnected: Vec<ClientId>,
+    /// By which connection clients speak, by which they were welcomed, and which were refused.
+    conn: Conn,
+    by: Vec<Conn>,
+    refused: Vec<Conn>,
 }
 
 fn gateway(document: &Arc<Document>, store: &mut Kept<Faulty>, seed: u64) -> Gateway {
@@ -146,7 +149,9 @@ impl World {
             seen: Vec::new(),
             told: BTreeMap::new(),
             next_upload: 0,
-            disconnected: Vec::new(),
+            conn: Conn(1),
+            by: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -167,7 +172,18 @@ impl World {
     fn drain(&mut self) {
         while let Some(action) = self.gateway.poll() {
             match action {
-                Action::Send { client, bytes } => self.seen.push((self.now, client, look(&bytes))),
+                Action::Welcome { client, conn, bytes } => {
+                    self.by.push(conn);
+                    self.seen.push((self.now, client, look(&bytes)));
+                }
+                Action::Send { client, conn, bytes } => {
+                    assert_eq!(Some(&conn), self.by.last(), "by that of the last welcome");
+                    self.seen.push((self.now, client, look(&bytes)));
+                }
+                Action::Refuse { client, conn, bytes } => {
+                    self.refused.push(conn);
+                    self.seen.push((self.now, client, look(&bytes)));
+                }
                 Action::Store(order) => self.orders.push_back(order),
                 Action::Upload(id, what) => {
                     let told = self.told.entry(id).or_default();
@@ -182,7 +198,6 @@ impl World {
                         }
                     }
                 }
-                Action::Disconnect { client, .. } => self.disconnected.push(client),
                 Action::Mix(_) | Action::Exit(_) | Action::Post(_) => {}
             }
             if !self.slow {
@@ -223,7 +238,8 @@ impl World {
 
     fn frame(&mut self, client: ClientId, ack: u64, seq: u64, content: Content) {
         let bytes = frame::encode(&Frame { ack, seq, content });
-        self.tell(Input::Frame { client, bytes });
+        let conn = self.conn;
+        self.tell(Input::Frame { client, conn, bytes });
     }
 
     fn hello_of(&mut self, client: ClientId, run: [u8; 8], seq: u64) -> Option<Seen> {
@@ -797,19 +813,30 @@ fn of_two_runs_with_one_identity_the_newer_wins_and_the_older_is_told() {
         panic!("not admitted")
     };
     world.run(INTERVAL * 5);
-    assert_eq!(world.hello_of(ALICE, new, 0), None);
-    assert_eq!(world.disconnected, [ALICE]);
-    world.gone(ALICE);
-    // Both come again.
+    world.conn = Conn(2);
+    let before = world.seen.len();
+    world.hello_of(ALICE, new, 0);
+    let said: Vec<Seen> = world.seen[before..].iter().map(|seen| seen.2).collect();
+    assert!(
+        matches!(said[..], [Seen::Refused(Refusal::Replaced), Seen::Welcome(..)]),
+        "{said:?}"
+    );
+    assert_eq!(
+        (&world.refused[..], world.by.last()),
+        (&[Conn(1)][..], Some(&Conn(2)))
+    );
+    // What the older one still sends counts for nothing, and it isn't let in again.
+    world.conn = Conn(1);
+    world.acknowledge(ALICE, 0);
+    assert_eq!(world.count("drop.other_connection"), 1);
     assert_eq!(
         world.hello_of(ALICE, old, 0),
         Some(Seen::Refused(Refusal::Replaced))
     );
-    assert!(matches!(world.hello_of(ALICE, new, 0), Some(Seen::Welcome(..))));
-    assert_eq!(
-        world.hello_of(ALICE, old, 0),
-        Some(Seen::Refused(Refusal::Replaced))
-    );
+    assert_eq!(world.refused, [Conn(1), Conn(1)]);
+    world.conn = Conn(2);
+    world.acknowledge(ALICE, 0);
+    world.run(INTERVAL * 5);
     assert_eq!((world.gateway.linked(), world.count("client.replaced")), (1, 1));
     // A run whose link ended in order, and one that comes after it.
     world.gone(ALICE);

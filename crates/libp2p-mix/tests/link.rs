@@ -180,7 +180,7 @@ async fn frames_arrive_in_order(over: Over) {
     while expected < 3000 {
         assert!(within(receiver.recv_many(&mut events, 64)).await > 0);
         for event in events.drain(..) {
-            if let Event::Frame { peer, frame } = event {
+            if let Event::Frame { peer, frame, .. } = event {
                 assert_eq!(peer, a.peer);
                 assert_eq!(number(&frame), expected);
                 expected += 1;
@@ -551,7 +551,7 @@ async fn restart(over: Over, frames_kept: bool) {
         n += 1;
         let _ = sender.try_send(&peer, frame(n));
         match receiver.try_recv() {
-            Some(Event::Frame { peer, frame }) if peer == a.peer => {
+            Some(Event::Frame { peer, frame, .. }) if peer == a.peer => {
                 assert_eq!(
                     number(&frame) == 1,
                     frames_kept,
@@ -712,4 +712,128 @@ async fn a_short_queue_says_early_that_frames_do_not_leave() {
         next_frame(&mut receiver).await;
     }
     until(|| sender.queued(&b.peer) == 0 && sender.stats().sent == accepted).await;
+}
+
+async fn many_at_once(over: Over) {
+    let (a, sender, _a) = Behaviour::new(mix().with_send_queue_len(40));
+    let (b, _b, mut receiver) = Behaviour::new(mix());
+    let (_a, b) = (Node::start(over, a).await, Node::start(over, b).await);
+    b.know(&sender);
+    let mut frames: Vec<Frame> = (0..500).map(frame).collect();
+    // One in the middle that the link doesn't carry: it stays where it is, with all behind it.
+    frames.insert(300, vec![0; 3].into());
+    until(|| {
+        let before = frames.len();
+        match sender.try_send_many(&b.peer, &mut frames) {
+            Ok(()) => panic!("a frame of three bytes was taken"),
+            Err(SendError::Full) => {
+                assert_eq!(frames[0].len(), LEN);
+                assert!(before - frames.len() <= 40);
+                false
+            }
+            Err(error) => error == SendError::TooLong && frames.len() == 201,
+        }
+    })
+    .await;
+    assert_eq!(frames.remove(0).len(), 3);
+    let nobody = PeerId::random();
+    assert_eq!(
+        sender.try_send_many(&nobody, &mut frames),
+        Err(SendError::UnknownPeer)
+    );
+    assert_eq!(frames.len(), 200);
+    until(|| sender.try_send_many(&b.peer, &mut frames).is_ok()).await;
+    assert!(frames.is_empty());
+    for n in 0..500 {
+        assert_eq!(number(&next_frame(&mut receiver).await), n);
+    }
+    until(|| sender.stats().sent == 500).await;
+    assert_eq!(sender.queued(&b.peer), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_frames_the_first_are_taken_and_the_rest_stays_over_quic() {
+    many_at_once(Over::Quic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_frames_the_first_are_taken_and_the_rest_stays_over_tcp() {
+    many_at_once(Over::Tcp).await;
+}
+
+/// Two programs with one identity, and a server that talks with each.
+async fn twins_are_told_apart(over: Over) {
+    let key = Keypair::generate_ed25519();
+    let (server, gateway, mut at_gateway) = Behaviour::new(mix().with_frames_kept(false));
+    let server = Node::start(over, server).await;
+    let mut twins = Vec::new();
+    for n in 0..2 {
+        let (twin, control, receiver) = Behaviour::new(mix());
+        let any = server.address.to_string();
+        let any = if any.contains("quic") {
+            "/ip4/127.0.0.1/udp/0/quic-v1"
+        } else {
+            "/ip4/127.0.0.1/tcp/0"
+        };
+        let node = Node::start_at(any.parse().unwrap(), key.clone(), twin).await;
+        server.know(&control);
+        control.connect(server.peer);
+        control.try_send(&server.peer, frame(n)).unwrap();
+        let conn = within(async {
+            loop {
+                if let Some(Event::Frame { conn, frame, .. }) = at_gateway.recv().await {
+                    assert_eq!(number(&frame), n);
+                    return conn;
+                }
+            }
+        })
+        .await;
+        twins.push((node, control, receiver, conn));
+    }
+    let peer = twins[0].0.peer;
+    let (older, newer) = (twins[0].3, twins[1].3);
+    assert_ne!(older, newer);
+    assert_eq!(
+        gateway.try_send_by(&peer, older, frame(9)).unwrap_err().0,
+        SendError::Disconnected,
+        "not chosen"
+    );
+    // The older one writes though a newer one is there; what is said to the other goes by none but its own connection.
+    for (conn, other, n) in [(older, newer, 10), (newer, older, 20)] {
+        assert!(gateway.write_by(&peer, conn));
+        gateway.try_send_by(&peer, conn, frame(n)).unwrap();
+        gateway.say_by(&peer, other, frame(n + 1)).unwrap();
+        assert_eq!(
+            gateway.try_send_by(&peer, other, frame(n)).unwrap_err().0,
+            SendError::Disconnected
+        );
+        for (_, _, receiver, of) in &mut twins {
+            let expected = if *of == conn { n } else { n + 1 };
+            assert_eq!(number(&next_frame(receiver).await), expected);
+        }
+    }
+    gateway.close(&peer, older);
+    assert_eq!(
+        loop {
+            match next_other(&mut twins[0].2).await {
+                Event::Connected { .. } => {}
+                event => break event,
+            }
+        },
+        Event::Disconnected { peer: server.peer }
+    );
+    gateway.try_send_by(&peer, newer, frame(30)).unwrap();
+    assert_eq!(number(&next_frame(&mut twins[1].2).await), 30);
+    let stats = gateway.stats();
+    assert_eq!((stats.dropped_unsaid, stats.dropped_disconnected), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twins_are_told_apart_over_quic() {
+    twins_are_told_apart(Over::Quic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twins_are_told_apart_over_tcp() {
+    twins_are_told_apart(Over::Tcp).await;
 }

@@ -427,7 +427,7 @@ impl Task {
         for event in events.drain(..) {
             let now = self.clock.now();
             match event {
-                link::Event::Frame { peer, frame } if peer == self.gateway => {
+                link::Event::Frame { peer, frame, .. } if peer == self.gateway => {
                     self.core.handle(now, Input::Frame(frame));
                 }
                 link::Event::Connected { peer } if peer == self.gateway => {

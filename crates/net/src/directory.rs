@@ -54,7 +54,9 @@ pub async fn fetch(
         }
         loop {
             match link.receiver.recv().await {
-                Some(link::Event::Frame { peer, frame }) if peer == gateway => return Ok(frame.into_vec()),
+                Some(link::Event::Frame { peer, frame, .. }) if peer == gateway => {
+                    return Ok(frame.into_vec());
+                }
                 Some(link::Event::Unreachable { peer, reason }) if peer == gateway => {
                     return Err(FetchError::Unreachable(reason));
                 }

@@ -152,10 +152,8 @@ struct Node {
     next_hops: BTreeMap<NodeId, PeerId>,
     senders: BTreeSet<PeerId>,
     clients: BTreeMap<ClientId, PeerId>,
-    /// Clients that were refused, and when their connections are closed; not more than the link has peers.
-    refused: BTreeMap<ClientId, Time>,
-    /// Answers to hellos for which the link had no room at once, and until when they are tried again: one a client.
-    unanswered: BTreeMap<ClientId, (Box<[u8]>, Time)>,
+    /// Connections of clients that were refused, and when they are closed; not more than the link has connections.
+    refused: BTreeMap<(ClientId, link::Conn), Time>,
     loss: f64,
     rng: Rng,
     clock: Clock,
@@ -240,7 +238,6 @@ impl Node {
             senders,
             clients: BTreeMap::new(),
             refused: BTreeMap::new(),
-            unanswered: BTreeMap::new(),
             loss,
             rng,
             clock,
@@ -319,7 +316,7 @@ impl Node {
 
     fn take_packets(&mut self, events: &mut Vec<link::Event>, packets: &mut Vec<Packet>) {
         for event in events.drain(..) {
-            if let link::Event::Frame { peer, frame } = event {
+            if let link::Event::Frame { peer, frame, .. } = event {
                 match <Box<[u8; mizzle_sphinx::PACKET_LEN]>>::try_from(frame) {
                     Ok(bytes) if self.senders.contains(&peer) => packets.push(Packet::from_boxed(bytes)),
                     Ok(_) => self.counters.count("drop.sender_without_edge"),
@@ -334,18 +331,20 @@ impl Node {
         let now = self.clock.now();
         for event in events.drain(..) {
             match event {
-                link::Event::Frame { peer, frame } => {
+                link::Event::Frame { peer, conn, frame } => {
                     let client = client_id(&peer);
                     self.clients.insert(client, peer);
-                    parts
-                        .core
-                        .handle(now, mizzle_gateway::Input::Frame { client, bytes: frame });
+                    let input = mizzle_gateway::Input::Frame {
+                        client,
+                        conn: mizzle_gateway::Conn(conn.number()),
+                        bytes: frame,
+                    };
+                    parts.core.handle(now, input);
                 }
                 link::Event::Disconnected { peer } => {
                     let client = client_id(&peer);
                     self.clients.remove(&client);
-                    self.refused.remove(&client);
-                    self.unanswered.remove(&client);
+                    self.refused.retain(|(of, _), _| *of != client);
                     parts.core.handle(now, mizzle_gateway::Input::Gone { client });
                 }
                 _ => {}
@@ -356,7 +355,7 @@ impl Node {
     fn answer_questions(&mut self, events: &mut Vec<link::Event>) {
         let Some(parts) = &self.gateway else { return };
         for event in events.drain(..) {
-            if let link::Event::Frame { peer, frame } = event {
+            if let link::Event::Frame { peer, frame, .. } = event {
                 let answer = crate::directory::answer(&self.document, &frame);
                 if parts.directory.control.try_send(&peer, answer).is_err() {
                     self.counters.count("drop.directory_busy");
@@ -414,11 +413,11 @@ impl Node {
 
     fn disconnect_refused(&mut self, now: Time) {
         let Some(parts) = &self.gateway else { return };
-        self.refused.retain(|client, at| {
+        self.refused.retain(|(client, conn), at| {
             if *at <= now
                 && let Some(peer) = self.clients.get(client)
             {
-                parts.link.control.disconnect(*peer);
+                parts.link.control.close(peer, *conn);
             }
             *at > now
         });
@@ -444,19 +443,6 @@ impl Node {
             return false;
         };
         let mut done = false;
-        // First, for what a tick sends would take the room again.
-        self.unanswered.retain(|client, (bytes, until)| {
-            let Some(peer) = self.clients.get(client) else {
-                return false;
-            };
-            match parts.link.control.try_send(peer, std::mem::take(bytes)) {
-                Ok(()) => false,
-                Err((_, back)) => {
-                    *bytes = back;
-                    *until > now
-                }
-            }
-        });
         while let Some(action) = parts.core.poll() {
             done = true;
             match action {
@@ -473,33 +459,39 @@ impl Node {
                 }
                 mizzle_gateway::Action::Upload(id, what) => parts.tell_sender(now, id, what),
                 mizzle_gateway::Action::Store(order) => parts.keeper.ask(order),
-                mizzle_gateway::Action::Send { client, bytes } => {
-                    let refused = match self.clients.get(&client) {
-                        Some(peer) => parts
-                            .link
-                            .control
-                            .try_send(peer, bytes)
-                            .err()
-                            .map(|(_, bytes)| bytes),
-                        None => Some(bytes),
-                    };
-                    match refused {
-                        None => {}
-                        Some(bytes) if mizzle_base::frame::is_of_a_tick(&bytes) => parts
-                            .core
-                            .handle(now, mizzle_gateway::Input::NotWritten { client, bytes }),
-                        Some(bytes) => drop(self.unanswered.insert(client, (bytes, now + LAST_WORDS))),
+                mizzle_gateway::Action::Welcome { client, conn, bytes } => {
+                    let conn = link::Conn::from_number(conn.0);
+                    if let Some(peer) = self.clients.get(&client) {
+                        let control = &parts.link.control;
+                        // If the connection closed meanwhile, the client comes by another.
+                        if !control.write_by(peer, conn) || control.try_send_by(peer, conn, bytes).is_err() {
+                            self.counters.count("drop.client_left");
+                        }
                     }
                 }
-                mizzle_gateway::Action::Disconnect {
-                    client,
-                    after_last_words: true,
-                } => {
-                    self.refused.entry(client).or_insert(now + LAST_WORDS);
-                }
-                mizzle_gateway::Action::Disconnect { client, .. } => {
+                mizzle_gateway::Action::Refuse { client, conn, bytes } => {
+                    let conn = link::Conn::from_number(conn.0);
                     if let Some(peer) = self.clients.get(&client) {
-                        parts.link.control.disconnect(*peer);
+                        // One that is refused faster than it takes answers has one on its way.
+                        if parts.link.control.say_by(peer, conn, bytes).is_err() {
+                            self.counters.count("drop.client_left");
+                        }
+                        self.refused.entry((client, conn)).or_insert(now + LAST_WORDS);
+                    }
+                }
+                mizzle_gateway::Action::Send { client, conn, bytes } => {
+                    let conn = link::Conn::from_number(conn.0);
+                    let refused = match self.clients.get(&client) {
+                        Some(peer) => {
+                            let sent = parts.link.control.try_send_by(peer, conn, bytes);
+                            sent.err().map(|(_, bytes)| bytes)
+                        }
+                        None => Some(bytes),
+                    };
+                    if let Some(bytes) = refused {
+                        parts
+                            .core
+                            .handle(now, mizzle_gateway::Input::NotWritten { client, bytes });
                     }
                 }
             }

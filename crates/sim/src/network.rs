@@ -392,6 +392,7 @@ impl Network {
                         self.now,
                         gateway::Input::Frame {
                             client: id,
+                            conn: gateway::Conn(0),
                             bytes: frame,
                         },
                     );
@@ -507,7 +508,9 @@ impl Network {
                         exit.handle(self.now, exit::Input::Message(packet));
                     }
                 }
-                gateway::Action::Send { client, bytes } => {
+                gateway::Action::Welcome { client, bytes, .. }
+                | gateway::Action::Refuse { client, bytes, .. }
+                | gateway::Action::Send { client, bytes, .. } => {
                     let (now, client) = (self.now, self.nodes[index].clients[&client]);
                     self.see(|| Sighting::Downlink { client, at: now });
                     self.schedule(now + self.plan.link, Event::Down { client, frame: bytes });
@@ -523,7 +526,6 @@ impl Network {
                 }
                 // Its gateways take no mail.
                 gateway::Action::Post(_) | gateway::Action::Upload(..) => {}
-                gateway::Action::Disconnect { .. } => {}
             }
         }
         acted

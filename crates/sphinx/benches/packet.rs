@@ -195,6 +195,15 @@ fn curve(engine: &'static dyn Engine, cases: &mut Vec<Case<'_>>) {
         let scalars: Vec<_> = (0..batch).map(|_| bytes()).collect();
         let points: Vec<_> = (0..batch).map(|_| bytes()).collect();
         let mut out = vec![[0; 32]; batch];
+        let base_scalars = scalars.clone();
+        let mut base_out = out.clone();
+        let base = move || timed(|| engine.x25519_base_batch(&base_scalars, &mut base_out));
+        cases.push(Case {
+            what: format!("X25519 of 9, {}", engine.name()),
+            batch,
+            run: Box::new(base),
+            us: vec![],
+        });
         let run = move || timed(|| engine.x25519_batch(&scalars, &points, &mut out));
         cases.push(Case {
             what: format!("X25519, {}", engine.name()),

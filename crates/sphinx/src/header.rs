@@ -6,7 +6,7 @@
 use core::iter::zip;
 
 use crate::build::Hop;
-use crate::engine::{BASE_POINT, Engine};
+use crate::engine::Engine;
 use crate::exponent::Exponent;
 use crate::kdf::{HeaderKeys, Secrets, blindings, macs};
 use crate::layout::{
@@ -87,34 +87,28 @@ pub(crate) fn agree<const W: usize>(
     for hop in 0..MAX_HOPS {
         let mut lanes = [0; W];
         let mut used = 0;
-        let mut scalars = Scratch::<[[[u8; 32]; 2]; W]>::new();
-        let mut points = [[BASE_POINT; 2]; W];
+        let mut scalars = Secrets::<W>::new();
+        let mut keys = [[0; 32]; W];
         for (at, (exponent, route)) in zip(&exponents, routes).enumerate() {
             if let (Some(exponent), Some(hop)) = (exponent, route.get(hop)) {
                 lanes[used] = at;
-                scalars[used] = [*exponent.to_clamped(); 2];
-                points[used][1] = *hop.key.as_bytes();
+                scalars[used] = *exponent.to_clamped();
+                keys[used] = *hop.key.as_bytes();
                 used += 1;
             }
         }
         if used == 0 {
             break;
         }
-        let mut products = Scratch::<[[[u8; 32]; 2]; W]>::new();
-        engine.x25519_batch(
-            scalars[..used].as_flattened(),
-            points[..used].as_flattened(),
-            products[..used].as_flattened_mut(),
-        );
+        let mut alphas = [[0; ALPHA_LEN]; W];
         let mut shared = Secrets::<W>::new();
-        for (shared, [_, s]) in zip(shared.iter_mut(), products.iter()) {
-            *shared = *s;
-        }
-        let factors = blindings::<W>(engine, |lane| &products[lane][0], &shared[..used]);
+        engine.x25519_base_batch(&scalars[..used], &mut alphas[..used]);
+        engine.x25519_batch(&scalars[..used], &keys[..used], &mut shared[..used]);
+        let factors = blindings::<W>(engine, |lane| &alphas[lane], &shared[..used]);
         for (lane, at) in lanes[..used].iter().enumerate() {
             agreed.shared[hop][*at] = shared[lane];
             if hop == 0 {
-                agreed.alphas[*at] = products[lane][0];
+                agreed.alphas[*at] = alphas[lane];
             }
             if let Some(exponent) = &mut exponents[*at] {
                 exponent.blind(&factors[lane]);

@@ -8,7 +8,7 @@ use curve25519_dalek::montgomery::MontgomeryPoint;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::engine::{BASE_POINT, engine};
+use crate::engine::engine;
 use crate::kdf::Secret;
 
 /// An X25519 secret key; overwritten with zeros when dropped. Its `Debug` shows nothing of it.
@@ -39,7 +39,7 @@ impl SecretKey {
     #[must_use]
     pub fn public(&self) -> PublicKey {
         let mut public = [[0; 32]];
-        engine().x25519_batch(core::slice::from_ref(&*self.0), &[BASE_POINT], &mut public);
+        engine().x25519_base_batch(core::slice::from_ref(&*self.0), &mut public);
         let [public] = public;
         PublicKey(public)
     }

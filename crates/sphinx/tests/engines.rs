@@ -240,6 +240,24 @@ fn engines_give_what_rfc_7748_prints() {
     }
 }
 
+#[test]
+fn engines_multiply_the_base_point_as_dalek_does() {
+    let mut rng = rng(8);
+    for count in (0..=18).chain([63, 64, 65, 130]) {
+        let mut scalars: Vec<[u8; 32]> = (0..count).map(|_| random(&mut rng)).collect();
+        for (scalar, hard) in scalars.iter_mut().skip(1).step_by(3).zip(hard_scalars()) {
+            *scalar = hard;
+        }
+        let expected: Vec<_> = scalars.iter().map(|scalar| oracle(scalar, &number(9))).collect();
+        for engine in engines() {
+            let mut out = vec![[1; 32]; count];
+            engine.x25519_base_batch(&scalars, &mut out);
+            assert!(out == expected, "{count}, {}", engine.name());
+            assert!(run(engine, &scalars, &vec![number(9); count]) == expected);
+        }
+    }
+}
+
 /// The iteration of RFC 7748, section 5.2, in as many lanes as make an engine use its vectors.
 fn iterate(engine: &dyn Engine, rounds: usize) -> [u8; 32] {
     let lanes = if engine.name() == "ifma" { 8 } else { 1 };
@@ -327,15 +345,24 @@ fn timing_does_not_depend_on_the_scalars() {
             let (mut at, mut out) = (0, [[0; 32]; LANES]);
             let samples = if engine.name() == "ifma" { 200_000 } else { 20_000 };
             // Copied, so that both kinds are read from one place.
-            let prepare = |kind: usize| -> [[u8; 32]; LANES] {
+            let mut prepare = |kind: usize| -> [[u8; 32]; LANES] {
                 at = (at + LANES) % (LANES * POOL);
                 kinds[kind][at..at + LANES].try_into().unwrap()
             };
-            let t = welch_t(samples, prepare, |scalars| {
+            let t = welch_t(samples, &mut prepare, |scalars| {
                 engine.x25519_batch(&scalars, &points, black_box(&mut out));
             });
             println!("{}, fixed {:02x}..: t = {t:.2}", engine.name(), fixed[0]);
             assert!(t.abs() < 10.0, "{}: t = {t}", engine.name());
+            let t = welch_t(samples, &mut prepare, |scalars| {
+                engine.x25519_base_batch(&scalars, black_box(&mut out));
+            });
+            println!(
+                "{}, base point, fixed {:02x}..: t = {t:.2}",
+                engine.name(),
+                fixed[0]
+            );
+            assert!(t.abs() < 10.0, "{}, base point: t = {t}", engine.name());
         }
     }
     // What it would look like if it did.

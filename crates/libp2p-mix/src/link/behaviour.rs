@@ -2,12 +2,13 @@
 //!
 //! Two ends that dial each other may end up with two connections. Each end writes on the newest one that it knows of:
 //! after a restart or a change of network the older one is the one that is dead without knowing it. When the one in
-//! use closes or its stream fails, another takes over.
+//! use closes or its stream fails, another takes over. A server that tells two programs with one identity apart chooses
+//! itself ([`Control::write_by`]).
 
 use super::{
-    Config, Control, Event, Receiver,
+    Config, Conn, Control, Event, Receiver,
     control::{Counters, Peer, Shared},
-    handler::{Command, Failure, Handler, Outgoing, Report},
+    handler::{Command, Failure, Handler, Outgoing, Report, Said},
     inbox::InboxSender,
     queue::lock,
 };
@@ -55,6 +56,8 @@ pub struct Behaviour {
     news: BTreeSet<PeerId>,
     /// The event that found the inbox full.
     held: Option<Event>,
+    /// The number of the next connection.
+    next_conn: u64,
 }
 
 /// What the behaviour knows about a peer that is connected, dialled or added.
@@ -87,13 +90,17 @@ impl Behaviour {
             timer: None,
             news: BTreeSet::new(),
             held: None,
+            next_conn: 0,
         };
         (behaviour, control, receiver)
     }
 
     fn handler(&mut self, peer: PeerId, connection: ConnectionId) -> Handler {
         let streams = self.links.entry(peer).or_default().streams.clone();
-        Handler::new(self.shared.clone(), peer, connection, streams)
+        let conn = Conn(self.next_conn);
+        self.next_conn += 1;
+        lock(&self.shared.connections).insert((peer, conn), connection);
+        Handler::new(self.shared.clone(), peer, connection, conn, streams)
     }
 
     /// Brings connections, dials and the table of peers together after something changed about `peer`.
@@ -101,7 +108,7 @@ impl Behaviour {
         let entry = self.shared.peer(&peer);
         self.news.insert(peer);
         match entry {
-            Some(entry) if self.is_connected(&peer) => self.assign_newest(peer, &entry),
+            Some(entry) if self.is_connected(&peer) => self.assign_best(peer, &entry),
             Some(entry) if entry.is_added() => self.dial_if_wanted(peer, &entry),
             Some(_) => {
                 // Came by itself, and left.
@@ -121,9 +128,11 @@ impl Behaviour {
             .is_some_and(|link| !link.connections.is_empty())
     }
 
-    fn assign_newest(&mut self, peer: PeerId, entry: &Arc<Peer>) {
-        if let Some(&(newest, _)) = self.links.get(&peer).and_then(|link| link.connections.last()) {
-            self.assign(peer, entry, newest);
+    /// The one that was chosen, else the newest.
+    fn assign_best(&mut self, peer: PeerId, entry: &Arc<Peer>) {
+        let newest = || Some(self.links.get(&peer)?.connections.last()?.0);
+        if let Some(best) = entry.queue.chosen().or_else(newest) {
+            self.assign(peer, entry, best);
         }
     }
 
@@ -191,8 +200,25 @@ impl Behaviour {
         }
     }
 
+    /// A connection closed, or another behaviour refused it.
+    fn forget_connection(&self, peer: PeerId, connection: ConnectionId) {
+        let mut connections = lock(&self.shared.connections);
+        let mut of_peer = connections.range((peer, Conn(0))..=(peer, Conn(u64::MAX)));
+        if let Some(key) = of_peer
+            .find(|(_, open)| **open == connection)
+            .map(|(key, _)| *key)
+        {
+            connections.remove(&key);
+        }
+    }
+
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId) {
         let entry = self.shared.peer(&peer);
+        self.forget_connection(peer, connection);
+        if let Some(entry) = &entry {
+            let dropped = entry.queue.closed(connection);
+            Counters::add(&self.shared.counters.dropped_disconnected, dropped);
+        }
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
@@ -276,7 +302,7 @@ impl Behaviour {
             .connections
             .iter()
             .rev()
-            .find(|(c, _)| *c != connection)
+            .find(|(c, _)| *c != connection && entry.queue.chosen().is_none())
             .copied();
         if failure == Failure::Stalled {
             // As good as dead, and TCP would take a quarter of an hour to say so.
@@ -321,6 +347,25 @@ impl Behaviour {
                 self.actions.push_back(ToSwarm::CloseConnection {
                     peer_id,
                     connection: CloseConnection::All,
+                });
+            }
+        }
+        let connection = |peer, conn| lock(&self.shared.connections).get(&(peer, conn)).copied();
+        for ((peer_id, conn), frame) in commands.say {
+            match connection(peer_id, conn) {
+                Some(connection) => self.actions.push_back(ToSwarm::NotifyHandler {
+                    peer_id,
+                    handler: NotifyHandler::One(connection),
+                    event: Command::Say(Said(frame)),
+                }),
+                None => Counters::add(&self.shared.counters.dropped_unsaid, 1),
+            }
+        }
+        for (peer_id, conn) in commands.close {
+            if let Some(connection) = connection(peer_id, conn) {
+                self.actions.push_back(ToSwarm::CloseConnection {
+                    peer_id,
+                    connection: CloseConnection::One(connection),
                 });
             }
         }
@@ -443,12 +488,18 @@ impl NetworkBehaviour for Behaviour {
                 error,
                 connection_id,
             }) => {
+                self.forget_connection(peer, connection_id);
                 self.on_dial_failure(peer, connection_id, error);
             }
             // Another behaviour may have refused a connection for which we had made a handler.
             FromSwarm::ListenFailure(ListenFailure {
-                peer_id: Some(peer), ..
-            }) => self.tidy(peer),
+                peer_id: Some(peer),
+                connection_id,
+                ..
+            }) => {
+                self.forget_connection(peer, connection_id);
+                self.tidy(peer);
+            }
             _ => {}
         }
     }
@@ -543,5 +594,6 @@ mod tests {
         }
         behaviour.poll_news(cx);
         assert!(behaviour.links.is_empty() && behaviour.news.is_empty() && behaviour.retries.is_empty());
+        assert!(lock(&behaviour.shared.connections).is_empty());
     }
 }

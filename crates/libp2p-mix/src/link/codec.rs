@@ -176,6 +176,17 @@ impl FrameWriter {
         }
     }
 
+    /// A writer of this batch alone.
+    pub(super) fn loaded(batch: Vec<Frame>) -> Self {
+        let mut writer = Self {
+            batch: Vec::new(),
+            buffer: Vec::new(),
+            written: 0,
+        };
+        writer.load(batch);
+        writer
+    }
+
     /// Whether the transport has taken all that was loaded.
     pub(super) fn is_empty(&self) -> bool {
         self.written == self.buffer.len()

@@ -1,15 +1,15 @@
 //! [`Control`]: the handle by which everybody else uses a link, and the counters.
 
 use super::{
-    Config, Frame, Receiver,
+    Config, Conn, Frame, Receiver,
     codec::Format,
     inbox::Inbox,
     queue::{Pushed, SendQueue, lock},
 };
 use futures::task::AtomicWaker;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -85,6 +85,8 @@ counters! {
     streams_reopened,
     /// Writes that made no progress for the stall timeout.
     stalls,
+    /// Frames given up that were to go in a stream of their own: the connection ended or took no bytes.
+    dropped_unsaid,
     /// Streams accepted from peers.
     inbound_streams,
     /// Streams refused because the peer had too many.
@@ -137,17 +139,23 @@ pub(super) struct Shared {
     pub(super) inbox: Arc<Inbox>,
     pub(super) counters: Counters,
     peers: RwLock<HashMap<PeerId, Arc<Peer>>>,
+    pub(super) connections: Mutex<Connections>,
     commands: Mutex<Commands>,
     behaviour: AtomicWaker,
     closed: AtomicBool,
 }
 
-/// What the behaviour has to look at. Sets, so the bound is the number of peers and not of calls.
+/// What the behaviour has to look at. Sets, so the bound is the number of peers and connections and not of calls.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
     pub(super) touched: BTreeSet<PeerId>,
     pub(super) disconnect: BTreeSet<PeerId>,
+    pub(super) say: BTreeMap<(PeerId, Conn), Frame>,
+    pub(super) close: BTreeSet<(PeerId, Conn)>,
 }
+
+/// What the behaviour knows of connections; read by controls.
+pub(super) type Connections = BTreeMap<(PeerId, Conn), ConnectionId>;
 
 impl Shared {
     fn new(config: Config) -> Arc<Self> {
@@ -157,6 +165,7 @@ impl Shared {
             config,
             counters: Counters::default(),
             peers: RwLock::default(),
+            connections: Mutex::default(),
             commands: Mutex::default(),
             behaviour: AtomicWaker::new(),
             closed: AtomicBool::new(false),
@@ -283,22 +292,107 @@ impl Control {
         self.shared.touch(peer);
     }
 
+    /// From here on frames for a peer leave by this connection until it closes; else by the newest. What waits for another
+    /// one is dropped and counted. False where there is no such connection.
+    pub fn write_by(&self, peer: &PeerId, conn: Conn) -> bool {
+        let connection = lock(&self.shared.connections).get(&(*peer, conn)).copied();
+        let (Some(connection), Some(entry)) = (connection, self.shared.peer(peer)) else {
+            return false;
+        };
+        let dropped = entry.queue.choose(conn, connection);
+        Counters::add(&self.shared.counters.dropped_disconnected, dropped);
+        self.shared.touch(*peer);
+        true
+    }
+
+    /// Says one thing by one connection, whichever writes else: in a stream of its own. It may overtake frames that wait,
+    /// and be overtaken.
+    ///
+    /// # Errors
+    /// The frame comes back: [`SendError::Full`] where the last such frame is still being said,
+    /// [`SendError::Disconnected`] where there is no such connection.
+    pub fn say_by(&self, peer: &PeerId, conn: Conn, frame: Frame) -> Result<(), (SendError, Frame)> {
+        self.counted(self.say(peer, conn, frame))
+    }
+
+    fn say(&self, peer: &PeerId, conn: Conn, frame: Frame) -> Result<(), (SendError, Frame)> {
+        if !self.shared.config.send_frame_len.allows(frame.len()) {
+            return Err((SendError::TooLong, frame));
+        }
+        if self.is_closed() {
+            return Err((SendError::Closed, frame));
+        }
+        if !lock(&self.shared.connections).contains_key(&(*peer, conn)) {
+            return Err((SendError::Disconnected, frame));
+        }
+        let mut commands = lock(&self.shared.commands);
+        if commands.say.contains_key(&(*peer, conn)) {
+            return Err((SendError::Full, frame));
+        }
+        commands.say.insert((*peer, conn), frame);
+        drop(commands);
+        self.shared.behaviour.wake();
+        Ok(())
+    }
+
+    /// Closes one connection of a peer, with what other protocols have on it.
+    pub fn close(&self, peer: &PeerId, conn: Conn) {
+        if lock(&self.shared.connections).contains_key(&(*peer, conn)) {
+            lock(&self.shared.commands).close.insert((*peer, conn));
+            self.shared.behaviour.wake();
+        }
+    }
+
     /// Queues a frame for a peer. Neither blocks nor waits for the network; frames leave in the order of the calls.
     ///
     /// # Errors
     /// The frame comes back with the reason; nothing was queued.
     pub fn try_send(&self, peer: &PeerId, frame: Frame) -> Result<(), (SendError, Frame)> {
-        let counters = &self.shared.counters;
-        let result = self.push(peer, frame);
-        match &result {
-            Ok(()) => {}
-            Err((SendError::Full, _)) => Counters::add(&counters.refused_full, 1),
-            Err(_) => Counters::add(&counters.refused_other, 1),
+        self.counted(self.push(peer, None, frame))
+    }
+
+    /// [`try_send`](Self::try_send) by one connection of the peer and no other, which was [chosen](Self::write_by).
+    ///
+    /// # Errors
+    /// The frame comes back with the reason; [`SendError::Disconnected`] where the connection closed or another one was
+    /// chosen.
+    pub fn try_send_by(&self, peer: &PeerId, conn: Conn, frame: Frame) -> Result<(), (SendError, Frame)> {
+        self.counted(self.push(peer, Some(conn), frame))
+    }
+
+    fn counted(&self, result: Result<(), (SendError, Frame)>) -> Result<(), (SendError, Frame)> {
+        if let Err((error, _)) = &result {
+            self.count_refused(*error, 1);
         }
         result
     }
 
-    fn push(&self, peer: &PeerId, frame: Frame) -> Result<(), (SendError, Frame)> {
+    /// [`try_send`](Self::try_send) for several frames under one lock and with one wake-up: takes them from the front
+    /// of `frames` for as long as there is room. What stays there was not taken, and is counted as refused.
+    ///
+    /// # Errors
+    /// Why the first frame that stays was not taken; those before it were.
+    pub fn try_send_many(&self, peer: &PeerId, frames: &mut Vec<Frame>) -> Result<(), SendError> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let result = self.push_many(peer, frames);
+        if let Err(error) = result {
+            self.count_refused(error, frames.len());
+        }
+        result
+    }
+
+    fn count_refused(&self, error: SendError, frames: usize) {
+        let counters = &self.shared.counters;
+        let counter = match error {
+            SendError::Full => &counters.refused_full,
+            _ => &counters.refused_other,
+        };
+        Counters::add(counter, frames);
+    }
+
+    fn push(&self, peer: &PeerId, by: Option<Conn>, frame: Frame) -> Result<(), (SendError, Frame)> {
         if !self.shared.config.send_frame_len.allows(frame.len()) {
             return Err((SendError::TooLong, frame));
         }
@@ -309,12 +403,39 @@ impl Control {
         let Some(entry) = peers.get(peer) else {
             return Err((SendError::UnknownPeer, frame));
         };
-        let must_leave_now = !self.shared.config.frames_kept && entry.keep.load(Ordering::Relaxed);
-        if entry.queue.push(frame, must_leave_now)? == Pushed::WakeBehaviour {
+        if entry.queue.push(frame, by, self.must_leave_now(entry))? == Pushed::WakeBehaviour {
             drop(peers);
             self.shared.touch(*peer);
         }
         Ok(())
+    }
+
+    fn push_many(&self, peer: &PeerId, frames: &mut Vec<Frame>) -> Result<(), SendError> {
+        let all = frames.len();
+        let allowed = self.shared.config.send_frame_len;
+        let count = frames.iter().take_while(|f| allowed.allows(f.len())).count();
+        if count == 0 {
+            return Err(SendError::TooLong);
+        }
+        if self.is_closed() {
+            return Err(SendError::Closed);
+        }
+        let peers = self.shared.peers.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = peers.get(peer).ok_or(SendError::UnknownPeer)?;
+        let (taken, pushed) = entry.queue.push_many(frames, count, self.must_leave_now(entry))?;
+        if pushed == Pushed::WakeBehaviour {
+            drop(peers);
+            self.shared.touch(*peer);
+        }
+        match taken {
+            _ if taken < count => Err(SendError::Full),
+            _ if count < all => Err(SendError::TooLong),
+            _ => Ok(()),
+        }
+    }
+
+    fn must_leave_now(&self, entry: &Peer) -> bool {
+        !self.shared.config.frames_kept && entry.keep.load(Ordering::Relaxed)
     }
 
     /// Frames that wait for a peer and that no writer has taken yet. The writer takes a frame when the transport has

@@ -4,11 +4,11 @@
 //! [`Behaviour`](super::Behaviour)'s decision.
 
 use super::{
-    Event,
+    Conn, Event, Frame,
     codec::{FrameReader, ReadError},
     control::{Counters, Peer, Shared},
     inbox::InboxSender,
-    outbound::{WriteEnd, Writing},
+    outbound::{Saying, WriteEnd, Writing},
 };
 use futures::{AsyncWrite, ready};
 use libp2p::{
@@ -46,6 +46,21 @@ pub enum Command {
     StopWriting,
     /// The peer was removed: close all streams of the link.
     Shut,
+    /// Write this in a stream of its own.
+    Say(Said),
+}
+
+/// A frame that goes in a stream of its own.
+#[derive(Debug)]
+pub struct Said(pub(super) Frame);
+
+/// What a stream is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The peer's queue.
+    Queue,
+    /// One frame.
+    Say,
 }
 
 /// A peer's queue, on its way to the connection that is to write it.
@@ -78,16 +93,20 @@ pub struct Handler {
     shared: Arc<Shared>,
     peer: PeerId,
     connection: ConnectionId,
+    conn: Conn,
     inbox: InboxSender,
     /// Inbound streams of the peer, all connections together.
     streams: Arc<AtomicUsize>,
     inbound: Vec<Inbound>,
+    /// Frames on their way into the inbox; empty between polls.
+    batch: Vec<Event>,
     told_inbound: bool,
     /// The queue that this connection writes.
     entry: Option<Arc<Peer>>,
     outbound: Outbound,
     failures_in_row: u32,
     closing: Option<(Stream, Pin<Box<Sleep>>)>,
+    say: Say,
     /// At most one report of each kind a stream: bounded by the streams.
     reports: VecDeque<Report>,
 }
@@ -101,6 +120,15 @@ enum Outbound {
     Open(Box<Writing>),
     /// Too many failures: a pause.
     Cooling(Pin<Box<Sleep>>),
+}
+
+/// The frame that goes in a stream of its own: one at a time.
+#[derive(Debug)]
+enum Say {
+    Nothing,
+    Requested(Frame),
+    Opening(Frame),
+    Open(Box<Saying>),
 }
 
 #[derive(Debug)]
@@ -118,6 +146,7 @@ impl Handler {
         shared: Arc<Shared>,
         peer: PeerId,
         connection: ConnectionId,
+        conn: Conn,
         streams: Arc<AtomicUsize>,
     ) -> Self {
         Self {
@@ -125,20 +154,23 @@ impl Handler {
             shared,
             peer,
             connection,
+            conn,
             streams,
             inbound: Vec::new(),
+            batch: Vec::new(),
             told_inbound: false,
             entry: None,
             outbound: Outbound::Idle,
             failures_in_row: 0,
             closing: None,
+            say: Say::Nothing,
             reports: VecDeque::new(),
         }
     }
 
-    fn protocol(&self) -> SubstreamProtocol<ReadyUpgrade<StreamProtocol>> {
+    fn protocol<T>(&self, open_info: T) -> SubstreamProtocol<ReadyUpgrade<StreamProtocol>, T> {
         let config = &self.shared.config;
-        SubstreamProtocol::new(ReadyUpgrade::new(config.protocol.clone()), ())
+        SubstreamProtocol::new(ReadyUpgrade::new(config.protocol.clone()), open_info)
             .with_timeout(config.connect_timeout)
     }
 
@@ -153,7 +185,7 @@ impl Handler {
         let (sent, unsent) = writer.into_unsent();
         Counters::add(&self.shared.counters.sent, sent);
         if let Some(entry) = &self.entry {
-            let lost = entry.queue.give_back(unsent);
+            let lost = entry.queue.give_back(self.connection, unsent);
             Counters::add(&self.shared.counters.dropped_disconnected, lost);
         }
         if gently {
@@ -230,6 +262,37 @@ impl Handler {
                 }
             }
         }
+    }
+
+    fn say(&mut self, frame: Frame) {
+        match self.say {
+            Say::Nothing => self.say = Say::Requested(frame),
+            // Said twice within a stream's opening: whoever repeats himself loses nothing.
+            _ => Counters::add(&self.shared.counters.dropped_unsaid, 1),
+        }
+    }
+
+    fn unsaid(&mut self) {
+        if !matches!(std::mem::replace(&mut self.say, Say::Nothing), Say::Nothing) {
+            Counters::add(&self.shared.counters.dropped_unsaid, 1);
+        }
+    }
+
+    /// Ready when a stream is to be opened for what is to be said.
+    fn poll_say(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match std::mem::replace(&mut self.say, Say::Nothing) {
+            Say::Requested(frame) => {
+                self.say = Say::Opening(frame);
+                return Poll::Ready(());
+            }
+            Say::Open(mut saying) => match saying.poll(cx) {
+                Poll::Pending => self.say = Say::Open(saying),
+                Poll::Ready(true) => Counters::add(&self.shared.counters.sent, 1),
+                Poll::Ready(false) => Counters::add(&self.shared.counters.dropped_unsaid, 1),
+            },
+            other => self.say = other,
+        }
+        Poll::Pending
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>) {
@@ -309,23 +372,37 @@ impl Handler {
                 self.reports.push_back(Report::Inbound);
             }
         }
-        for _ in 0..BUDGET {
-            // Back-pressure: as long as a frame finds no room, nothing more is read.
-            ready!(self.inbox.poll_push(held, cx));
-            match ready!(reader.poll_frame(&shared.format, stream, cx)) {
-                Ok(Some(frame)) => {
-                    Counters::add(&shared.counters.received, 1);
-                    *held = Some(Event::Frame {
-                        peer: self.peer,
-                        frame,
-                    });
-                }
-                Ok(None) => return Poll::Ready(()),
-                Err(error) => {
-                    count(&shared.counters, &error);
-                    return Poll::Ready(());
-                }
+        let (peer, conn) = (self.peer, self.conn);
+        let event = |frame| Event::Frame { peer, conn, frame };
+        let mut budget = BUDGET;
+        while budget > 0 {
+            // First a frame, then room for it and for those that came with it: one lock for all of them, and none
+            // where nothing came.
+            if held.is_none() {
+                *held = match ready!(reader.poll_frame(&shared.format, stream, cx)) {
+                    Ok(Some(frame)) => Some(event(frame)),
+                    end => return ended(&shared.counters, end),
+                };
+                Counters::add(&shared.counters.received, 1);
             }
+            // Back-pressure: as long as a frame finds no room, nothing more is read.
+            let room = ready!(self.inbox.poll_reserve(budget, cx));
+            self.batch.extend(held.take());
+            let read = loop {
+                if self.batch.len() == room {
+                    break None;
+                }
+                match reader.poll_frame(&shared.format, stream, cx) {
+                    Poll::Ready(Ok(Some(frame))) => self.batch.push(event(frame)),
+                    read => break Some(read),
+                }
+            };
+            Counters::add(&shared.counters.received, self.batch.len() - 1);
+            self.inbox.fill(room, self.batch.drain(..));
+            if let Some(read) = read {
+                return ended(&shared.counters, ready!(read));
+            }
+            budget -= room;
         }
         if shared.inbox.is_closed() {
             return Poll::Ready(());
@@ -340,6 +417,14 @@ impl Handler {
             self.inbox.push_over(held);
         }
     }
+}
+
+/// Counts why a stream is read no further, where it is not for its end.
+fn ended(counters: &Counters, end: Result<Option<Frame>, ReadError>) -> Poll<()> {
+    if let Err(error) = end {
+        count(counters, &error);
+    }
+    Poll::Ready(())
 }
 
 fn count(counters: &Counters, error: &ReadError) {
@@ -360,10 +445,10 @@ impl ConnectionHandler for Handler {
     type InboundProtocol = ReadyUpgrade<StreamProtocol>;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
+    type OutboundOpenInfo = Purpose;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        self.protocol()
+        self.protocol(())
     }
 
     /// Streams keep a connection alive by themselves; beyond them, a queue that waits and a peer that is to be kept.
@@ -371,19 +456,24 @@ impl ConnectionHandler for Handler {
         self.entry.as_ref().is_some_and(|entry| {
             entry.queue.is_writer(self.connection)
                 && (entry.keep.load(Ordering::Relaxed) || entry.queue.len() > 0)
-        })
+        }) || !matches!(self.say, Say::Nothing)
     }
 
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Purpose, Self::ToBehaviour>> {
         if let Some(report) = self.reports.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(report));
         }
         if self.poll_outbound(cx).is_ready() {
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: self.protocol(),
+                protocol: self.protocol(Purpose::Queue),
+            });
+        }
+        if self.poll_say(cx).is_ready() {
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                protocol: self.protocol(Purpose::Say),
             });
         }
         self.poll_inbound(cx);
@@ -404,19 +494,35 @@ impl ConnectionHandler for Handler {
                 self.entry = Some(entry);
             }
             Command::StopWriting => self.stop_writing(),
+            Command::Say(Said(frame)) => self.say(frame),
             Command::Shut => {
                 self.stop_writing();
+                self.unsaid();
                 self.shut_inbound();
                 self.told_inbound = false;
             }
         }
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol>) {
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol, (), Purpose>,
+    ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
                 self.accept(stream);
             }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                info: Purpose::Say,
+            }) => {
+                if let Say::Opening(frame) = std::mem::replace(&mut self.say, Say::Nothing) {
+                    self.say = Say::Open(Box::new(Saying::new(stream, frame, &self.shared)));
+                }
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError {
+                info: Purpose::Say, ..
+            }) => self.unsaid(),
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream, ..
             }) => {
@@ -445,6 +551,7 @@ impl ConnectionHandler for Handler {
 impl Drop for Handler {
     fn drop(&mut self) {
         self.end_stream(Outbound::Idle, false);
+        self.unsaid();
         self.shut_inbound();
     }
 }

@@ -4,9 +4,10 @@
 //! A deque behind a mutex that is held for a push or a take, never across I/O.
 
 use super::{
-    Frame,
+    Conn, Frame,
     queue::{lock, set_waker},
 };
+use futures::ready;
 use libp2p::PeerId;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,6 +24,8 @@ pub enum Event {
     Frame {
         /// The sender, as authenticated by its connection.
         peer: PeerId,
+        /// By which of its connections.
+        conn: Conn,
         /// The frame, of an allowed length.
         frame: Frame,
     },
@@ -56,6 +59,8 @@ pub(super) struct Inbox {
 #[derive(Debug, Default)]
 struct InboxState {
     events: VecDeque<Event>,
+    /// Room that tasks hold while they read frames for it.
+    reserved: usize,
     receiver: Option<Waker>,
     /// Tasks that hold an event for which there was no room, by [`InboxSender::id`].
     blocked: BTreeMap<u64, Waker>,
@@ -111,7 +116,7 @@ impl Inbox {
     /// The tasks to wake. Only at half the capacity: waking all of them for each event that leaves would cost more
     /// than the event.
     fn unblock(&self, state: &mut InboxState) -> BTreeMap<u64, Waker> {
-        if state.events.len() <= self.capacity / 2 {
+        if state.events.len() + state.reserved <= self.capacity / 2 {
             std::mem::take(&mut state.blocked)
         } else {
             BTreeMap::new()
@@ -136,29 +141,48 @@ impl InboxSender {
     /// Moves the event in `slot` into the inbox; pending, with the event left where it is, while that is full. An
     /// event for a receiver that is gone is dropped.
     pub(super) fn poll_push(&self, slot: &mut Option<Event>, cx: &mut Context<'_>) -> Poll<()> {
-        if slot.is_none() {
-            return Poll::Ready(());
+        if slot.is_some() {
+            ready!(self.poll_reserve(1, cx));
+            self.fill(1, slot.take());
         }
-        let mut state = lock(&self.inbox.state);
-        if !state.closed && state.events.len() >= self.inbox.capacity {
-            state.blocked.insert(self.id, cx.waker().clone());
-            return Poll::Pending;
-        }
-        push(state, slot.take());
         Poll::Ready(())
+    }
+
+    /// Room for at least one event and at most `most`, to be [filled](Self::fill); pending while the inbox is full.
+    pub(super) fn poll_reserve(&self, most: usize, cx: &mut Context<'_>) -> Poll<usize> {
+        let mut state = lock(&self.inbox.state);
+        let taken = state.events.len() + state.reserved;
+        let room = match self.inbox.capacity.saturating_sub(taken) {
+            _ if state.closed => most,
+            0 => {
+                state.blocked.insert(self.id, cx.waker().clone());
+                return Poll::Pending;
+            }
+            room => room.min(most),
+        };
+        state.reserved += room;
+        Poll::Ready(room)
+    }
+
+    /// Gives back `reserved` room and moves the events for which it was wanted in: one lock and one wake-up for all.
+    /// At least one: what the receiver takes is what wakes those who wait for room.
+    pub(super) fn fill(&self, reserved: usize, events: impl IntoIterator<Item = Event>) {
+        let mut state = lock(&self.inbox.state);
+        state.reserved -= reserved;
+        push(state, events);
     }
 
     /// Moves the event in, full or not: for a task that ends and must not lose what it holds.
     pub(super) fn push_over(&self, event: Event) {
-        push(lock(&self.inbox.state), Some(event));
+        push(lock(&self.inbox.state), [event]);
     }
 }
 
-fn push(mut state: MutexGuard<'_, InboxState>, event: Option<Event>) {
+fn push(mut state: MutexGuard<'_, InboxState>, events: impl IntoIterator<Item = Event>) {
     if state.closed {
         return;
     }
-    state.events.extend(event);
+    state.events.extend(events);
     let waker = state.receiver.take();
     drop(state);
     if let Some(waker) = waker {
@@ -268,6 +292,7 @@ mod tests {
         let event = |i| {
             Some(Event::Frame {
                 peer,
+                conn: Conn(0),
                 frame: frame(i),
             })
         };
@@ -281,11 +306,18 @@ mod tests {
         assert_eq!(lock(&inbox.state).blocked.len(), 1);
         receiver.try_recv();
         assert_eq!(lock(&inbox.state).blocked.len(), 0);
-        sender.push_over(held.unwrap());
+        assert_eq!(sender.poll_reserve(5, cx), Poll::Ready(2), "what is free");
+        assert!(sender.poll_push(&mut held, cx).is_pending(), "is reserved");
+        sender.fill(2, held.take());
+        held = event(7);
+        assert!(sender.poll_push(&mut held, cx).is_ready(), "was given back");
+        sender.push_over(event(5).unwrap());
+        sender.push_over(event(6).unwrap());
+        assert!(sender.poll_reserve(1, cx).is_pending(), "over the bound");
         inbox.end();
         let mut out = Vec::new();
-        assert_eq!(futures::executor::block_on(receiver.recv_many(&mut out, 10)), 3);
-        assert_eq!(out.last(), event(4).as_ref());
+        assert_eq!(futures::executor::block_on(receiver.recv_many(&mut out, 10)), 6);
+        assert_eq!(out.last(), event(6).as_ref());
         assert_eq!(futures::executor::block_on(receiver.recv()), None);
     }
 }

@@ -37,6 +37,24 @@ pub use control::{Control, SendError, Stats};
 pub use handler::Handler;
 pub use inbox::{Event, Receiver};
 
+/// One connection with a peer, as its link names it; never given twice. Two programs with one identity differ in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Conn(u64);
+
+impl Conn {
+    /// For those who keep it as a number.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The connection with this [number](Self::number).
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// The bytes of one frame, without its length prefix.
 ///
 /// A frame of fixed length converts to `Box<[u8; N]>` without a copy.

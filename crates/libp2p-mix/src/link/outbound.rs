@@ -1,6 +1,7 @@
 //! Writing a peer's queue to a stream: batches, flushes, and the watchdog of a write that stands still.
 
 use super::{
+    Frame,
     codec::{FrameWriter, WRITE_BATCH},
     control::{Counters, Peer, Shared},
     handler::BUDGET,
@@ -9,6 +10,7 @@ use super::{
 use futures::{AsyncWrite, ready};
 use libp2p::{Stream, swarm::ConnectionId};
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -24,6 +26,41 @@ pub(super) struct Writing {
     watchdog: Pin<Box<Sleep>>,
     watching: bool,
     progress: bool,
+}
+
+/// One frame in a stream of its own.
+#[derive(Debug)]
+pub(super) struct Saying {
+    stream: Stream,
+    header: FrameWriter,
+    frame: FrameWriter,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Saying {
+    pub(super) fn new(stream: Stream, frame: Frame, shared: &Shared) -> Self {
+        Self {
+            stream,
+            header: FrameWriter::new(&shared.format),
+            frame: FrameWriter::loaded(vec![frame]),
+            deadline: Box::pin(sleep(shared.config.stall_timeout)),
+        }
+    }
+
+    /// Ready when the stream is over: whether the transport took all of it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        match self.poll_write(cx) {
+            Poll::Ready(result) => Poll::Ready(result.is_ok()),
+            Poll::Pending => self.deadline.as_mut().poll(cx).map(|()| false),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for part in [&mut self.header, &mut self.frame] {
+            ready!(part.poll_write(&mut self.stream, cx, &mut false))?;
+        }
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
 }
 
 /// Why writing on a stream ended.

@@ -3,7 +3,7 @@
 //! A deque behind a mutex that is held for a push or a take, never across I/O: some tens of nanoseconds for a frame,
 //! against microseconds in the transport.
 
-use super::{Frame, SendError};
+use super::{Conn, Frame, SendError};
 use libp2p::swarm::ConnectionId;
 use std::{
     collections::VecDeque,
@@ -28,6 +28,8 @@ struct SendState {
     frames: VecDeque<Frame>,
     /// The connection that writes.
     owner: Option<ConnectionId>,
+    /// The only one that is to write, if the owner of the link chose one.
+    chosen: Option<(Conn, ConnectionId)>,
     /// Its task, if it waits for a frame.
     waker: Option<Waker>,
     /// The behaviour was told that there is something to send and no connection.
@@ -52,6 +54,39 @@ pub(super) enum Taken {
     Revoked,
 }
 
+impl SendState {
+    /// For how many frames there is room: at least one, or why not.
+    fn room(&self, capacity: usize, by: Option<Conn>, must_leave_now: bool) -> Result<usize, SendError> {
+        if self.closed {
+            return Err(SendError::UnknownPeer);
+        }
+        if by.is_some() && self.chosen.map(|(conn, _)| conn) != by {
+            return Err(SendError::Disconnected);
+        }
+        if must_leave_now && self.owner.is_none() {
+            return Err(SendError::Disconnected);
+        }
+        match capacity.saturating_sub(self.frames.len()) {
+            0 => Err(SendError::Full),
+            room => Ok(room),
+        }
+    }
+}
+
+/// Tells whoever takes care of frames that there are new ones.
+fn notify(mut state: MutexGuard<'_, SendState>) -> Pushed {
+    if state.owner.is_none() && !state.wanted {
+        state.wanted = true;
+        return Pushed::WakeBehaviour;
+    }
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+    Pushed::Connected
+}
+
 impl SendQueue {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
@@ -60,34 +95,63 @@ impl SendQueue {
         }
     }
 
-    /// Takes a frame; only if a connection writes, if it `must_leave_now`.
-    pub(super) fn push(&self, frame: Frame, must_leave_now: bool) -> Result<Pushed, (SendError, Frame)> {
+    /// Takes a frame; only if a connection writes, if it `must_leave_now`; only if that one was chosen, if it is to go `by` it.
+    pub(super) fn push(
+        &self,
+        frame: Frame,
+        by: Option<Conn>,
+        must_leave_now: bool,
+    ) -> Result<Pushed, (SendError, Frame)> {
         let mut state = lock(&self.state);
-        if state.closed {
-            return Err((SendError::UnknownPeer, frame));
+        match state.room(self.capacity, by, must_leave_now) {
+            Ok(_) => state.frames.push_back(frame),
+            Err(error) => return Err((error, frame)),
         }
-        if must_leave_now && state.owner.is_none() {
-            return Err((SendError::Disconnected, frame));
-        }
-        if state.frames.len() >= self.capacity {
-            return Err((SendError::Full, frame));
-        }
-        state.frames.push_back(frame);
-        if state.owner.is_none() && !state.wanted {
-            state.wanted = true;
-            return Ok(Pushed::WakeBehaviour);
-        }
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        Ok(Pushed::Connected)
+        Ok(notify(state))
+    }
+
+    /// Takes of the first `count` frames (at least one) as many as there is room for, under one lock, and says how
+    /// many; an error if none.
+    pub(super) fn push_many(
+        &self,
+        frames: &mut Vec<Frame>,
+        count: usize,
+        must_leave_now: bool,
+    ) -> Result<(usize, Pushed), SendError> {
+        let mut state = lock(&self.state);
+        let taken = count.min(state.room(self.capacity, None, must_leave_now)?);
+        state.frames.extend(frames.drain(..taken));
+        Ok((taken, notify(state)))
     }
 
     /// Frames waiting; those in a writer's batch are not among them.
     pub(super) fn len(&self) -> usize {
         lock(&self.state).frames.len()
+    }
+
+    /// From here on only this connection writes. What waits was for another one: it is dropped, and how much that was
+    /// returned.
+    pub(super) fn choose(&self, conn: Conn, connection: ConnectionId) -> usize {
+        let mut state = lock(&self.state);
+        if state.chosen == Some((conn, connection)) {
+            return 0;
+        }
+        state.chosen = Some((conn, connection));
+        std::mem::take(&mut state.frames).len()
+    }
+
+    pub(super) fn chosen(&self) -> Option<ConnectionId> {
+        lock(&self.state).chosen.map(|(_, connection)| connection)
+    }
+
+    /// The connection closed: if it was chosen, none is, and what waits for it is dropped.
+    pub(super) fn closed(&self, connection: ConnectionId) -> usize {
+        let mut state = lock(&self.state);
+        if state.chosen.is_none_or(|(_, chosen)| chosen != connection) {
+            return 0;
+        }
+        state.chosen = None;
+        std::mem::take(&mut state.frames).len()
     }
 
     /// Makes a connection (or none) the writer.
@@ -139,11 +203,12 @@ impl SendQueue {
         !state.closed && state.owner == Some(writer)
     }
 
-    /// Puts frames that were taken but not sent back to the front, over the bound if need be. Returns those that
+    /// Puts frames that `writer` took but didn't send back to the front, over the bound if need be. Returns how many
     /// nobody will send any more.
-    pub(super) fn give_back(&self, frames: Vec<Frame>) -> usize {
+    pub(super) fn give_back(&self, writer: ConnectionId, frames: Vec<Frame>) -> usize {
         let mut state = lock(&self.state);
-        if state.closed {
+        let of_another = state.chosen.is_some_and(|(_, chosen)| chosen != writer);
+        if state.closed || of_another {
             return frames.len();
         }
         for frame in frames.into_iter().rev() {
@@ -195,9 +260,9 @@ mod tests {
         let (queue, waker) = (SendQueue::new(8), noop_waker());
         let cx = &mut Context::from_waker(&waker);
         let (a, b) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
-        assert_eq!(queue.push(frame(0), false).unwrap(), Pushed::WakeBehaviour);
-        assert_eq!(queue.push(frame(1), false).unwrap(), Pushed::Connected);
-        queue.push(frame(2), false).unwrap();
+        assert_eq!(queue.push(frame(0), None, false).unwrap(), Pushed::WakeBehaviour);
+        assert_eq!(queue.push(frame(1), None, false).unwrap(), Pushed::Connected);
+        queue.push(frame(2), None, false).unwrap();
         queue.assign(Some(a));
         assert!(matches!(queue.poll_take(b, 100, cx), Poll::Ready(Taken::Revoked)));
         let Poll::Ready(Taken::Frames(taken)) = queue.poll_take(a, 100, cx) else {
@@ -205,7 +270,7 @@ mod tests {
         };
         assert_eq!(taken, [frame(0), frame(1)], "a quarter of the queue");
         queue.assign(Some(b));
-        queue.give_back(taken);
+        queue.give_back(a, taken);
         let Poll::Ready(Taken::Frames(taken)) = queue.poll_take(b, 4, cx) else {
             panic!()
         };
@@ -213,23 +278,76 @@ mod tests {
         assert_eq!(queue.len(), 2);
         assert_eq!(queue.close(), 2);
         assert_eq!(
-            queue.push(frame(3), false).unwrap_err(),
+            queue.push(frame(3), None, false).unwrap_err(),
             (SendError::UnknownPeer, frame(3))
+        );
+    }
+
+    #[test]
+    fn of_many_frames_those_are_taken_for_which_there_is_room() {
+        let queue = SendQueue::new(4);
+        let mut frames: Vec<Frame> = (0..6).map(frame).collect();
+        assert_eq!(
+            queue.push_many(&mut frames, 6, true).unwrap_err(),
+            SendError::Disconnected
+        );
+        queue.assign(Some(ConnectionId::new_unchecked(1)));
+        assert_eq!(
+            queue.push_many(&mut frames, 3, true).unwrap(),
+            (3, Pushed::Connected)
+        );
+        assert_eq!(
+            queue.push_many(&mut frames, 3, true).unwrap(),
+            (1, Pushed::Connected)
+        );
+        assert_eq!(
+            queue.push_many(&mut frames, 2, true).unwrap_err(),
+            SendError::Full
+        );
+        assert_eq!(frames, [frame(4), frame(5)], "the rest, in order");
+        assert_eq!(queue.len(), 4);
+    }
+
+    #[test]
+    fn what_was_meant_for_one_connection_leaves_by_no_other() {
+        let (queue, waker) = (SendQueue::new(8), noop_waker());
+        let cx = &mut Context::from_waker(&waker);
+        let (a, b) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
+        assert_eq!(
+            queue.push(frame(0), Some(Conn(1)), false).unwrap_err(),
+            (SendError::Disconnected, frame(0)),
+            "not chosen"
+        );
+        queue.choose(Conn(1), a);
+        queue.assign(Some(a));
+        queue.push(frame(1), Some(Conn(1)), false).unwrap();
+        let Poll::Ready(Taken::Frames(taken)) = queue.poll_take(a, 100, cx) else {
+            panic!()
+        };
+        queue.push(frame(2), Some(Conn(1)), false).unwrap();
+        assert_eq!(queue.choose(Conn(2), b), 1, "the frame that waits");
+        assert_eq!(queue.give_back(a, taken), 1, "and the one under way");
+        queue.push(frame(3), Some(Conn(2)), false).unwrap();
+        assert_eq!(queue.closed(a), 0);
+        assert_eq!(queue.closed(b), 1);
+        assert_eq!(
+            queue.push(frame(3), Some(Conn(2)), false).unwrap_err().0,
+            SendError::Disconnected
         );
     }
 
     #[test]
     fn a_full_queue_gives_the_frame_back() {
         let queue = SendQueue::new(2);
-        queue.push(frame(0), false).unwrap();
-        queue.push(frame(1), false).unwrap();
+        queue.push(frame(0), None, false).unwrap();
+        queue.push(frame(1), None, false).unwrap();
         assert_eq!(
-            queue.push(frame(2), false).unwrap_err(),
+            queue.push(frame(2), None, false).unwrap_err(),
             (SendError::Full, frame(2))
         );
         assert_eq!(queue.clear(), 2);
         assert_eq!(
-            queue.push(frame(2), false).unwrap(),
+            queue.push(frame(2), None, false).unwrap(),
             Pushed::WakeBehaviour,
             "asks again after a failed dial"
         );

@@ -10,7 +10,7 @@
 //!
 //! A field element is five limbs of 51 bits, `sum t[i] 2^(51 i)`; one element a lane.
 //! - [`Fe`] is reduced: limbs below 2^51 + 2^18, so that they fit the multiplier's 52 bits.
-//! - [`Wide`] is not: limbs below 2^62. It may only be added, subtracted and carried. Products are added and subtracted
+//! - [`Wide`] is not: limbs below 2^63. It may only be added, subtracted and carried. Products are added and subtracted
 //!   before they are carried, which saves carries; whatever is subtracted from was computed with a [`Bias`].
 //!
 //! # Secrets
@@ -23,6 +23,7 @@
     reason = "only what is inlined into a function with the CPU feature can use it: a call each would cost fifty-fold"
 )]
 
+use super::base::Eight;
 use crate::scratch::{Scratch, Zero};
 
 /// A machine that computes on lanes of 64 bits.
@@ -53,6 +54,8 @@ pub(super) trait Lanes: Copy {
     fn is_zero(self, a: Self::V) -> Self::Mask;
     /// `b` where the mask is set, else `a`.
     fn select(self, mask: Self::Mask, a: Self::V, b: Self::V) -> Self::V;
+    /// The number at `place` modulo 8; zero where the mask is set. All of the table is read, whatever the places are.
+    fn lookup(self, zero: Self::Mask, table: &Eight, place: Self::V) -> Self::V;
 }
 
 /// How many vectors share one inversion. More than eight gain under one percent.
@@ -69,11 +72,11 @@ pub(super) type Projective<V> = [Fe<V>; 2];
 
 /// A field element that must be carried before it is multiplied. A type of its own, so that none is by mistake.
 #[derive(Clone, Copy)]
-struct Wide<V>([V; 5]);
+pub(super) struct Wide<V>(pub(super) [V; 5]);
 
 /// What a product starts from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Bias {
+pub(super) enum Bias {
     /// Zero.
     None,
     /// 2^9 p: above any product, which can then be subtracted.
@@ -85,7 +88,7 @@ const LIMB: u64 = (1 << 51) - 1;
 /// 25 low and 25 high products. The columns are below 2^56, and with those above 2^255 folded the limbs are below 2^60,
 /// with the bias below 2^61.
 #[inline(always)]
-fn mul<M: Lanes>(m: M, a: &Fe<M::V>, b: &Fe<M::V>, bias: Bias) -> Wide<M::V> {
+pub(super) fn mul<M: Lanes>(m: M, a: &Fe<M::V>, b: &Fe<M::V>, bias: Bias) -> Wide<M::V> {
     let mut t = [m.splat(0); 10];
     if bias == Bias::Minuend {
         // Columns 1 and above are doubled below.
@@ -143,7 +146,7 @@ fn fold<M: Lanes>(m: M, t: &[M::V; 10]) -> Wide<M::V> {
 }
 
 #[inline(always)]
-fn add<M: Lanes>(m: M, a: &Wide<M::V>, b: &Wide<M::V>) -> Wide<M::V> {
+pub(super) fn add<M: Lanes>(m: M, a: &Wide<M::V>, b: &Wide<M::V>) -> Wide<M::V> {
     let (a, b) = (&a.0, &b.0);
     Wide([
         m.add(a[0], b[0]),
@@ -156,7 +159,7 @@ fn add<M: Lanes>(m: M, a: &Wide<M::V>, b: &Wide<M::V>) -> Wide<M::V> {
 
 /// `a - b`, where `a` has a [`Bias::Minuend`].
 #[inline(always)]
-fn sub<M: Lanes>(m: M, a: &Wide<M::V>, b: &Wide<M::V>) -> Wide<M::V> {
+pub(super) fn sub<M: Lanes>(m: M, a: &Wide<M::V>, b: &Wide<M::V>) -> Wide<M::V> {
     let (a, b) = (&a.0, &b.0);
     Wide([
         m.sub(a[0], b[0]),
@@ -170,7 +173,7 @@ fn sub<M: Lanes>(m: M, a: &Wide<M::V>, b: &Wide<M::V>) -> Wide<M::V> {
 /// One pass of carries, all limbs at once: they carry less than 2^13, and what the last one carries is at most 19
 /// times that.
 #[inline(always)]
-fn carry<M: Lanes>(m: M, t: &Wide<M::V>) -> Fe<M::V> {
+pub(super) fn carry<M: Lanes>(m: M, t: &Wide<M::V>) -> Fe<M::V> {
     let t = &t.0;
     let limb = m.splat(LIMB);
     let c0 = m.shr::<51>(t[0]);
@@ -214,7 +217,7 @@ fn add_121665_times<M: Lanes>(m: M, acc: &Wide<M::V>, e: &Fe<M::V>) -> Wide<M::V
 }
 
 #[inline(always)]
-fn select<M: Lanes>(m: M, mask: M::Mask, a: &Fe<M::V>, b: &Fe<M::V>) -> Fe<M::V> {
+pub(super) fn select<M: Lanes>(m: M, mask: M::Mask, a: &Fe<M::V>, b: &Fe<M::V>) -> Fe<M::V> {
     [
         m.select(mask, a[0], b[0]),
         m.select(mask, a[1], b[1]),
@@ -225,7 +228,7 @@ fn select<M: Lanes>(m: M, mask: M::Mask, a: &Fe<M::V>, b: &Fe<M::V>) -> Fe<M::V>
 }
 
 #[inline(always)]
-fn one<M: Lanes>(m: M) -> Fe<M::V> {
+pub(super) fn one<M: Lanes>(m: M) -> Fe<M::V> {
     let zero = m.splat(0);
     [m.splat(1), zero, zero, zero, zero]
 }
@@ -287,6 +290,24 @@ fn rung<M: Lanes>(m: M, step: &Step<M::V>) -> Rung<M::V> {
     }
 }
 
+/// As RFC 7748 says: bits 0 to 2 and 255 are off, bit 254 is on.
+#[inline(always)]
+pub(super) fn clamp<M: Lanes>(m: M, scalars: &Words<M::V>) -> Words<M::V> {
+    [
+        m.and(scalars[0], m.splat(!7)),
+        scalars[1],
+        scalars[2],
+        m.or(m.and(scalars[3], m.splat(!0 >> 2)), m.splat(1 << 62)),
+    ]
+}
+
+/// `a + 2^9 p`, so that it can be a minuend.
+#[inline(always)]
+pub(super) fn biased<M: Lanes>(m: M, a: &Wide<M::V>) -> Wide<M::V> {
+    let high = m.splat(LIMB << 9);
+    add(m, a, &Wide([m.splat((LIMB - 18) << 9), high, high, high, high]))
+}
+
 /// `z` is zero in the lanes whose product is the neutral element.
 #[inline(always)]
 pub(super) fn ladder<M: Lanes>(
@@ -296,11 +317,7 @@ pub(super) fn ladder<M: Lanes>(
     out: &mut Projective<M::V>,
 ) {
     let mut k = Scratch::<Words<M::V>>::new();
-    // Clamped, as RFC 7748 says: bits 0 to 2 and 255 are off, bit 254 is on.
-    k[0] = m.and(scalars[0], m.splat(!7));
-    k[1] = scalars[1];
-    k[2] = scalars[2];
-    k[3] = m.or(m.and(scalars[3], m.splat(!0 >> 2)), m.splat(1 << 62));
+    *k = clamp(m, scalars);
     // The swap before step i: bit i and the bit above it. Behind the last step there is none, bit 0 being off.
     let mut swaps = Scratch::<Words<M::V>>::new();
     swaps[0] = m.xor(k[0], m.or(m.shr::<1>(k[0]), m.shl::<63>(k[1])));
@@ -311,15 +328,12 @@ pub(super) fn ladder<M: Lanes>(
     let x1 = unpack(m, points);
     let zero = Wide([m.splat(0); 5]);
     let one = Wide(one(m));
-    // 2^9 p, so that it can be a minuend.
-    let high = m.splat(LIMB << 9);
-    let bias = Wide([m.splat((LIMB - 18) << 9), high, high, high, high]);
     let mut at = rung(
         m,
         &Step {
-            x2: add(m, &one, &bias),
+            x2: biased(m, &one),
             z2: zero,
-            x3: add(m, &Wide(x1), &bias),
+            x3: biased(m, &Wide(x1)),
             z3: one,
         },
     );

@@ -1,14 +1,16 @@
 //! X25519 for eight lanes at once with the 52-bit multiplier of AVX-512 IFMA.
 //!
-//! Gathers the lanes of a batch into vectors, runs one ladder a vector and one inversion for eight vectors. What is
-//! left of a batch that does not fill a vector costs as much as a whole one; a lone multiplication, even with one of the
-//! base point beside it, goes to the portable engine, which is faster at so few.
+//! Gathers the lanes of a batch into vectors, runs one ladder a vector, or for the base point one sum of known multiples,
+//! and one inversion for eight vectors. What is left of a batch that does not fill a vector costs as much as a whole
+//! one; a lone multiplication goes to the portable engine, which is faster at so few.
 
+use core::arch::x86_64::__m512i;
 use core::iter::zip;
 
+use super::edwards::times_base;
 use super::field::{GROUP, Projective, Words, affine, ladder};
 use super::x86::{Avx512, Job, Vaes};
-use super::{BASE_POINT, Engine, aes, portable, sha256};
+use super::{Engine, aes, portable, sha256};
 use crate::scratch::Scratch;
 
 /// Lanes of a vector.
@@ -16,6 +18,10 @@ const LANES: usize = 8;
 
 /// Lanes that share an inversion.
 const GROUP_LANES: usize = GROUP * LANES;
+
+/// From how many on a vector is cheaper than one after the other: it takes the time of 1.2 (Zen 5) to 1.7 (Zen 4) of
+/// graviola's multiplications.
+const WORTH_A_VECTOR: usize = 2;
 
 /// More than the stack that a group takes, in bytes.
 const STACK_LEN: usize = 24 << 10;
@@ -41,7 +47,7 @@ impl Engine for Ifma {
         };
         // What does not fill a vector, if it is so little that it is cheaper without.
         let rest = count - count % LANES;
-        let vectors = if is_cheap(portable, &points[rest..count]) {
+        let vectors = if count - rest < WORTH_A_VECTOR && portable.name() == "graviola" {
             portable.x25519_batch(&scalars[rest..count], &points[rest..count], &mut out[rest..count]);
             rest
         } else {
@@ -52,9 +58,19 @@ impl Engine for Ifma {
             points[..vectors].chunks(GROUP_LANES),
         );
         for ((scalars, points), out) in zip(groups, out[..vectors].chunks_mut(GROUP_LANES)) {
-            cpu.run(Group { scalars, points, out });
-            // What the compiler spilled.
-            zeroize::zeroize_stack::<STACK_LEN>();
+            run(cpu, scalars, Some(points), out);
+        }
+    }
+
+    fn x25519_base_batch(&self, scalars: &[[u8; 32]], out: &mut [[u8; 32]]) {
+        let count = scalars.len().min(out.len());
+        match Avx512::detect() {
+            Some(cpu) if count > 1 => {
+                for (scalars, out) in zip(scalars.chunks(GROUP_LANES), out.chunks_mut(GROUP_LANES)) {
+                    run(cpu, scalars, None, out);
+                }
+            }
+            _ => portable().x25519_base_batch(scalars, out),
         }
     }
 
@@ -71,22 +87,17 @@ impl Engine for Ifma {
     }
 }
 
-/// Whether multiplications are cheaper one after the other than in a vector, of which they would fill a part. A
-/// vector takes the time of 1.2 (Zen 5) to 1.7 (Zen 4) of graviola's multiplications, and those of the base point
-/// that of a third. The points are public.
-fn is_cheap(portable: &dyn Engine, points: &[[u8; 32]]) -> bool {
-    const VECTOR: usize = 5;
-    let cost: usize = points
-        .iter()
-        .map(|point| if *point == BASE_POINT { 1 } else { 3 })
-        .sum();
-    portable.name() == "graviola" && cost < VECTOR
+/// Up to [`GROUP_LANES`] multiplications, of the base point if no points are given.
+fn run(cpu: Avx512, scalars: &[[u8; 32]], points: Option<&[[u8; 32]]>, out: &mut [[u8; 32]]) {
+    cpu.run(Group { scalars, points, out });
+    // What the compiler spilled.
+    zeroize::zeroize_stack::<STACK_LEN>();
 }
 
-/// Up to [`GROUP_LANES`] multiplications; all slices have one length.
 struct Group<'a> {
     scalars: &'a [[u8; 32]],
-    points: &'a [[u8; 32]],
+    /// As many as scalars.
+    points: Option<&'a [[u8; 32]]>,
     out: &'a mut [[u8; 32]],
 }
 
@@ -95,24 +106,13 @@ impl Job<Avx512> for Group<'_> {
     fn run(self, cpu: Avx512) {
         let mut products = Scratch::<[Projective<_>; GROUP]>::new();
         let vectors = self.scalars.len().div_ceil(LANES);
-        let inputs = zip(self.scalars.chunks(LANES), self.points.chunks(LANES));
-        for ((scalars, points), product) in zip(inputs, products.iter_mut()) {
-            let mut words = Scratch::<Words<[u64; LANES]>>::new();
-            // Lanes without a packet multiply the point zero by zero, and nobody reads the result.
-            transpose(scalars, &mut words);
-            let mut k = Scratch::<Words<_>>::new();
-            for (k, words) in zip(k.iter_mut(), words.iter()) {
-                *k = cpu.load(words);
+        for (at, (scalars, product)) in zip(self.scalars.chunks(LANES), products.iter_mut()).enumerate() {
+            // Lanes without a packet multiply by zero, which is clamped, and nobody reads the result.
+            let k = gather(cpu, scalars);
+            match self.points.and_then(|points| points.chunks(LANES).nth(at)) {
+                Some(points) => ladder(cpu, &k, &gather(cpu, points), product),
+                None => times_base(cpu, &k, product),
             }
-            *words = [[0; LANES]; 4];
-            transpose(points, &mut words);
-            let u = [
-                cpu.load(&words[0]),
-                cpu.load(&words[1]),
-                cpu.load(&words[2]),
-                cpu.load(&words[3]),
-            ];
-            ladder(cpu, &k, &u, product);
         }
 
         let mut shared = Scratch::<[Words<_>; GROUP]>::new();
@@ -131,12 +131,18 @@ impl Job<Avx512> for Group<'_> {
     }
 }
 
-/// Word `i` of lane `j` is `out[i][j]`.
+/// The words of up to eight lanes, zeros in those beyond.
 #[inline(always)]
-fn transpose(lanes: &[[u8; 32]], out: &mut Words<[u64; LANES]>) {
+fn gather(cpu: Avx512, lanes: &[[u8; 32]]) -> Scratch<Words<__m512i>> {
+    let mut words = Scratch::<Words<[u64; LANES]>>::new();
     for (lane, bytes) in lanes.iter().enumerate().take(LANES) {
-        for (word, bytes) in zip(out.iter_mut(), bytes.as_chunks().0) {
+        for (word, bytes) in zip(words.iter_mut(), bytes.as_chunks().0) {
             word[lane] = u64::from_le_bytes(*bytes);
         }
     }
+    let mut out = Scratch::<Words<_>>::new();
+    for (out, words) in zip(out.iter_mut(), words.iter()) {
+        *out = cpu.load(words);
+    }
+    out
 }

@@ -18,7 +18,11 @@ mod aes;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
 
-// The tests have machines of their own for it.
+// The tests have machines of their own for these.
+#[cfg(any(test, target_arch = "x86_64"))]
+mod base;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod edwards;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod field;
 
@@ -38,8 +42,7 @@ use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use curve25519_dalek::montgomery::MontgomeryPoint;
 
-/// The base point. Engines know it, and take a shorter way for it.
-pub(crate) const BASE_POINT: [u8; 32] = {
+const BASE_POINT: [u8; 32] = {
     let mut u = [0; 32];
     u[0] = 9;
     u
@@ -55,6 +58,16 @@ pub trait Engine: Send + Sync {
     ///
     /// The slices should have one length; what one of them has beyond another is not touched.
     fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]);
+
+    /// `out[i] = X25519(scalars[i], 9)`: the base point's multiples, public keys if the scalars are secret ones.
+    ///
+    /// The slices should have one length; what one of them has beyond another is not touched.
+    fn x25519_base_batch(&self, scalars: &[[u8; 32]], out: &mut [[u8; 32]]) {
+        const AT_ONCE: usize = 16;
+        for (scalars, out) in zip(scalars.chunks(AT_ONCE), out.chunks_mut(AT_ONCE)) {
+            self.x25519_batch(scalars, &[BASE_POINT; AT_ONCE], out);
+        }
+    }
 
     /// SHA-256 of many messages side by side: `states[i]` takes `blocks[i]` in, by the compression function alone,
     /// without padding. It is fastest if all have the same number of blocks.
@@ -148,17 +161,19 @@ impl Engine for Dalek {
 
     fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]) {
         for ((scalar, point), out) in zip(zip(scalars, points), out) {
-            // Points are public, so it may show which way was taken.
-            let product = if *point == BASE_POINT {
-                MontgomeryPoint::mul_base_clamped(*scalar)
-            } else {
-                // The Edwards form of a point is a quarter faster to multiply; points of the twist have none.
-                match MontgomeryPoint(*point).to_edwards(0) {
-                    Some(point) => point.mul_clamped(*scalar).to_montgomery(),
-                    None => MontgomeryPoint(*point).mul_clamped(*scalar),
-                }
+            // The Edwards form of a point is a quarter faster to multiply; points of the twist have none. Points are
+            // public, so it may show which way was taken.
+            let product = match MontgomeryPoint(*point).to_edwards(0) {
+                Some(point) => point.mul_clamped(*scalar).to_montgomery(),
+                None => MontgomeryPoint(*point).mul_clamped(*scalar),
             };
             *out = product.to_bytes();
+        }
+    }
+
+    fn x25519_base_batch(&self, scalars: &[[u8; 32]], out: &mut [[u8; 32]]) {
+        for (scalar, out) in zip(scalars, out) {
+            *out = MontgomeryPoint::mul_base_clamped(*scalar).to_bytes();
         }
     }
 }
@@ -169,7 +184,7 @@ mod fast {
 
     use graviola::key_agreement::x25519::{PublicKey, StaticPrivateKey};
 
-    use super::{BASE_POINT, Engine};
+    use super::Engine;
 
     /// Amazon's machine-checked assembly (s2n-bignum), for x86-64 and 64-bit Arm.
     pub(super) struct Graviola;
@@ -182,15 +197,17 @@ mod fast {
         fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]) {
             for ((scalar, point), out) in zip(zip(scalars, points), out) {
                 let secret = StaticPrivateKey::from_array(scalar);
-                if *point == BASE_POINT {
-                    *out = secret.public_key().as_bytes();
-                    continue;
-                }
                 // The error says that the result is zero; the others give the zeros themselves.
                 *out = match secret.diffie_hellman(&PublicKey::from_array(point)) {
                     Ok(shared) => shared.0,
                     Err(_) => [0; 32],
                 };
+            }
+        }
+
+        fn x25519_base_batch(&self, scalars: &[[u8; 32]], out: &mut [[u8; 32]]) {
+            for (scalar, out) in zip(scalars, out) {
+                *out = StaticPrivateKey::from_array(scalar).public_key().as_bytes();
             }
         }
     }

@@ -241,6 +241,11 @@ impl Lanes for Avx512 {
     fn select(self, mask: __mmask8, a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_mask_blend_epi64(mask, a, b) }
     }
+
+    #[inline(always)]
+    fn lookup(self, zero: __mmask8, table: &[u64; 8], place: __m512i) -> __m512i {
+        unsafe { _mm512_maskz_permutexvar_epi64(!zero, place, self.load(table)) }
+    }
 }
 
 impl Sha {

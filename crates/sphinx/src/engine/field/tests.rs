@@ -7,6 +7,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::*;
+use crate::engine::edwards::times_base;
 
 /// The highest factor of a 52-bit multiplication.
 const FACTOR_MAX: u64 = (1 << 52) - 1;
@@ -80,6 +81,10 @@ impl Lanes for Plain {
 
     fn select(self, mask: bool, a: u64, b: u64) -> u64 {
         if mask { b } else { a }
+    }
+
+    fn lookup(self, zero: bool, table: &[u64; 8], place: u64) -> u64 {
+        if zero { 0 } else { table[place as usize % 8] }
     }
 }
 
@@ -212,6 +217,13 @@ impl Lanes for Intervals {
             max: a.max.max(b.max),
         }
     }
+
+    fn lookup(self, (): (), table: &[u64; 8], _: Interval) -> Interval {
+        Interval {
+            min: 0,
+            max: table.iter().copied().max().unwrap(),
+        }
+    }
 }
 
 /// What the documentation of [`Fe`] says.
@@ -235,6 +247,15 @@ fn no_operation_leaves_its_lane_for_any_input() {
     for vectors in 1..=GROUP {
         affine(m, &products[..vectors], &mut [[Interval::ZERO; 4]; GROUP]);
     }
+}
+
+/// The same for the base point, with each of its multiples in each place.
+#[test]
+fn no_operation_on_the_edwards_curve_leaves_its_lane_for_any_scalar() {
+    let mut product = [[Interval::ZERO; 5]; 2];
+    times_base(Intervals, &[Interval::ANY; 4], &mut product);
+    assert!(product.iter().flatten().all(|limb| limb.max <= REDUCED));
+    affine(Intervals, &[product], &mut [[Interval::ZERO; 4]]);
 }
 
 /// The bounds that one step keeps, so that they hold however many there are, and the documented ones of its parts.
@@ -389,6 +410,25 @@ fn the_ladder_on_plain_integers_gives_what_dalek_gives() {
             plain(&scalars, &points, vectors) == expected,
             "{vectors} at a time"
         );
+    }
+}
+
+#[test]
+fn the_base_point_on_plain_integers_gives_what_dalek_gives() {
+    let mut rng = ChaCha20Rng::seed_from_u64(4);
+    let mut scalars: Vec<[u8; 32]> = (0..=16_u8).map(|digit| [digit * 0x11; 32]).take(16).collect();
+    scalars.extend([0x08, 0x80, 0x78, 0x87, 0x89, 0x98].map(|byte| [byte; 32]));
+    scalars.extend((0..200).map(|_| {
+        let mut bytes = [0; 32];
+        rng.fill_bytes(&mut bytes);
+        bytes
+    }));
+    for scalar in scalars {
+        let (mut product, mut out) = ([[0; 5]; 2], [[0; 4]]);
+        times_base(Plain, &words(&scalar), &mut product);
+        affine(Plain, &[product], &mut out);
+        let expected = MontgomeryPoint::mul_base_clamped(scalar).to_bytes();
+        assert_eq!(out[0].map(u64::to_le_bytes).concat(), expected, "{scalar:02x?}");
     }
 }
 
