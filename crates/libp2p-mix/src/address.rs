@@ -101,12 +101,15 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// An address that ends in `/p2p/PEERID`.
+    /// An address that ends in `/p2p/PEERID`. Twice the same id at the end is taken for once: who joins an address and an
+    /// id does not always know that the one has the other already.
     ///
     /// # Errors
     /// [`AddressError`] if it doesn't, or has no block.
     pub fn from_multiaddr(address: &Multiaddr) -> Result<Self, AddressError> {
-        match address.iter().last() {
+        let mut rest = address.clone();
+        match rest.pop() {
+            Some(Protocol::P2p(peer)) if rest.iter().last() == Some(Protocol::P2p(peer)) => Self::new(peer, &rest),
             Some(Protocol::P2p(peer)) => Self::new(peer, address),
             _ => Err(AddressError::Form),
         }

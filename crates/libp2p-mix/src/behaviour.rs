@@ -86,7 +86,7 @@ impl Behaviour {
         };
         let shared = Arc::new(Shared::new(&config, parts));
 
-        let mut worker = Worker::new(&mix_config, key.clone(), Route::new(&shared), new_rng()?);
+        let mut worker = Worker::new(&mix_config, key.clone(), Route(shared.clone()), new_rng()?);
         if store.is_some() {
             worker.tags_are_written_down();
         }
@@ -102,6 +102,7 @@ impl Behaviour {
             cover: config.cover,
         };
         node.spawn()?;
+        crate::discovery::serve(&shared);
         let events = event::Behaviour::new(shared.clone());
         Ok((
             Self {

@@ -24,6 +24,9 @@ pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/mix/1.0.0");
 pub enum Policy {
     /// Those of the open internet.
     Public,
+    /// Those of the open internet; and any, for a peer whose own address is none of it: in a network on one machine or
+    /// site all are like that.
+    PublicOrLikeOurs,
     /// Any. For networks on one machine or one site: a stranger can then have this peer connect to whatever it reaches.
     Any,
     /// What the function says.
@@ -33,9 +36,12 @@ pub enum Policy {
 }
 
 impl Policy {
-    pub(crate) fn allows(&self, endpoint: &Endpoint) -> bool {
+    /// `ours` is asked for our own address, if that matters.
+    pub(crate) fn allows(&self, endpoint: &Endpoint, ours: impl FnOnce() -> Option<Endpoint>) -> bool {
+        let public = |e: &Endpoint| e.ip().is_some_and(address::is_public);
         match self {
-            Self::Public => endpoint.ip().is_some_and(address::is_public),
+            Self::Public => public(endpoint),
+            Self::PublicOrLikeOurs => public(endpoint) || ours().is_some_and(|e| !public(&e)),
             Self::Any => true,
             Self::Custom(allows) => allows(endpoint),
             Self::Nobody => false,
@@ -47,6 +53,7 @@ impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Public => "Public",
+            Self::PublicOrLikeOurs => "PublicOrLikeOurs",
             Self::Any => "Any",
             Self::Custom(_) => "Custom(..)",
             Self::Nobody => "Nobody",
@@ -109,7 +116,7 @@ impl Config {
             external: None,
             min_pool: 3,
             max_pool: 4096,
-            forward: Policy::Public,
+            forward: Policy::PublicOrLikeOurs,
             exit: Policy::Public,
             reads: BTreeMap::new(),
             exit_timeout: Duration::from_secs(30),
@@ -185,7 +192,7 @@ impl Config {
         self
     }
 
-    /// Which next hops that are not in the pool packets are forwarded to; default [`Policy::Public`]. The end of a reply's
+    /// Which next hops that are not in the pool packets are forwarded to; default [`Policy::PublicOrLikeOurs`]. The end of a reply's
     /// way is the one who asked, who need not be in anybody's pool: with [`Policy::Nobody`] such replies are lost here.
     /// Nodes of the pool are forwarded to in any case.
     #[must_use]

@@ -22,12 +22,9 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::{
     HOPS,
     address::{Block, Endpoint, NOWHERE},
-    config::Policy,
     cover::{Cover, Schedule},
-    delay::Delays,
     event::Event,
     exit, link, message,
-    pool::Pool,
     replay::ReplayStore,
     shared::{Command, Shared, sequence},
     spam::{Answer, CannotProve, Proof},
@@ -41,36 +38,22 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Proofs that are made or checked elsewhere at a time.
 const PROOFS: usize = 1024;
 
-/// Where packets may go: by the pool, and by the policy for others.
-pub(crate) struct Route {
-    me: PeerId,
-    pool: Pool,
-    policy: Policy,
-    delays: Delays,
-}
+/// Where packets may go: to the nodes of the pool, and where the policy lets them.
+pub(crate) struct Route(pub(crate) Arc<Shared>);
 
 impl Routing for Route {
     type Hop = Block;
 
     fn next_hop(&self, block: &Block) -> Option<Block> {
+        let shared = &self.0;
         let endpoint = Endpoint::from_block(block).ok()?;
-        let allowed = self.pool.contains(&endpoint.peer) || self.policy.allows(&endpoint);
-        (allowed && endpoint.peer != self.me).then_some(*block)
+        let allowed = shared.pool.contains(&endpoint.peer)
+            || shared.forward.allows(&endpoint, || shared.return_address());
+        (allowed && endpoint.peer != shared.me).then_some(*block)
     }
 
     fn delay(&self, rng: &mut Rng, delay_ms: u16) -> Duration {
-        self.delays.hold(rng, delay_ms)
-    }
-}
-
-impl Route {
-    pub(crate) fn new(shared: &Shared) -> Self {
-        Self {
-            me: shared.me,
-            pool: shared.pool.clone(),
-            policy: shared.forward.clone(),
-            delays: shared.delays,
-        }
+        self.0.delays.hold(rng, delay_ms)
     }
 }
 

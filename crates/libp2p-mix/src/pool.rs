@@ -115,6 +115,8 @@ pub enum Source {
     Discovered {
         /// When it leaves unless it is told of again.
         expires: Time,
+        /// Of two records the one with the larger number counts.
+        seq: u64,
     },
 }
 
@@ -233,6 +235,11 @@ impl Pool {
             if entry.source == Source::Static && source != Source::Static {
                 return Ok(());
             }
+            if let (Source::Discovered { seq: known, .. }, Source::Discovered { seq, .. }) = (entry.source, source)
+                && seq < known
+            {
+                return Ok(());
+            }
             entry.source = source;
             if entry.member.node != node {
                 entry.member = Arc::new(Member { node, block });
@@ -255,8 +262,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Counts a node that didn't get in, as a discovery does with one whose address is of no use.
-    pub(crate) fn refused(&self, reason: BadNode) {
+    /// Counts a node that was not offered because it can't take part, as whoever reads a list finds out.
+    pub fn refused(&self, reason: BadNode) {
         let reason = match reason {
             BadNode::Address => "address",
             BadNode::Key => "key",
@@ -290,7 +297,7 @@ impl Pool {
     pub(crate) fn expire(&self, now: Time) {
         self.write().retain(
             "expired",
-            |entry| !matches!(entry.source, Source::Discovered { expires } if expires <= now),
+            |entry| !matches!(entry.source, Source::Discovered { expires, .. } if expires <= now),
         );
     }
 
@@ -451,7 +458,7 @@ mod tests {
         let nodes: Vec<_> = (0..4).map(node).collect();
         let expires = Time::from_s(5000);
         pool.set_static(nodes[1..].to_vec()).unwrap();
-        pool.insert(nodes[0].clone(), Source::Discovered { expires })
+        pool.insert(nodes[0].clone(), Source::Discovered { expires, seq: 0 })
             .unwrap();
         let (bad, now) = (nodes[0].endpoint.peer, Time::from_s(100));
         let chosen = |rng: &mut Rng, now| {
@@ -486,9 +493,14 @@ mod tests {
         pool.set_static(nodes[..2].to_vec()).unwrap();
         let source = Source::Discovered {
             expires: Time::from_s(10),
+            seq: 5,
         };
         pool.insert(nodes[2].clone(), source).unwrap();
         pool.insert(nodes[1].clone(), source).unwrap();
+        let moved = MixNode::new(nodes[2].endpoint.peer, &"/ip4/9.9.9.9/tcp/1".parse().unwrap(), nodes[2].key.as_bytes());
+        let old = Source::Discovered { expires: Time::from_s(99), seq: 4 };
+        pool.insert(moved.unwrap(), old).unwrap();
+        assert!(pool.nodes().contains(&nodes[2]), "an older record changes nothing");
         pool.expire(Time::from_s(10));
         assert_eq!(pool.len(), 2, "a listed node does not expire");
         pool.set_static([nodes[2].clone()]).unwrap();

@@ -71,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: runtime::Handle,
     pub(crate) events: Events,
     pub(crate) keypair: libp2p::identity::Keypair,
+    pub(crate) record_asks: Arc<Semaphore>,
     pub(crate) closed: AtomicBool,
     clock: Clock,
     counters: Mutex<Counters>,
@@ -148,6 +149,7 @@ impl Shared {
             runtime: parts.runtime,
             events: parts.events,
             keypair: config.keypair.clone(),
+            record_asks: crate::discovery::asks(),
             closed: AtomicBool::new(false),
             clock: Clock::new(),
             counters: Mutex::default(),
@@ -188,19 +190,15 @@ impl Shared {
 
     /// Where others reach us.
     pub(crate) fn return_address(&self) -> Option<Endpoint> {
+        if self.external.is_some() {
+            return self.external.clone();
+        }
         let addresses = self.addresses.read().unwrap_or_else(PoisonError::into_inner);
-        let found = self
-            .external
-            .iter()
-            .chain(&addresses.confirmed)
-            .chain(&addresses.listening);
-        // Of those that the swarm knows, one that strangers can reach is better than one that they can't.
-        let public = |e: &&Endpoint| e.ip().is_some_and(crate::address::is_public);
-        self.external
-            .as_ref()
-            .or_else(|| found.clone().find(public))
-            .or_else(|| found.clone().next())
-            .cloned()
+        let all = || addresses.confirmed.iter().chain(&addresses.listening);
+        // One that strangers can reach is better than one that only this site can, and that than this machine's own.
+        let public = all().find(|e| e.ip().is_some_and(crate::address::is_public));
+        let beyond = || all().find(|e| e.ip().is_some_and(|ip| !ip.is_loopback()));
+        public.or_else(beyond).or_else(|| all().next()).cloned()
     }
 
     pub(crate) fn change_addresses(&self, change: impl FnOnce(&mut Addresses)) {

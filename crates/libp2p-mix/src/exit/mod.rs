@@ -51,7 +51,7 @@ pub(crate) fn on_exit(shared: &Arc<Shared>, destination: &Block, packet: &Packet
     let Some(endpoint) = endpoint else {
         return serve_here(shared, request.codec, body, surbs);
     };
-    if !shared.exit.allows(&endpoint) {
+    if !shared.exit.allows(&endpoint, || shared.return_address()) {
         return fail(shared, "exit.not_allowed", &surbs);
     }
     let read = shared.reads.get(request.codec).copied();
