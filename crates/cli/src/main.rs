@@ -19,8 +19,12 @@ fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be closed; there is nowhere else to say so.
             let _ = writeln!(io::stderr(), "mizzle: {error}");
-            let letters = error.downcast_ref::<mail::Failure>().map(mail::Failure::exit_code);
-            let peer = error.downcast_ref::<peer::Failure>().map(peer::Failure::exit_code);
+            let letters = error
+                .downcast_ref::<mail::Failure>()
+                .map(mail::Failure::exit_code);
+            let peer = error
+                .downcast_ref::<peer::Failure>()
+                .map(peer::Failure::exit_code);
             letters.or(peer).unwrap_or(ExitCode::FAILURE)
         }
     }

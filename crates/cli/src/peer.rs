@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use libp2p_mix::{
-    Config, Control, Cover, Delays, Destination, Dialect, FileReplayStore, HOPS, NoRoute, Policy, Read, RequestError,
-    RequestOptions, SendError, message,
+    Config, Control, Cover, Delays, Destination, Dialect, FileReplayStore, HOPS, NoRoute, Policy, Read,
+    RequestError, RequestOptions, SendError, message,
 };
 use serde_json::json;
 
@@ -149,7 +149,9 @@ impl FromStr for ReadArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, how) = text.split_once('=').ok_or("write CODEC=lp, CODEC=exact:N or CODEC=end")?;
+        let (name, how) = text
+            .split_once('=')
+            .ok_or("write CODEC=lp, CODEC=exact:N or CODEC=end")?;
         let most = message::max_reply_len(Dialect::Lioness);
         let read = match how.split_once(':') {
             None if how == "lp" => Read::LengthPrefixed(most),
@@ -160,7 +162,10 @@ impl FromStr for ReadArg {
             },
             _ => return Err("write lp, exact:N or end behind the =".to_owned()),
         };
-        Ok(Self { codec: codec(name)?, read })
+        Ok(Self {
+            codec: codec(name)?,
+            read,
+        })
     }
 }
 
@@ -237,7 +242,11 @@ impl Peer {
         let secret = files::mix_key(&self.mix_key)?;
         let dialect = self.dialect.dialect();
         let public = secret.public();
-        let reads = [(PING, Read::Exact(32)), (ECHO, Read::LengthPrefixed(usize::MAX)), (LIGHTPUSH, Read::LengthPrefixed(usize::MAX))];
+        let reads = [
+            (PING, Read::Exact(32)),
+            (ECHO, Read::LengthPrefixed(usize::MAX)),
+            (LIGHTPUSH, Read::LengthPrefixed(usize::MAX)),
+        ];
         let mut config = Config::new(keypair, secret).with_dialect(dialect);
         for (codec, read) in reads {
             config = config.with_read(&codec, read);
@@ -247,18 +256,25 @@ impl Peer {
         }
         if let Some(mean_ms) = self.delay_ms {
             config = config
-                .with_delays(Delays::Exponential { mean_ms, at_least_ms: 0 })
+                .with_delays(Delays::Exponential {
+                    mean_ms,
+                    at_least_ms: 0,
+                })
                 .with_hold_ms(mean_ms);
         }
         if self.allow_private {
-            config = config.with_exit_policy(Policy::Any).with_forward_policy(Policy::Any);
+            config = config
+                .with_exit_policy(Policy::Any)
+                .with_forward_policy(Policy::Any);
         }
         if let Some(per_s) = self.cover.filter(|per_s| *per_s > 0.0) {
             config = config.with_cover(Cover::Poisson { per_s });
         }
         if let Some(path) = &self.replay {
-            let store = FileReplayStore::open(path, &public)
-                .map_err(|e| Failure::File { path: path.clone(), why: e.to_string() })?;
+            let store = FileReplayStore::open(path, &public).map_err(|e| Failure::File {
+                path: path.clone(),
+                why: e.to_string(),
+            })?;
             config = config.with_replay_store(store);
         }
         if let Some(external) = &self.external {
@@ -280,9 +296,9 @@ async fn serve(args: &Peer) -> Result<(), Failure> {
     let interrupted = signals::interrupted()?;
     let running = args.start().await?;
     let control = &running.control;
-    let node = control.node().ok_or_else(|| {
-        Failure::Argument("--listen", NoRoute::NoReturnAddress.to_string())
-    })?;
+    let node = control
+        .node()
+        .ok_or_else(|| Failure::Argument("--listen", NoRoute::NoReturnAddress.to_string()))?;
     let ready = json!({
         "peer_id": control.peer_id().to_string(),
         "multiaddr": node.endpoint.address.to_string(),
@@ -325,13 +341,21 @@ async fn exchange(
     body: &[u8],
     timeout: Duration,
 ) -> Result<(Vec<u8>, serde_json::Value), RequestError> {
-    #[expect(clippy::disallowed_methods, reason = "the round trip is what is measured here")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the round trip is what is measured here"
+    )]
     let begin = Instant::now();
-    let options = RequestOptions::default().with_surbs(args.surbs.into()).with_timeout(timeout);
+    let options = RequestOptions::default()
+        .with_surbs(args.surbs.into())
+        .with_timeout(timeout);
     if args.surbs > 0 {
         let reply = control.request(destination, &args.codec, body, options).await?;
         let round_trip_ms = begin.elapsed().as_secs_f64() * 1e3;
-        return Ok((reply, json!({ "round_trip_ms": round_trip_ms, "path_length": HOPS })));
+        return Ok((
+            reply,
+            json!({ "round_trip_ms": round_trip_ms, "path_length": HOPS }),
+        ));
     }
     control.send(destination, &args.codec, body).await?;
     let left = async {
@@ -347,7 +371,9 @@ async fn exchange(
             }
         }
     };
-    tokio::time::timeout(timeout, left).await.map_err(|_| RequestError::TimedOut)??;
+    tokio::time::timeout(timeout, left)
+        .await
+        .map_err(|_| RequestError::TimedOut)??;
     // Nothing tells when the first node has it: the process must not end before it is on the wire.
     tokio::time::sleep(LINGER).await;
     Ok((Vec::new(), json!({ "round_trip_ms": null, "path_length": HOPS })))

@@ -109,7 +109,9 @@ impl Endpoint {
     pub fn from_multiaddr(address: &Multiaddr) -> Result<Self, AddressError> {
         let mut rest = address.clone();
         match rest.pop() {
-            Some(Protocol::P2p(peer)) if rest.iter().last() == Some(Protocol::P2p(peer)) => Self::new(peer, &rest),
+            Some(Protocol::P2p(peer)) if rest.iter().last() == Some(Protocol::P2p(peer)) => {
+                Self::new(peer, &rest)
+            }
             Some(Protocol::P2p(peer)) => Self::new(peer, address),
             _ => Err(AddressError::Form),
         }

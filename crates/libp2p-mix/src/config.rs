@@ -130,7 +130,9 @@ impl Config {
             cover: None,
             max_neighbours: 1024,
             queue: 1024,
-            link: link::Config::new(PROTOCOL, link::FrameLen::AtMost(0)),
+            // Who asks and goes may come back at once, and his reply waits for the pause to be over.
+            link: link::Config::new(PROTOCOL, link::FrameLen::AtMost(0))
+                .with_redial(Duration::from_millis(250), Duration::from_secs(4)),
         }
     }
 

@@ -62,7 +62,7 @@ impl RequestOptions {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Counts by name, those of drops begin with `drop.`; ARCHITECTURE and `docs/interop.md` list them.
+    /// Counts by name; those of packets that were given up begin with `drop.`. `docs/interop.md` lists them.
     pub counters: Counters,
     /// The links to other nodes.
     pub link: link::Stats,

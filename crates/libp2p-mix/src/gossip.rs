@@ -50,7 +50,10 @@ impl Publication {
             _ => return None,
         };
         let (topic, data) = rest.split_at_checked(len)?;
-        Some(Self { topic: std::str::from_utf8(topic).ok()?.to_owned(), data: data.to_vec() })
+        Some(Self {
+            topic: std::str::from_utf8(topic).ok()?.to_owned(),
+            data: data.to_vec(),
+        })
     }
 
     /// The message as gossipsub's peers write it on a stream: an RPC with one message that has a topic and data only, with
@@ -86,7 +89,8 @@ impl Control {
     /// # Errors
     /// [`SendError`].
     pub async fn publish_by(&self, exit: PeerId, publication: &Publication) -> Result<(), SendError> {
-        self.send(&Destination::Mix(exit), &PUBLISH_PROTOCOL, &publication.encode()).await
+        self.send(&Destination::Mix(exit), &PUBLISH_PROTOCOL, &publication.encode())
+            .await
     }
 
     /// Hands the message to a peer of the topic, which takes it for one from the exit. Nobody says whether it arrived.
@@ -94,7 +98,8 @@ impl Control {
     /// # Errors
     /// [`SendError`].
     pub async fn publish_to(&self, peer: Endpoint, publication: &Publication) -> Result<(), SendError> {
-        self.send(&Destination::Peer(peer), &MESHSUB_PROTOCOL, &publication.rpc()).await
+        self.send(&Destination::Peer(peer), &MESHSUB_PROTOCOL, &publication.rpc())
+            .await
     }
 
     /// Takes publications for others; at most `queue` wait. Publish each with gossipsub, in the swarm's loop:
@@ -134,12 +139,22 @@ impl libp2p::gossipsub::DataTransform for NoIdentity {
         &self,
         raw: libp2p::gossipsub::RawMessage,
     ) -> Result<libp2p::gossipsub::Message, std::io::Error> {
-        let anonymous =
-            raw.source.is_none() && raw.sequence_number.is_none() && raw.signature.is_none() && raw.key.is_none();
+        let anonymous = raw.source.is_none()
+            && raw.sequence_number.is_none()
+            && raw.signature.is_none()
+            && raw.key.is_none();
         if !anonymous {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a message with an identity"));
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                "a message with an identity",
+            ));
         }
-        Ok(libp2p::gossipsub::Message { source: None, data: raw.data, sequence_number: None, topic: raw.topic })
+        Ok(libp2p::gossipsub::Message {
+            source: None,
+            data: raw.data,
+            sequence_number: None,
+            topic: raw.topic,
+        })
     }
 
     fn outbound_transform(
@@ -157,14 +172,27 @@ mod tests {
 
     #[test]
     fn publications_come_back_and_are_written_as_gossipsub_does() {
-        for topic in [String::new(), "a".to_owned(), "t".repeat(127), "t".repeat(128), "t".repeat(300)] {
-            let publication = Publication { topic, data: b"data".to_vec() };
+        for topic in [
+            String::new(),
+            "a".to_owned(),
+            "t".repeat(127),
+            "t".repeat(128),
+            "t".repeat(300),
+        ] {
+            let publication = Publication {
+                topic,
+                data: b"data".to_vec(),
+            };
             assert_eq!(Publication::decode(&publication.encode()), Some(publication));
         }
         for bad in [&[][..], &[5, b'a'], &[0x80], &[0x80, 0x80, 1], &[1, 0xff]] {
             assert_eq!(Publication::decode(bad), None, "{bad:?}");
         }
-        let rpc = Publication { topic: "t".to_owned(), data: b"hi".to_vec() }.rpc();
+        let rpc = Publication {
+            topic: "t".to_owned(),
+            data: b"hi".to_vec(),
+        }
+        .rpc();
         assert_eq!(rpc, [9, 0x12, 7, 0x12, 2, b'h', b'i', 0x22, 1, b't']);
     }
 

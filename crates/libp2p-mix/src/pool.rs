@@ -235,7 +235,8 @@ impl Pool {
             if entry.source == Source::Static && source != Source::Static {
                 return Ok(());
             }
-            if let (Source::Discovered { seq: known, .. }, Source::Discovered { seq, .. }) = (entry.source, source)
+            if let (Source::Discovered { seq: known, .. }, Source::Discovered { seq, .. }) =
+                (entry.source, source)
                 && seq < known
             {
                 return Ok(());
@@ -497,10 +498,20 @@ mod tests {
         };
         pool.insert(nodes[2].clone(), source).unwrap();
         pool.insert(nodes[1].clone(), source).unwrap();
-        let moved = MixNode::new(nodes[2].endpoint.peer, &"/ip4/9.9.9.9/tcp/1".parse().unwrap(), nodes[2].key.as_bytes());
-        let old = Source::Discovered { expires: Time::from_s(99), seq: 4 };
+        let moved = MixNode::new(
+            nodes[2].endpoint.peer,
+            &"/ip4/9.9.9.9/tcp/1".parse().unwrap(),
+            nodes[2].key.as_bytes(),
+        );
+        let old = Source::Discovered {
+            expires: Time::from_s(99),
+            seq: 4,
+        };
         pool.insert(moved.unwrap(), old).unwrap();
-        assert!(pool.nodes().contains(&nodes[2]), "an older record changes nothing");
+        assert!(
+            pool.nodes().contains(&nodes[2]),
+            "an older record changes nothing"
+        );
         pool.expire(Time::from_s(10));
         assert_eq!(pool.len(), 2, "a listed node does not expire");
         pool.set_static([nodes[2].clone()]).unwrap();

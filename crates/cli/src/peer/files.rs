@@ -19,7 +19,10 @@ const LOOK: Duration = Duration::from_millis(500);
 const MAX_POOL_BYTES: u64 = 4 << 20;
 
 fn failure(path: &Path, why: impl ToString) -> Failure {
-    Failure::File { path: path.to_owned(), why: why.to_string() }
+    Failure::File {
+        path: path.to_owned(),
+        why: why.to_string(),
+    }
 }
 
 /// The identity in a file.
@@ -108,7 +111,9 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
     match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failure(path, error)),
-        Ok(meta) if meta.len() > MAX_POOL_BYTES => return Err(failure(path, "it is too large for a list of nodes")),
+        Ok(meta) if meta.len() > MAX_POOL_BYTES => {
+            return Err(failure(path, "it is too large for a list of nodes"));
+        }
         Ok(_) => {}
     }
     match fs::read_to_string(path) {

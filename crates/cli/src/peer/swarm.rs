@@ -64,7 +64,11 @@ pub(super) async fn start(config: Config, listen: &[Multiaddr]) -> Result<Runnin
     };
     let mut swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            noise::Config::new,
+            yamux::Config::default,
+        )
         .map_err(|e| Failure::Argument("--identity-key", e.to_string()))?
         .with_quic()
         .with_behaviour(|_| node)
@@ -82,12 +86,18 @@ pub(super) async fn start(config: Config, listen: &[Multiaddr]) -> Result<Runnin
 
 async fn listen_on(swarm: &mut Swarm<Node>, address: &Multiaddr) -> Result<(), Failure> {
     let failed = |why: String| Failure::Listen(address.clone(), why);
-    let wanted = swarm.listen_on(address.clone()).map_err(|e| failed(e.to_string()))?;
+    let wanted = swarm
+        .listen_on(address.clone())
+        .map_err(|e| failed(e.to_string()))?;
     let listening = async {
         loop {
             match swarm.select_next_some().await {
                 SwarmEvent::NewListenAddr { listener_id, .. } if listener_id == wanted => return Ok(()),
-                SwarmEvent::ListenerClosed { listener_id, reason: Err(e), .. } if listener_id == wanted => {
+                SwarmEvent::ListenerClosed {
+                    listener_id,
+                    reason: Err(e),
+                    ..
+                } if listener_id == wanted => {
                     return Err(failed(e.to_string()));
                 }
                 SwarmEvent::ListenerError { listener_id, error } if listener_id == wanted => {
@@ -129,9 +139,14 @@ async fn drive(mut swarm: Swarm<Node>, mut stopped: oneshot::Receiver<()>) {
                 "as many packets were accepted as can be remembered, and no further ones are: start with another --mix-key"
             ),
             SwarmEvent::Behaviour(NodeEvent::Mix(Event::ReplayStoreFailed(why))) => {
-                tracing::error!(why, "the file of --replay cannot be written: no further packets are accepted");
+                tracing::error!(
+                    why,
+                    "the file of --replay cannot be written: no further packets are accepted"
+                );
             }
-            SwarmEvent::ListenerClosed { reason: Err(error), .. } => tracing::error!(%error, "no longer listening"),
+            SwarmEvent::ListenerClosed {
+                reason: Err(error), ..
+            } => tracing::error!(%error, "no longer listening"),
             // Names peers and addresses.
             event => tracing::debug!(?event, "swarm"),
         }

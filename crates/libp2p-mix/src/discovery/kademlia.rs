@@ -26,8 +26,13 @@ impl Kademlia {
     }
 
     /// Puts our record into the table; false if our address isn't known yet, or our own store is full.
-    pub fn publish<S: kad::store::RecordStore + Send + 'static>(&self, table: &mut kad::Behaviour<S>) -> bool {
-        let Some(value) = self.control.record() else { return false };
+    pub fn publish<S: kad::store::RecordStore + Send + 'static>(
+        &self,
+        table: &mut kad::Behaviour<S>,
+    ) -> bool {
+        let Some(value) = self.control.record() else {
+            return false;
+        };
         let record = kad::Record::new(self.control.peer_id().to_bytes(), value);
         table.put_record(record, kad::Quorum::One).is_ok()
     }
@@ -38,11 +43,22 @@ impl Kademlia {
     }
 
     /// Takes what walks found.
-    pub fn on_event<S: kad::store::RecordStore + Send + 'static>(&self, table: &mut kad::Behaviour<S>, event: &kad::Event) {
-        let kad::Event::OutboundQueryProgressed { result, .. } = event else { return };
+    pub fn on_event<S: kad::store::RecordStore + Send + 'static>(
+        &self,
+        table: &mut kad::Behaviour<S>,
+        event: &kad::Event,
+    ) {
+        let kad::Event::OutboundQueryProgressed { result, .. } = event else {
+            return;
+        };
         match result {
             kad::QueryResult::GetClosestPeers(Ok(found)) => {
-                for peer in found.peers.iter().take(PER_STEP).filter(|p| p.peer_id != self.control.peer_id()) {
+                for peer in found
+                    .peers
+                    .iter()
+                    .take(PER_STEP)
+                    .filter(|p| p.peer_id != self.control.peer_id())
+                {
                     table.get_record(kad::RecordKey::new(&peer.peer_id.to_bytes()));
                 }
             }

@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 
 use crate::{Control, Event, Read, pool::Source, shared::Shared};
 
-pub use record::{BadRecord, MAX_RECORD_LEN, NodeRecord};
 pub(crate) use proto::{put_bytes, varint};
+pub use record::{BadRecord, MAX_RECORD_LEN, NodeRecord};
 
 /// A stream of this protocol says the signed record of whom it is opened to, with its length in front, and ends.
 pub const RECORD_PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p-mix/record/1.0.0");
@@ -55,7 +55,10 @@ impl Control {
         self.shared.runtime.spawn(async move {
             let asked = async {
                 let mut stream = shared.opener.open(peer, Vec::new(), RECORD_PROTOCOL).await.ok()?;
-                let answer = Read::LengthPrefixed(MAX_RECORD_LEN).read(&mut stream).await.ok()?;
+                let answer = Read::LengthPrefixed(MAX_RECORD_LEN)
+                    .read(&mut stream)
+                    .await
+                    .ok()?;
                 // Without its prefix: one byte, or two from 128 on.
                 let start = answer.iter().position(|byte| byte & 0x80 == 0)? + 1;
                 Some(answer[start..].to_vec())
@@ -72,8 +75,16 @@ impl Control {
 }
 
 fn record_of(shared: &Shared) -> Option<Vec<u8>> {
-    let node = crate::MixNode { endpoint: shared.return_address()?, key: shared.key };
-    NodeRecord { seq: shared.now().as_s(), node }.sign(&shared.keypair).ok()
+    let node = crate::MixNode {
+        endpoint: shared.return_address()?,
+        key: shared.key,
+    };
+    NodeRecord {
+        seq: shared.now().as_s(),
+        node,
+    }
+    .sign(&shared.keypair)
+    .ok()
 }
 
 fn offer(shared: &Shared, bytes: &[u8]) -> Result<PeerId, BadRecord> {
@@ -81,7 +92,10 @@ fn offer(shared: &Shared, bytes: &[u8]) -> Result<PeerId, BadRecord> {
         let peer = node.endpoint.peer;
         let expires = shared.now() + LIFETIME;
         let new = !shared.pool.contains(&peer) && peer != shared.me;
-        shared.pool.insert(node, Source::Discovered { expires, seq }).map_err(BadRecord::Node)?;
+        shared
+            .pool
+            .insert(node, Source::Discovered { expires, seq })
+            .map_err(BadRecord::Node)?;
         if new {
             shared.tell(Event::NodeFound { peer });
         }
@@ -103,10 +117,16 @@ pub(crate) fn serve(shared: &Arc<Shared>) {
     let tasks = Arc::new(Semaphore::new(AT_A_TIME));
     shared.runtime.spawn(async move {
         while let Some(mut stream) = streams.recv().await {
-            let Some(record) = weak.upgrade().filter(|s| !s.is_closed()).and_then(|s| record_of(&s)) else {
+            let Some(record) = weak
+                .upgrade()
+                .filter(|s| !s.is_closed())
+                .and_then(|s| record_of(&s))
+            else {
                 continue;
             };
-            let Ok(permit) = tasks.clone().acquire_owned().await else { return };
+            let Ok(permit) = tasks.clone().acquire_owned().await else {
+                return;
+            };
             tokio::spawn(async move {
                 let said = async {
                     let mut bytes = varint(record.len() as u64);

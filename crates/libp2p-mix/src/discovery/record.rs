@@ -103,7 +103,10 @@ impl NodeRecord {
                 break;
             }
         }
-        Ok(Self { seq: fields.seq, node: node.map_err(BadRecord::Node)? })
+        Ok(Self {
+            seq: fields.seq,
+            node: node.map_err(BadRecord::Node)?,
+        })
     }
 }
 
@@ -162,7 +165,10 @@ mod tests {
         let address = "/ip4/1.2.3.4/udp/9/quic-v1".parse().unwrap();
         let key = SecretKey::from_bytes([7; 32]).public();
         let node = MixNode::new(keypair.public().to_peer_id(), &address, key.as_bytes()).unwrap();
-        NodeRecord { seq: 1_800_000_000, node }
+        NodeRecord {
+            seq: 1_800_000_000,
+            node,
+        }
     }
 
     #[test]
@@ -173,10 +179,16 @@ mod tests {
         assert_eq!(NodeRecord::read(&bytes), Ok(record.clone()));
         let envelope = SignedEnvelope::from_protobuf_encoding(&bytes).unwrap();
         let plain = PeerRecord::from_signed_envelope_interop(envelope.clone()).unwrap();
-        assert_eq!((plain.peer_id(), plain.seq()), (record.node.endpoint.peer, record.seq));
-        let (payload, _) = envelope.payload_and_signing_key(SIGNED_AS[0].0.to_owned(), SIGNED_AS[0].1).unwrap();
+        assert_eq!(
+            (plain.peer_id(), plain.seq()),
+            (record.node.endpoint.peer, record.seq)
+        );
+        let (payload, _) = envelope
+            .payload_and_signing_key(SIGNED_AS[0].0.to_owned(), SIGNED_AS[0].1)
+            .unwrap();
         let (domain, kind) = SIGNED_AS[1];
-        let other = SignedEnvelope::new(&keypair, domain.to_owned(), kind.to_vec(), payload.to_vec()).unwrap();
+        let other =
+            SignedEnvelope::new(&keypair, domain.to_owned(), kind.to_vec(), payload.to_vec()).unwrap();
         assert_eq!(NodeRecord::read(&other.into_protobuf_encoding()), Ok(record));
     }
 
@@ -184,7 +196,10 @@ mod tests {
     fn records_that_lie_or_are_cut_are_refused() {
         let (keypair, other) = (Keypair::generate_secp256k1(), Keypair::generate_secp256k1());
         let good = record(&keypair).sign(&keypair).unwrap();
-        assert_eq!(NodeRecord::read(&record(&keypair).sign(&other).unwrap()), Err(BadRecord::Signature));
+        assert_eq!(
+            NodeRecord::read(&record(&keypair).sign(&other).unwrap()),
+            Err(BadRecord::Signature)
+        );
         for cut in 0..good.len() {
             assert!(NodeRecord::read(&good[..cut]).is_err(), "{cut}");
         }
@@ -193,7 +208,10 @@ mod tests {
             bad[at] ^= 1;
             assert!(NodeRecord::read(&bad).is_err(), "{at}");
         }
-        assert_eq!(NodeRecord::read(&[0; MAX_RECORD_LEN + 1]), Err(BadRecord::TooLong));
+        assert_eq!(
+            NodeRecord::read(&[0; MAX_RECORD_LEN + 1]),
+            Err(BadRecord::TooLong)
+        );
         let sign = |fields: &[u8]| {
             let (domain, kind) = SIGNED_AS[0];
             let signed = SignedEnvelope::new(&keypair, domain.to_owned(), kind.to_vec(), fields.to_vec());
@@ -204,9 +222,17 @@ mod tests {
         assert_eq!(sign(&fields), Err(BadRecord::NoService));
         let mut service = Vec::new();
         put_bytes(&mut service, 1, SERVICE.as_bytes());
-        put_bytes(&mut service, 2, SecretKey::from_bytes([7; 32]).public().as_bytes());
+        put_bytes(
+            &mut service,
+            2,
+            SecretKey::from_bytes([7; 32]).public().as_bytes(),
+        );
         put_bytes(&mut fields, 4, &service);
-        assert_eq!(sign(&fields), Err(BadRecord::Node(BadNode::Address)), "no address");
+        assert_eq!(
+            sign(&fields),
+            Err(BadRecord::Node(BadNode::Address)),
+            "no address"
+        );
         assert_eq!(sign(&[0xff; 11]), Err(BadRecord::Malformed));
     }
 }

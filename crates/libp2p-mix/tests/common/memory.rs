@@ -38,7 +38,7 @@ struct Mapped(MemoryTransport);
 
 fn to_memory(address: &Multiaddr) -> Option<Multiaddr> {
     match address.iter().nth(1)? {
-        Protocol::Tcp(port) => Some(Protocol::Memory(port.into()).into()),
+        Protocol::Tcp(port) | Protocol::Udp(port) => Some(Protocol::Memory(port.into()).into()),
         _ => None,
     }
 }

@@ -123,7 +123,11 @@ pub fn swarm<B: NetworkBehaviour>(over: Over, keypair: Keypair, behaviour: B) ->
 
 /// Listens, and returns where.
 pub async fn listen<B: NetworkBehaviour>(over: Over, swarm: &mut Swarm<B>) -> Multiaddr {
-    swarm.listen_on(over.listen()).unwrap();
+    listen_on(swarm, over.listen()).await
+}
+
+pub async fn listen_on<B: NetworkBehaviour>(swarm: &mut Swarm<B>, address: Multiaddr) -> Multiaddr {
+    swarm.listen_on(address).unwrap();
     loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
             return address;
@@ -133,12 +137,16 @@ pub async fn listen<B: NetworkBehaviour>(over: Over, swarm: &mut Swarm<B>) -> Mu
 
 impl Peer {
     pub async fn start(over: Over, config: Config) -> Self {
+        Self::start_at(over, config, over.listen()).await
+    }
+
+    pub async fn start_at(over: Over, config: Config, address: Multiaddr) -> Self {
         // The keypair for the swarm must be the configuration's.
         let keypair = config.keypair().clone();
         let (mix, control) = Behaviour::new(config).unwrap();
         let ping = ping::Behaviour::default();
         let mut swarm = swarm(over, keypair, Node { mix, ping });
-        let address = listen(over, &mut swarm).await;
+        let address = listen_on(&mut swarm, address).await;
         let node = MixNode::new(control.peer_id(), &address, control.mix_public_key().as_bytes()).unwrap();
         let (told, events) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
@@ -154,6 +162,12 @@ impl Peer {
             events,
             task,
         }
+    }
+
+    /// Ends it, and waits until its port is free.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
     }
 
     pub fn peer_id(&self) -> PeerId {
@@ -241,4 +255,64 @@ pub fn length_prefixed(body: &[u8]) -> Vec<u8> {
     out.push(len as u8);
     out.extend_from_slice(body);
     out
+}
+
+/// Somebody who speaks the link and not the rest: sends what a test makes.
+pub struct Raw {
+    pub link: libp2p_mix::link::Control,
+    pub receiver: libp2p_mix::link::Receiver,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Raw {
+    pub async fn start(over: Over) -> Self {
+        use libp2p_mix::link;
+        let config = link::Config::new(libp2p_mix::PROTOCOL, link::FrameLen::AtMost(20_000));
+        let (behaviour, link, receiver) = link::Behaviour::new(config);
+        let mut swarm = swarm(over, Keypair::generate_secp256k1(), behaviour);
+        let task = tokio::spawn(async move {
+            loop {
+                swarm.select_next_some().await;
+            }
+        });
+        Self { link, receiver, task }
+    }
+
+    pub fn send(&mut self, to: &Endpoint, frame: Vec<u8>) {
+        if !self.link.is_known(&to.peer) {
+            self.link.add_peer(to.peer, vec![to.address.clone()]);
+        }
+        self.link.try_send(&to.peer, frame.into()).unwrap();
+    }
+}
+
+/// A packet along three peers, made by hand.
+pub fn packet(
+    dialect: libp2p_mix::Dialect,
+    path: [&Peer; 3],
+    destination: [u8; 94],
+    message: &[u8; 3968],
+    delay_ms: u16,
+) -> Vec<u8> {
+    use mizzle_sphinx::{Hop, Packet, build_with_secret};
+    let blocks = path.map(|p| p.node.endpoint.block().unwrap());
+    let hops: Vec<_> = path
+        .iter()
+        .zip(&blocks)
+        .enumerate()
+        .map(|(at, (peer, address))| Hop {
+            key: &peer.node.key,
+            address,
+            delay_ms: if at == 2 { 0 } else { delay_ms },
+        })
+        .collect();
+    let mut packet = Packet::zeroed();
+    build_with_secret(dialect, rand(), &hops, &destination, message, &mut packet).unwrap();
+    packet.as_bytes().to_vec()
 }
