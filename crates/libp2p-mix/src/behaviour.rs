@@ -1,6 +1,6 @@
 //! [`Behaviour`]: what an application puts into its swarm.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::swarm::NetworkBehaviour;
 use mizzle_mix::{Key, Worker};
@@ -18,6 +18,9 @@ use crate::{
     spam::MAX_PROOF_LEN,
     streams,
 };
+
+/// How exactly a sleeping thread wakes up: packets that are due within it leave together, in random order.
+const WAKE: Duration = Duration::from_micros(100);
 
 /// A mix peer in a swarm: relays, is an exit, and sends for the application that has its [`Control`].
 ///
@@ -57,7 +60,8 @@ impl Behaviour {
         }
         let mix_config = mizzle_mix::Config::default()
             .with_held_packets(config.held_packets)
-            .with_replay_tags(config.replay_tags);
+            .with_replay_tags(config.replay_tags)
+            .with_tick(WAKE);
         let secret = mizzle_sphinx::SecretKey::from_bytes(*config.secret.expose_bytes());
         let key = Arc::new(Key::new(secret, config.dialect, &mix_config));
         let mut store = config.replay_store.take();

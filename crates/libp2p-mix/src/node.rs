@@ -41,15 +41,31 @@ const PROOFS: usize = 1024;
 /// Where packets may go: to the nodes of the pool, and where the policy lets them.
 pub(crate) struct Route(pub(crate) Arc<Shared>);
 
+impl Route {
+    fn allows(&self, block: &Block) -> bool {
+        let shared = &self.0;
+        let Ok(endpoint) = Endpoint::from_block(block) else {
+            return false;
+        };
+        let allowed = shared.pool.contains(&endpoint.peer)
+            || shared.forward.allows(&endpoint, || shared.return_address());
+        allowed && endpoint.peer != shared.me
+    }
+}
+
 impl Routing for Route {
     type Hop = Block;
 
+    /// A packet that goes on takes a slot of the budget; one for which there is none goes nowhere.
     fn next_hop(&self, block: &Block) -> Option<Block> {
-        let shared = &self.0;
-        let endpoint = Endpoint::from_block(block).ok()?;
-        let allowed = shared.pool.contains(&endpoint.peer)
-            || shared.forward.allows(&endpoint, || shared.return_address());
-        (allowed && endpoint.peer != shared.me).then_some(*block)
+        if !self.allows(block) {
+            return None;
+        }
+        if !self.0.claim_slot() {
+            self.0.count("drop.slot_exhausted");
+            return None;
+        }
+        Some(*block)
     }
 
     fn delay(&self, rng: &mut Rng, delay_ms: u16) -> Duration {
@@ -245,7 +261,7 @@ impl Running {
                 // A SURB may begin at us, and may lead where we don't go.
                 match Endpoint::from_block(&to) {
                     Ok(endpoint) if endpoint.peer == self.node.shared.me => self.arrived.push(packet),
-                    _ if self.node.worker.routing_mut().next_hop(&to).is_none() => {
+                    _ if !self.node.worker.routing_mut().allows(&to) => {
                         self.counters.count("drop.no_edge");
                     }
                     _ => self.node.worker.handle(

@@ -195,7 +195,9 @@ async fn one_stream_for_each_packet_is_as_good_as_one_for_all() {
         assert!(answer.is_empty(), "{read:?}");
         tokio::time::timeout(LIMIT, here.next()).await.unwrap().unwrap();
     }
-    assert_eq!(peers[0].control.stats().link.inbound_streams, 20);
+    // The next one may be open already.
+    let streams = peers[0].control.stats().link.inbound_streams;
+    assert!((20..=21).contains(&streams), "{streams}");
     task.abort();
 }
 

@@ -1,5 +1,5 @@
-//! How nodes come into the pool by themselves: by signed records, over [identify](identify), from a
-//! [Kademlia table](kademlia), or however else an application gets at them.
+//! How nodes come into the pool by themselves: by signed records, over identify (feature `identify`), from a
+//! Kademlia table (feature `kad`), or however else an application gets at them.
 //!
 //! What a record says is believed of its signer and of nobody else. Whoever can make many identities can fill a pool with
 //! them: a network that anybody may join is as good as its [spam protection](crate::spam), and a list is better.

@@ -27,14 +27,23 @@ pub fn free_port() -> u16 {
 }
 
 pub fn transport(keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
-    Mapped(MemoryTransport::default())
+    Mapped(MemoryTransport::default(), Vec::new())
         .upgrade(upgrade::Version::V1)
         .authenticate(noise::Config::new(keypair).unwrap())
         .multiplex(yamux::Config::default())
         .boxed()
 }
 
-struct Mapped(MemoryTransport);
+struct Mapped(MemoryTransport, Vec<ListenerId>);
+
+impl Drop for Mapped {
+    /// Its ports are free again.
+    fn drop(&mut self) {
+        for id in std::mem::take(&mut self.1) {
+            self.0.remove_listener(id);
+        }
+    }
+}
 
 fn to_memory(address: &Multiaddr) -> Option<Multiaddr> {
     match address.iter().nth(1)? {
@@ -58,10 +67,13 @@ impl Transport for Mapped {
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Self::Error>> {
         let mapped = to_memory(&address).ok_or(TransportError::MultiaddrNotSupported(address))?;
-        self.0.listen_on(id, mapped)
+        self.0.listen_on(id, mapped)?;
+        self.1.push(id);
+        Ok(())
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.1.retain(|known| *known != id);
         self.0.remove_listener(id)
     }
 
