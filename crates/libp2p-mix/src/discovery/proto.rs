@@ -31,8 +31,11 @@ pub(super) enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The next field and what is behind it; `None` at the end, and an error for what is no message.
-pub(super) fn next_field(bytes: &[u8]) -> Result<Option<(u64, Value<'_>, &[u8])>, ()> {
+/// Its number, its value, and what is behind it.
+type Field<'a> = (u64, Value<'a>, &'a [u8]);
+
+/// The next field; `None` at the end, and an error for what is no message.
+pub(super) fn next_field(bytes: &[u8]) -> Result<Option<Field<'_>>, ()> {
     if bytes.is_empty() {
         return Ok(None);
     }

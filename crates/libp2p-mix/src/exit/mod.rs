@@ -6,7 +6,7 @@
 mod read;
 mod serve;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::StreamProtocol;
@@ -23,6 +23,9 @@ use crate::{
 pub use read::Read;
 pub(crate) use serve::serve;
 pub use serve::{AnswerTooLong, Exchange, ExchangeStream, Incoming};
+
+/// How long a stream without an answer is kept for the destination to take what was written.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// The SURBs of a request, in one place on the heap each.
 pub(crate) type Surbs = Vec<Box<SurbBytes>>;
@@ -121,8 +124,12 @@ async fn ask(
         stream.close().await.map_err(broken)?;
         // Until the destination has closed its side too, what we wrote may still be on its way, and a stream that is let
         // go could take it along. It has nothing to say to us.
-        let mut nothing = [0; 64];
-        while matches!(stream.read(&mut nothing).await, Ok(1..)) {}
+        let ended = async {
+            let mut nothing = [0; 64];
+            while matches!(stream.read(&mut nothing).await, Ok(1..)) {}
+        };
+        // One that stays open is no failure: it had its time to take what was written.
+        let _ = tokio::time::timeout(LINGER, ended).await;
         return Ok(Vec::new());
     };
     if matches!(read, Read::ToEnd(_)) {
