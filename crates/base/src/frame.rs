@@ -3,7 +3,7 @@
 //! `kind (1) ‖ zeros (7) ‖ ack (8) ‖ seq (8) ‖ body (4608)`, big-endian. Uplink: the body is a packet, `ack` is the
 //! next `seq` of a [`Kind::Reply`] that the client expects, `seq` the next one of a [`Kind::Mail`] (zero: whatever is
 //! first). Downlink: the body is `reply id (16) ‖ payload (3984) ‖ zeros`, or `letter id (16) ‖ index (4) ‖ count (4) ‖
-//! item (4096) ‖ zeros`. Replies and mail are numbered apart: a reply is acknowledged when it was read, mail when it is
+//! item (4096) ‖ zeros`, or for a filler `users (4) ‖ zeros`, what the gateway can tell of the network. Replies and mail are numbered apart: a reply is acknowledged when it was read, mail when it is
 //! on the client's disk. Before a client is admitted it sends [`Kind::Hello`] and gets [`Kind::Welcome`] or
 //! [`Kind::Refused`]. When a frame leaves is decided by the client and gateway cores.
 
@@ -70,7 +70,10 @@ pub enum Refusal {
 /// What a frame says.
 pub enum Content {
     /// See [`Kind::Filler`].
-    Filler,
+    Filler {
+        /// How many users the network has at least, as far as the gateway can tell; zero if it can't.
+        users: u32,
+    },
     /// See [`Kind::Packet`].
     Packet(Packet),
     /// See [`Kind::Reply`].
@@ -128,7 +131,10 @@ pub fn encode(frame: &Frame) -> Box<[u8]> {
     out[16..24].copy_from_slice(&frame.seq.to_be_bytes());
     let body = &mut out[BODY..];
     let kind = match &frame.content {
-        Content::Filler => Kind::Filler,
+        Content::Filler { users } => {
+            body[..4].copy_from_slice(&users.to_be_bytes());
+            Kind::Filler
+        }
         Content::Packet(packet) => {
             body.copy_from_slice(packet.as_bytes());
             Kind::Packet
@@ -204,7 +210,9 @@ pub fn decode(bytes: &[u8]) -> Option<Frame> {
     let word = |at: usize| bytes[at..at + 8].try_into().ok().map(u64::from_be_bytes);
     let body = &bytes[BODY..];
     let content = match bytes[0] {
-        0 => Content::Filler,
+        0 => Content::Filler {
+            users: body[..4].try_into().ok().map(u32::from_be_bytes)?,
+        },
         1 => Content::Packet(Packet::try_from_slice(body).ok()?),
         2 => Content::Reply {
             id: body[..16].try_into().ok()?,
@@ -270,7 +278,7 @@ mod tests {
     #[test]
     fn every_kind_round_trips_at_one_length() {
         let contents = [
-            Content::Filler,
+            Content::Filler { users: 64 },
             Content::Packet(Packet::zeroed()),
             Content::Reply {
                 id: [3; 16],
@@ -326,7 +334,7 @@ mod tests {
         let mut bytes = encode(&Frame {
             ack: 0,
             seq: 0,
-            content: Content::Filler,
+            content: Content::Filler { users: 0 },
         });
         assert!(decode(&bytes[1..]).is_none());
         bytes[0] = 7;

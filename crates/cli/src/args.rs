@@ -40,18 +40,24 @@ pub enum Command {
     /// Letters.
     #[command(flatten)]
     Mail(crate::mail::MailCommand),
+    /// Show how a running client or node is, and how well the network hides its users
+    ///
+    /// Users and pools, what an observer could tell, traffic by kind, loops, streams, letters, and what is wrong. Nothing of it
+    /// says where anything goes or who anybody is. A node answers as a client does, to its owner on its machine alone.
+    ///
+    /// Exit status: 0 it answered, 1 error, 5 nothing runs there.
+    Status(crate::status::StatusArgs),
     /// Check configuration files, and show what can be set
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Measure this machine and print the figures of the documentation again
     #[command(subcommand)]
     Bench(Bench),
-    /// Show what each traffic profile costs and carries
-    Plan {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show what each traffic profile costs and carries, and plan networks
+    ///
+    /// Without --users, the profiles. With it, what follows for a network of that size: the pools of its mixes, what observers
+    /// and corrupt nodes learn, how long packets take, what nodes must carry; which rules it breaks, and what would mend that.
+    Plan(crate::plan::PlanArgs),
     /// Make networks, and look at their documents
     #[command(subcommand)]
     Network(NetworkCommand),
@@ -348,6 +354,16 @@ pub enum Bench {
     Send(crate::bench_send::SendRun),
     /// Send many small letters between the clients of a network of processes: all must come, each once
     Letters(crate::bench_letters::LettersRun),
+    /// One node between 16 peers that send and 16 that receive: CPU time a packet, latency, memory, a flood
+    ///
+    /// A mix of the real code, with its host, links and files, over real connections on loopback; the peers run in this
+    /// process too, on threads of their own, so CPU time is that of the node's threads (Linux). JSON: node_us_per_packet,
+    /// node_pps_per_core (of the better transport); for each of `transports` these, us_per_packet_by_thread, capacity_pps
+    /// (what came through beside the peers), `latency` at 10, 50 and 80 % of that (beyond_delay_p50_ms,
+    /// beyond_delay_p99_ms: from the sender's queue to the receiver, less the drawn delay), `flood` at twice that
+    /// (refused_before_the_node, dropped, recovery_ms, resident_growth_mb); `pipeline` from memory to memory by workers,
+    /// pipeline_two_to_one; held_bytes_per_packet.
+    Node(crate::bench_node::NodeRun),
     /// Peel and build packets: microseconds for each, on every engine that this CPU has
     ///
     /// All engines and sizes of batches take turns in one run on one core; read the least beside the median, which shows how
@@ -404,6 +420,20 @@ pub enum NetworkCommand {
     /// Writes DIR/authority.key and authority.pub, DIR/network.doc, DIR/HOST/NODE for each node and DIR/clients/client-N for
     /// each client. The folders hold secret keys: copy each to its machine only, and keep authority.key offline.
     Init(NetworkInit),
+    /// Give a node a new Sphinx key, and sign the document again
+    ///
+    /// For a node that must not use its key any more: its machine stopped without warning, or it accepted as many packets as it
+    /// can remember, and its log says so. Reads and writes DIR, which `mizzle network init` made; the node must not run
+    /// from there. Says what to copy to which machine afterwards.
+    Rekey {
+        /// The network's folder, with authority.key
+        dir: PathBuf,
+        /// The node: the name of its folder, as mix-1-1
+        node: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Verify a document and show what it says
     Show {
         /// The document

@@ -11,14 +11,13 @@ use mizzle_base::{Document, MailboxId, NetworkId, NodeId, Rng, hex};
 use mizzle_exit::{Allow, Exit, Policy};
 use mizzle_gateway::Gateway;
 use mizzle_gateway::store::{Limits, MailStore, MemoryMailStore, StoreError};
-use mizzle_mix::Mix;
 use mizzle_net::clock::Clock;
 use mizzle_net::host::{self, Host, HostConfig, HostError, Transport};
-use mizzle_net::node::{GatewayParts, Parts};
+use mizzle_net::node::{GatewayParts, MixParts, Parts};
 use mizzle_net::state::{Folder, State, StateError};
-use mizzle_net::tags::{TagError, TagLog};
+use mizzle_net::tags::TagError;
 use mizzle_net::{client, directory, identity, store, wire};
-use mizzle_sphinx::SecretKey;
+use mizzle_sphinx::{PublicKey, SecretKey};
 use mizzle_traffic::draw;
 use rand_core::{Rng as _, SeedableRng as _};
 use zeroize::Zeroizing;
@@ -30,12 +29,12 @@ const OTHER_CONNECTIONS: u32 = 1_024;
 
 /// Files of a node's state.
 pub const IDENTITY_KEY: &str = "identity.key";
-const SPHINX_KEY: &str = "sphinx.key";
+/// See [`IDENTITY_KEY`].
+pub const SPHINX_KEY: &str = "sphinx.key";
 const EXIT_KEY: &str = "exit.key";
 const MAIL_KEY: &str = "mail.key";
-/// In the same folder: the letters for a gateway's clients, and what a mix accepted.
+/// In the same folder: the letters for a gateway's clients.
 const MAIL: &str = "mail";
-const TAGS: &str = "accepted.tags";
 
 /// Why a node, a client or a network of them doesn't start. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +72,9 @@ pub enum StartError {
     /// What a mix accepted in earlier runs.
     #[error(transparent)]
     Tags(#[from] TagError),
+    /// A node's threads.
+    #[error("the system gives no thread for a node: {0}")]
+    Thread(std::io::Error),
 }
 
 /// A node's secrets.
@@ -143,6 +145,21 @@ impl Keys {
                 .flatten()
                 .collect()),
         }
+    }
+
+    /// Writes a new Sphinx key in place of the one of a node's state.
+    ///
+    /// # Errors
+    /// [`StateError`]; the old one is there still.
+    pub fn renew_sphinx(state: &State, rng: &mut Rng) -> Result<PublicKey, StateError> {
+        let secret = SecretKey::generate(rng);
+        state.replace_secret(SPHINX_KEY, secret.expose_bytes())?;
+        Ok(secret.public())
+    }
+
+    /// The key of its packets.
+    pub(crate) fn sphinx(&self) -> &SecretKey {
+        &self.sphinx
     }
 
     /// The libp2p identity; `None` can't happen, as any 32 bytes are an Ed25519 secret.
@@ -278,6 +295,10 @@ pub struct Options {
     pub keep: Option<PathBuf>,
     /// How much mail it keeps.
     pub mail: Limits,
+    /// Threads that peel packets; one at least.
+    pub workers: usize,
+    /// Bounds on what it holds and remembers.
+    pub mix: mizzle_mix::Config,
     /// The share of packets that its links lose on purpose, for trying and testing; else zero.
     pub loss: f64,
 }
@@ -322,23 +343,19 @@ pub fn parts(
     rng: &mut Rng,
 ) -> Result<(host::Running, Parts), StartError> {
     let id = identity::node_id(&keys.keypair().ok_or(StartError::NoLink)?);
-    let tags = match &options.keep {
-        Some(folder) => Some(TagLog::open(&folder.join(TAGS), &keys.sphinx.public())?),
-        None => None,
-    };
-    let mix_config = mizzle_mix::Config::default();
-    let mut mix = Mix::new(
-        mix_config,
+    let now = clock.now();
+    let mut mix = MixParts::new(
+        options.mix,
         Arc::clone(document),
-        id,
+        &id,
         keys.sphinx,
         fork(rng),
-        clock.now(),
-    )?;
-    let tags = tags.map(|(log, accepted)| {
-        mix.remember(&accepted);
-        log
-    });
+        now,
+    )?
+    .with_workers(options.workers);
+    if let Some(folder) = &options.keep {
+        mix = mix.with_tags_kept(folder)?;
+    }
     let gateway = match (host.gateway.take(), host.directory.take()) {
         (Some(link), Some(directory)) => {
             let mut store: Box<dyn MailStore> = match &options.keep {
@@ -376,7 +393,6 @@ pub fn parts(
         mix,
         link: host.mix.take().ok_or(StartError::NoLink)?,
         gateway,
-        tags,
         loss: options.loss,
     };
     Ok((host.running, parts))

@@ -375,7 +375,7 @@ fn node_folder(
         given.push(("exit.allow", format!("[{}]", ranges.join(", "))));
     }
     let path = folder.join("node.toml");
-    write(&path, config::node::render(&given).as_bytes())?;
+    write(&path, config::NodeConfig::render(&given).as_bytes())?;
     Ok(MadeNode {
         name: seedling.name.clone(),
         role: seedling.place.role_name(),
@@ -410,7 +410,7 @@ fn client_folder(
         ("state", config::quoted("state")),
     ];
     let path = folder.join("client.toml");
-    write(&path, config::client::render(&given).as_bytes())?;
+    write(&path, config::ClientConfig::render(&given).as_bytes())?;
     Ok(path)
 }
 

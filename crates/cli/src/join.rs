@@ -207,7 +207,9 @@ async fn by_config(
     let document = Arc::new(document(config, state, clock.now(), rng).await?);
     let (gateway, keypair, was_kept) = identity_for(config, state, &document, rng)?;
     // Before anything is connected: what can be wrong with the disk is said at once.
-    let letters = Letters::open(state, document.network(), gateway, clock, rng)?;
+    // Bounded by the configuration's range: no product overflows.
+    let inbox_bytes = config.inbox_mb << 20;
+    let letters = Letters::open(state, document.network(), gateway, inbox_bytes, clock, rng)?;
     let join = Join {
         document: Arc::clone(&document),
         gateway,
@@ -220,6 +222,7 @@ async fn by_config(
             .unwrap_or_default(),
         loss: 0.0,
         patience: PATIENCE,
+        min_pool: config.min_pool,
         letters: Some(letters),
     };
     let started = start(join, door, clock, rng).await;

@@ -133,7 +133,7 @@ impl Local {
             let Seedling { keys, host, .. } = seedling;
             let (host, parts) = assemble::parts(host, keys, &document, options.clone(), clock, &mut rng)?;
             hosts.push(host);
-            nodes.push(node::run(parts, clock, fork(&mut rng)));
+            nodes.push(node::run(parts, clock, fork(&mut rng)).map_err(StartError::Thread)?);
         }
         // As any client: the document comes from a gateway.
         let source = first_gateway(&document, &mut rng)?;

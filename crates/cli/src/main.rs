@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
-use mizzle::{bench, check, completions, config, init, join, mail, node, packet_tool, peer, plan, show, up};
+use mizzle::{
+    bench, check, completions, config, init, join, mail, node, packet_tool, peer, plan, rekey, show, status, up,
+};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -64,6 +66,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Client(ClientCommand::Run(args)) => return Ok(runtime()?.block_on(join::run(args))?),
         Command::Mail(command) => return Ok(mail::run(command)?),
+        Command::Status(args) => return Ok(runtime()?.block_on(status::run(&args))?),
         Command::Config(ConfigCommand::Check { files, json }) => {
             let (text, outcome) = check::run(&files, json);
             print(&text);
@@ -71,9 +74,9 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Config(ConfigCommand::Example { kind }) => config::render(kind == ConfigKind::Client),
         Command::Bench(args) => runtime()?.block_on(bench::run(args))?,
-        Command::Plan { json: true } => format!("{}\n", serde_json::to_string(&plan::rows())?),
-        Command::Plan { json: false } => plan::table(),
+        Command::Plan(args) => plan::run(&args)?,
         Command::Network(NetworkCommand::Init(args)) => init::run(&args)?,
+        Command::Network(NetworkCommand::Rekey { dir, node, json }) => rekey::run(&dir, &node, json)?,
         Command::Network(NetworkCommand::Show {
             file,
             authority,

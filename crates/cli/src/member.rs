@@ -83,6 +83,8 @@ pub struct Join {
     pub loss: f64,
     /// For how long a gateway that can't be reached is tried again.
     pub patience: Duration,
+    /// Packets that a mix must have in its pool, or nothing is sent; 0: whatever there are.
+    pub min_pool: u64,
     /// Its letters; none for a client that keeps nothing.
     pub letters: Option<Letters>,
 }
@@ -101,6 +103,7 @@ impl Join {
             token: Vec::new(),
             loss: 0.0,
             patience: Duration::ZERO,
+            min_pool: 0,
             letters: None,
         })
     }
@@ -149,8 +152,8 @@ impl Member {
                 outcome => break outcome?,
             }
         };
-        let loops_per_s = join.document.profile().loop_per_s;
-        let letters = letters.and_then(|letters| letters.run(&mut client, loops_per_s));
+        let letters = letters
+            .and_then(|letters| letters.run(&mut client, Arc::clone(&join.document), join.min_pool, clock));
         let (stop_proxy, stopped) = watch::channel(false);
         let socks = door.local_addr();
         let serving = tokio::spawn(door.serve(client.opener(), stopped));
@@ -217,7 +220,9 @@ async fn admitted(
         ..
     } = Host::start(config).await?;
     let link = link.ok_or(StartError::NoLink)?;
-    let mut config = mizzle_client::Config::default().with_token(join.token.clone());
+    let mut config = mizzle_client::Config::default()
+        .with_token(join.token.clone())
+        .with_min_pool(join.min_pool as f64);
     if let Some(Cursor { generation, next }) = cursor {
         config = config.with_mail(generation, next);
     }

@@ -13,18 +13,29 @@ use mizzle_net::host::{HostError, Transport};
 use mizzle_net::node;
 use mizzle_net::state::{self, Folder, Kind, State, StateError};
 use mizzle_net::wire;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::assemble::{self, Keys, Options, StartError, role_name};
 use crate::config::node::Admission;
 use crate::config::{NodeConfig, Problem, Problems};
+use crate::control;
 use crate::join;
 use crate::signals::interrupted;
+use crate::status::NodeWatch;
 
 /// Clients that a gateway links at most, whatever its capacity: each may hold some 100 KB.
 const MAX_CLIENTS: u32 = 16_384;
 /// As memory and mailboxes are counted.
 const BYTES_IN_MB: u64 = 1 << 20;
+/// What a mix remembers of a packet that it accepted, in bytes.
+const TAG_BYTES: u64 = 11;
+/// Packets for which there is room from the start, at most: 46 MB.
+const MOST_EXPECTED: f64 = (1 << 22) as f64;
+/// Other nodes that a loop passes, and its own.
+const HOPS_OF_A_LOOP: f64 = 4.0;
+/// Threads that peel, unless the configuration says more.
+const MOST_WORKERS: usize = 16;
 /// The longest token, in bytes.
 const MAX_TOKEN_LEN: usize = 255;
 
@@ -149,6 +160,24 @@ fn mail_limits(config: &NodeConfig) -> Limits {
         .with_total_bytes(config.mail_total_mb * BYTES_IN_MB)
 }
 
+/// How much it remembers, and for how much there is room from the start: for the loops of the whole network while the
+/// document is valid. What clients send comes on top, and nobody knows how many there will be.
+fn mix_config(config: &NodeConfig, document: &Document) -> mizzle_mix::Config {
+    let (from, until) = document.validity();
+    let loops = document.profile().node_loop_per_s * HOPS_OF_A_LOOP * until.since(from).as_secs_f64();
+    mizzle_mix::Config::default()
+        .with_replay_tags((config.replay_mb * BYTES_IN_MB / TAG_BYTES) as usize)
+        .with_expected_tags(loops.min(MOST_EXPECTED) as usize)
+}
+
+/// Connections need the other half of the cores.
+fn workers(config: &NodeConfig) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    config
+        .workers
+        .map_or_else(|| cores.div_ceil(2).min(MOST_WORKERS), |n| n as usize)
+}
+
 /// Runs until Ctrl-C or SIGTERM.
 ///
 /// # Errors
@@ -185,10 +214,15 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
         policy: policy(&config, &document, &listening),
         keep: Some(config.state.clone()),
         mail: mail_limits(&config),
+        workers: workers(&config),
+        mix: mix_config(&config, &document),
         loss: 0.0,
     };
     let (host, parts) = assemble::parts(host, keys, &document, options, clock, &mut rng)?;
-    let node = node::run(parts, clock, assemble::fork(&mut rng));
+    let node = node::run(parts, clock, assemble::fork(&mut rng)).map_err(StartError::Thread)?;
+    let mail_max_bytes = config.mail_total_mb * BYTES_IN_MB;
+    let watch = NodeWatch::start(Arc::clone(&document), id, node.observer(), mail_max_bytes, clock);
+    let answering = answer(&state, watch);
 
     let role = role_name(role, has_exit);
     let text = if json {
@@ -216,6 +250,7 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
     };
     say(&text);
     interrupted.wait().await;
+    drop(answering);
     // Connections have a few seconds to close; who asks a second time doesn't want to wait for them.
     tokio::select! {
         () = async { node.stop().await; host.shutdown().await } => {}
@@ -223,6 +258,20 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
     }
     drop(state);
     Ok(())
+}
+
+/// Answers `mizzle status` until what it returns is dropped. A node whose socket can't be had mixes none the worse.
+fn answer(state: &State, watch: NodeWatch) -> Option<watch::Sender<bool>> {
+    let listener = control::Listener::bind(state.path())
+        .inspect_err(|why| tracing::warn!("`mizzle status` can't be answered: {why}"))
+        .ok()?;
+    let services = control::Services {
+        status: Arc::new(move || watch.status()),
+        client: None,
+    };
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(control::serve(listener, services, stopped));
+    Some(stop)
 }
 
 /// Prints what the process is ready for.

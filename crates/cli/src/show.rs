@@ -273,11 +273,11 @@ fn short(id: &str) -> &str {
 }
 
 /// Without anything that a terminal would obey: whoever runs a node chose the words.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.escape_debug().to_string().replace("\\'", "'")
 }
 
-fn count(n: usize, one: &str, more: &str) -> String {
+pub(crate) fn count(n: usize, one: &str, more: &str) -> String {
     if n == 1 {
         format!("1 {one}")
     } else {
@@ -286,7 +286,7 @@ fn count(n: usize, one: &str, more: &str) -> String {
 }
 
 /// As many digits as matter, and no zeros behind the point.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     let decimals = match value.abs() {
         v if v >= 100.0 => 0,
         v if v >= 10.0 => 1,
@@ -301,7 +301,7 @@ fn figure(value: f64) -> String {
 }
 
 /// How long a document is still good, or that it is so only for the tolerance that clocks have.
-fn remaining(now: Time, from: Time, until: Time) -> String {
+pub(crate) fn remaining(now: Time, from: Time, until: Time) -> String {
     let (now_s, from_s, until_s) = (now.as_s(), from.as_s(), until.as_s());
     if now_s < from_s {
         return format!(

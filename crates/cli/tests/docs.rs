@@ -327,9 +327,9 @@ impl World {
         let bin = dir.0.join("bin");
         fs::create_dir_all(&bin).unwrap();
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mizzle"), bin.join("mizzle")).unwrap();
-        // `scp -r FROM HOST:TO`, as far as the pages use it.
-        let scp =
-            "#!/bin/sh\nset -e\n[ $# = 3 ] && [ \"$1\" = -r ]\ncp -r \"$2\" \"$WORLD/${3%%:*}/${3#*:}\"\n";
+        // `scp FROM HOST:TO`, and `scp -r FROM HOST:TO`, as far as the pages use it.
+        let scp = "#!/bin/sh\nset -e\nwith=\n[ \"$1\" != -r ] || { with=-r; shift; }\n[ $# = 2 ]\n\
+                   cp $with \"$1\" \"$WORLD/${2%%:*}/${2#*:}\"\n";
         fs::write(bin.join("scp"), scp).unwrap();
         fs::set_permissions(bin.join("scp"), fs::Permissions::from_mode(0o755)).unwrap();
         for machine in PEOPLE.iter().chain(HOSTS) {
@@ -475,6 +475,7 @@ impl World {
                 }
                 ("text", "") => assert_said(block, &self.here(&block.text), &said),
                 ("toml", "gateway") => self.check_gateway(own, block),
+                ("toml", "client") => self.check_client(own, block),
                 ("ini", path) if path.starts_with("~/") => self.check_unit(block),
                 _ => panic!(
                     "{}: nothing is known about fences of kind `{}`",
@@ -498,6 +499,20 @@ impl World {
         assert_ne!(text, with, "{}", block.at());
         fs::write(folder.join("shown.toml"), with).unwrap();
         let shown = "mynet/127.0.0.1/gateway-1/shown.toml";
+        self.shell(own).run(
+            &block.at(),
+            &format!("mizzle config check {shown} && rm {shown}\n"),
+        );
+    }
+
+    /// Lines for a client's configuration.
+    fn check_client(&mut self, own: &str, block: &Block) {
+        let folder = self.home(own).join(".config/mizzle");
+        let text = fs::read_to_string(folder.join("client.toml")).unwrap();
+        // Keys stand before sections.
+        fs::write(folder.join("shown.toml"), format!("{}{text}", block.text)).unwrap();
+        fs::set_permissions(folder.join("shown.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+        let shown = "~/.config/mizzle/shown.toml";
         self.shell(own).run(
             &block.at(),
             &format!("mizzle config check {shown} && rm {shown}\n"),

@@ -16,7 +16,9 @@ use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mizzle::control::{self, Code, Command, ConnectError, Event, Listener, Services, SocketError};
+use mizzle::control::{
+    self, ClientServices, Code, Command, ConnectError, Event, Listener, Services, SocketError,
+};
 use mizzle_base::address::Address;
 use mizzle_base::item::ITEM_LEN;
 use mizzle_base::upload::{Answer, HEAD_LEN, Head, Part, Reader};
@@ -151,10 +153,12 @@ impl Client {
         let (loops, _) = broadcast::channel(64);
         let subscribe = loops.clone();
         let services = Services {
-            mail: desk.mail(),
-            loops: Arc::new(move || Some(subscribe.subscribe())),
-            loops_per_s: 40.0,
             status: Arc::new(|| serde_json::json!({ "up": true })),
+            client: Some(ClientServices {
+                mail: desk.mail(),
+                loops: Arc::new(move || Some(subscribe.subscribe())),
+                loops_per_s: 40.0,
+            }),
         };
         let running = desk.run(post.clone(), incoming, admitted);
         let (stop, stopped) = watch::channel(false);

@@ -479,8 +479,11 @@ fn the_other_commands_print_what_they_promise() {
         "{plan}"
     );
     let (_, json, _) = run(&["plan", "--json"]);
-    let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(rows.as_array().map(Vec::len), Some(3));
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["profiles"].as_array().map(Vec::len), Some(3));
+    let (code, plan, _) = run(&["plan", "--users", "5"]);
+    assert_eq!(code, Some(0));
+    assert!(plan.contains("BROKEN") && plan.contains("mended by"), "{plan}");
 
     let (code, packet, _) = run(&["bench", "packet"]);
     assert_eq!(code, Some(0));

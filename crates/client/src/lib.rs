@@ -9,30 +9,31 @@
 //! Letters leave as streams to the mail services of gateways, like any other data; those that arrive come from the
 //! own gateway in frames of their own and are handed on in order. Where they are kept is the shell's.
 
+mod ahead;
 mod sessions;
 mod surbs;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mizzle_base::document::{CLOCK_TOLERANCE_S, Node, Role};
+use mizzle_base::document::{CLOCK_TOLERANCE_S, LAYERS, Node, Role};
 use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
 use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
 use mizzle_sphinx::{
-    Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, SurbRequest, build_in_place, build_surb,
-    build_surbs, pad_in_place, recover, unpad, use_surb,
+    Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, pad_in_place, recover, unpad, use_surb,
 };
 use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
+use mizzle_traffic::anonymity::{self, Outlook, Shape, Traffic};
 use mizzle_traffic::draw;
-use mizzle_traffic::ledger::{Ledger, Tally};
-use mizzle_traffic::route::Route;
+use mizzle_traffic::ledger::{Ledger, Passed, Tally};
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
 use rand_core::{Rng as _, SeedableRng as _};
 
+use ahead::Ahead;
 use sessions::{Sessions, Speaks};
 pub use sessions::{StreamEvent, StreamKey};
 use surbs::{Owner, Surbs};
@@ -51,6 +52,9 @@ const HELLO_AGAIN: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(10);
 const SILENT_TICKS: f64 = 20.0;
 
+/// What the gateway said of the number of users is believed for so long, if it can't say more: it may have been restarted.
+const USERS_LIFE: Duration = Duration::from_secs(600);
+
 /// Pieces of mail that may wait for the shell's disk; those beyond are left for the gateway to send again.
 pub const MAIL_WINDOW: u64 = 1_024;
 
@@ -63,6 +67,7 @@ pub struct Config {
     sessions: usize,
     token: Vec<u8>,
     mail: (u64, u64),
+    min_pool: f64,
 }
 
 impl fmt::Debug for Config {
@@ -80,6 +85,7 @@ impl Default for Config {
             sessions: 512,
             token: Vec::new(),
             mail: (0, 0),
+            min_pool: 0.0,
         }
     }
 }
@@ -104,6 +110,15 @@ impl Config {
     #[must_use]
     pub fn with_mail(mut self, generation: u64, next: u64) -> Self {
         self.mail = (generation, next);
+        self
+    }
+
+    /// Packets that a mix must have in its pool on average, or nothing of the user's is sent: sessions end, none is
+    /// opened ([`OpenError::TooFewUsers`]), and cover flows on. How many there are follows from the document and from how many
+    /// users the gateway says there are. Zero, the default: whatever there are.
+    #[must_use]
+    pub fn with_min_pool(mut self, packets: f64) -> Self {
+        self.min_pool = packets;
         self
     }
 }
@@ -205,6 +220,7 @@ pub struct Client {
     sessions: Sessions,
     surbs: Surbs,
     loops: Ledger,
+    ahead: Ahead,
     rng: Rng,
     told: Time,
     /// Since when there is no gateway, once there was one.
@@ -218,6 +234,12 @@ pub struct Client {
     replaced: bool,
     /// Loops that were told to be lost.
     lost_told: u64,
+    /// What the gateway said of the number of users, and when.
+    users: Option<(u32, Time)>,
+    traffic: Traffic,
+    shape: Shape,
+    /// Whether the pools are as large as the user wants them.
+    hidden: bool,
     actions: VecDeque<Action>,
     counters: Counters,
 }
@@ -251,7 +273,10 @@ impl Client {
         );
         let (generation, kept) = config.mail;
         let run = draw::bytes(&mut rng);
-        Ok(Self {
+        let (traffic, shape) = (Traffic::from(profile), Shape::of(&document));
+        let ahead = Ahead::new(Rng::from_seed(draw::bytes(&mut rng)));
+        let mut client = Self {
+            ahead,
             config,
             gateway,
             link: Link::Down,
@@ -272,10 +297,16 @@ impl Client {
             run,
             replaced: false,
             lost_told: 0,
+            users: None,
+            traffic,
+            shape,
+            hidden: true,
             actions: VecDeque::new(),
             counters: Counters::default(),
             document,
-        })
+        };
+        client.hidden = client.is_hidden();
+        Ok(client)
     }
 
     /// Tells the core what happened at `now`.
@@ -295,6 +326,10 @@ impl Client {
             // Keys beyond their time: nothing more leaves, neither data nor cover, and opening says why.
             self.counters.count("document.expired");
             self.link_down();
+        }
+        if self.users.is_some_and(|(_, said)| now.since(said) > USERS_LIFE) {
+            self.users = None;
+            self.look_around();
         }
         match input {
             Input::LinkUp if self.has_expired(now) => self.counters.count("document.expired"),
@@ -322,7 +357,7 @@ impl Client {
         if self.gives_up_at().is_some_and(|at| at <= now) {
             // Programs hear now that nothing comes any more, not when each of their sessions is tired of waiting.
             self.counters.count("link.gone_for_long");
-            self.sessions.end_all();
+            self.sessions.end_all(OpenError::Closed);
         }
         self.counters.add("surb.lost", self.surbs.expire(now));
         self.loops.expire(now);
@@ -363,10 +398,14 @@ impl Client {
     /// Opens a stream. Its outcome comes as [`StreamEvent::Opened`] or [`StreamEvent::Failed`].
     ///
     /// # Errors
-    /// When it can't even be tried: no exit outside one's own gateway, too many sessions, a document whose time is over.
+    /// When it can't even be tried: no exit outside one's own gateway, too many sessions, a document whose time is over, too
+    /// few users.
     pub fn open(&mut self, now: Time, request: OpenRequest) -> Result<StreamKey, OpenError> {
         if self.has_expired(now) {
             return Err(OpenError::Expired);
+        }
+        if !self.hidden {
+            return Err(OpenError::TooFewUsers);
         }
         let key = self.sessions.open(now, request)?;
         self.forward_events();
@@ -377,8 +416,7 @@ impl Client {
     /// can't tell that two letters are from one sender. Its outcome comes as for [`Self::open`].
     ///
     /// # Errors
-    /// [`OpenError::NoMailbox`] when the document lists no such gateway or it keeps no mail; too many sessions; a
-    /// document whose time is over.
+    /// [`OpenError::NoMailbox`] when the document lists no such gateway or it keeps no mail; else as [`Self::open`].
     pub fn open_mailbox(
         &mut self,
         now: Time,
@@ -387,6 +425,9 @@ impl Client {
     ) -> Result<StreamKey, OpenError> {
         if self.has_expired(now) {
             return Err(OpenError::Expired);
+        }
+        if !self.hidden {
+            return Err(OpenError::TooFewUsers);
         }
         let key = self.sessions.open_mailbox(now, gateway, mailbox)?;
         self.forward_events();
@@ -433,6 +474,12 @@ impl Client {
         self.loops.tally()
     }
 
+    /// What became of them, by mix.
+    #[must_use]
+    pub fn loops_by_node(&self) -> &BTreeMap<NodeId, Passed> {
+        self.loops.by_node()
+    }
+
     /// Whether the gateway admitted the client and cover flows.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -443,6 +490,40 @@ impl Client {
     fn silent_at(&self, now: Time) -> Time {
         let ticks = Duration::from_secs_f64(SILENT_TICKS / self.document.profile().downlink_per_s);
         now + SILENCE.max(ticks)
+    }
+
+    /// How many users the network has at least, as the gateway says; `None` if it can't tell.
+    #[must_use]
+    pub fn users(&self) -> Option<u32> {
+        self.users.map(|(users, _)| users)
+    }
+
+    /// How well the network hides this client, by the document and by what its gateway says: with no more users than are known,
+    /// and with this one alone if none are.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        let users = self.users().map_or(1.0, f64::from);
+        anonymity::outlook(&self.traffic, &self.shape, users)
+    }
+
+    /// Whether anything of the user's may be sent ([`Config::with_min_pool`]).
+    #[must_use]
+    pub fn may_send(&self) -> bool {
+        self.hidden
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.outlook().pool >= self.config.min_pool
+    }
+
+    /// The number of users has changed.
+    fn look_around(&mut self) {
+        let before = self.hidden;
+        self.hidden = self.is_hidden();
+        if before && !self.hidden {
+            self.counters.count("users.too_few");
+            self.sessions.end_all(OpenError::TooFewUsers);
+        }
     }
 
     /// When sessions end because the gateway is away, if it is and there are any.
@@ -515,7 +596,15 @@ impl Client {
             *silent_at = silent_from;
         }
         match content {
-            Content::Filler => self.counters.count("downlink.filler"),
+            Content::Filler { users } => {
+                self.counters.count("downlink.filler");
+                if users > 0 {
+                    let before = self.users.replace((users, now));
+                    if before.map(|(users, _)| users) != Some(users) {
+                        self.look_around();
+                    }
+                }
+            }
             Content::Reply { id, payload } => {
                 if seq == self.expected.1 {
                     self.expected.1 += 1;
@@ -688,13 +777,15 @@ impl Client {
 
     fn build_loop(&mut self, at: Time, tag: ClientTag, packet: &mut Packet) -> Option<()> {
         let random = draw::bytes(&mut self.rng);
-        let route = Route::between(&mut self.rng, &self.document, &self.gateway, &self.gateway);
-        let id = tag.reply_id(random);
-        let (surb, _) = build_surb(Dialect::Lioness, &mut self.rng, &route.hops(), &id).ok()?;
+        let prepared = self.ahead.take(&self.document, &self.gateway, &self.gateway)?;
+        let delay_ms = prepared.delay_ms();
+        let mixes = prepared.addresses().skip(1).take(LAYERS.into());
+        let along = mixes.filter_map(NodeId::from_address).collect();
+        let (surb, _) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
         let mut message = [0; MESSAGE_LEN];
         self.rng.fill_bytes(&mut message);
         use_surb(Dialect::Lioness, surb, &message, packet);
-        self.loops.sent(at, random, route.delay_ms());
+        self.loops.sent_along(at, random, delay_ms, along);
         self.counters.count("slot.loop");
         Some(())
     }
@@ -750,37 +841,20 @@ impl Client {
                 MailboxId::DROP
             }
         };
-        let route = Route::between(&mut self.rng, &document, &self.gateway, last);
-        build_in_place(
-            Dialect::Lioness,
-            &mut self.rng,
-            &route.hops(),
-            &destination.to_address(),
-            packet,
-        )
-        .ok()
+        let prepared = self.ahead.take(&document, &self.gateway, last)?;
+        prepared.seal(&destination.to_address(), packet);
+        Some(())
     }
 
-    /// SURBs for a packet to `holder`, made together: that costs half of making them one by one.
+    /// SURBs for a packet to `holder`.
     fn build_surbs(&mut self, now: Time, tag: ClientTag, holder: &Node, owner: Owner) -> Option<Vec<u8>> {
-        let mut parts = Vec::with_capacity(SURBS_PER_REPLY_SLOT);
-        for _ in 0..SURBS_PER_REPLY_SLOT {
-            let random = draw::bytes(&mut self.rng);
-            let route = Route::between(&mut self.rng, &self.document, holder, &self.gateway);
-            parts.push((random, tag.reply_id(random), route));
-        }
-        let routes: Vec<_> = parts.iter().map(|(_, _, route)| route.hops()).collect();
-        let requests: Vec<_> = parts
-            .iter()
-            .zip(&routes)
-            .map(|((_, id, _), route)| SurbRequest { route, id })
-            .collect();
-        let mut made = Vec::with_capacity(SURBS_PER_REPLY_SLOT);
-        build_surbs(Dialect::Lioness, &mut self.rng, &requests, &mut made).ok()?;
         let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
-        for ((chunk, (surb, keys)), (random, ..)) in out.chunks_exact_mut(SURB_LEN).zip(made).zip(&parts) {
+        for chunk in out.chunks_exact_mut(SURB_LEN) {
+            let random = draw::bytes(&mut self.rng);
+            let prepared = self.ahead.take(&self.document, holder, &self.gateway)?;
+            let (surb, keys) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
             surb.to_bytes(chunk.try_into().ok()?);
-            self.surbs.insert(now, *random, keys, owner);
+            self.surbs.insert(now, random, keys, owner);
         }
         Some(out)
     }

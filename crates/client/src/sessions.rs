@@ -143,11 +143,11 @@ impl Sessions {
         self.live.is_empty()
     }
 
-    /// Ends all sessions without a word to their exits.
-    pub(crate) fn end_all(&mut self) {
+    /// Ends all sessions without a word to their exits; their streams fail for this reason.
+    pub(crate) fn end_all(&mut self, why: OpenError) {
         for id in self.live.keys().copied().collect::<Vec<u64>>() {
             self.counters.count("session.ended");
-            self.remove(id);
+            self.remove(id, why);
         }
     }
 
@@ -221,7 +221,7 @@ impl Sessions {
         let id = self.connect(now, service, target, isolation)?;
         let key = self.begin(now, id, target);
         if key.is_err() {
-            self.remove(id);
+            self.remove(id, OpenError::Closed);
         }
         key
     }
@@ -428,7 +428,7 @@ impl Sessions {
             Event::Incoming(..) => {}
             Event::Closed(_) => {
                 self.counters.count("session.ended");
-                self.remove(id);
+                self.remove(id, OpenError::Closed);
             }
         }
     }
@@ -448,13 +448,12 @@ impl Sessions {
     }
 
     /// Forgets a session. Its streams have failed before, but for those whose end was on its way.
-    fn remove(&mut self, id: u64) {
+    fn remove(&mut self, id: u64, why: OpenError) {
         let Some(live) = self.live.remove(&id) else { return };
         live.wakes_at.map(|at| self.wakeups.remove(&(at, id)));
         for known in live.streams.into_values() {
             self.streams.remove(&known.key);
-            self.events
-                .push_back((known.key, StreamEvent::Failed(OpenError::Closed)));
+            self.events.push_back((known.key, StreamEvent::Failed(why)));
         }
     }
 

@@ -257,7 +257,7 @@ impl World {
         while self.now + s(5) < end {
             self.run_in_silence(s(5));
             if self.client.is_up() {
-                self.frame(0, Content::Filler);
+                self.frame(0, Content::Filler { users: 0 });
             }
         }
         self.run_in_silence(end.since(self.now));
@@ -555,7 +555,7 @@ fn packets_leave_on_ticks_alone() {
     let due = world.client.deadline().unwrap() + s(1);
     world.now = due;
     world.open("example.org:80", Isolation::Fresh).unwrap();
-    world.frame(0, Content::Filler);
+    world.frame(0, Content::Filler { users: 0 });
     world.junk_reply(1);
     assert!(world.sent.is_empty());
 }
@@ -701,7 +701,7 @@ fn a_gateway_from_which_nothing_comes_is_asked_again_over_a_new_connection() {
     let mut world = World::up(with_exit());
     world.run(s(60));
     assert!(world.client.is_up() && world.reconnects == 0);
-    world.frame(0, Content::Filler);
+    world.frame(0, Content::Filler { users: 0 });
     world.run_in_silence(s(10) - US);
     assert!(world.client.is_up());
     world.run_in_silence(US);
@@ -834,7 +834,7 @@ fn fillers_and_loops_that_return_are_known_and_each_once() {
 }
 
 #[test]
-fn what_a_user_does_changes_neither_times_nor_gateways_nor_kinds() {
+fn what_a_user_does_changes_neither_times_nor_routes_nor_kinds() {
     let run = |busy: bool| {
         let mut world = World::up(with_exit());
         if busy {
@@ -848,15 +848,18 @@ fn what_a_user_does_changes_neither_times_nor_gateways_nor_kinds() {
             let Content::Packet(mut packet) = frame.content else {
                 panic!("not a packet")
             };
+            // The group element comes from the keys of the whole route.
+            let alpha = packet.as_bytes()[..32].to_vec();
             seen.push(match world.follow(&mut packet) {
-                End::Loop => (at, 0, false),
-                End::Message { gateway, mailbox } => (at, gateway, mailbox == MailboxId::DROP),
+                End::Loop => (at, 0, false, alpha),
+                End::Message { gateway, mailbox } => (at, gateway, mailbox == MailboxId::DROP, alpha),
             });
         }
         seen
     };
     let (idle, busy) = (run(false), run(true));
-    let outside = |seen: &[(Time, u8, bool)]| seen.iter().map(|s| (s.0, s.1)).collect::<Vec<_>>();
+    let outside =
+        |seen: &[(Time, u8, bool, Vec<u8>)]| seen.iter().map(|s| (s.0, s.1, s.3.clone())).collect::<Vec<_>>();
     assert_eq!(outside(&idle), outside(&busy));
     assert!(busy.iter().any(|s| s.1 == AWAY && !s.2), "something was said");
 }
@@ -1058,6 +1061,89 @@ fn nothing_is_sent_or_opened_once_the_document_has_expired() {
     world.tell(Input::LinkUp);
     assert!(world.take().is_empty(), "no hello either");
     assert_eq!(world.count("document.expired"), 2);
+}
+
+/// Of a pool of 20 packets.
+fn with_floor() -> World {
+    let mut world = World::with(Config::default().with_min_pool(20.0), with_exit());
+    world.tell(Input::LinkUp);
+    world.welcome(TAG);
+    world.sent.clear();
+    world
+}
+
+/// Runs for so long: when something left, and how much of it was not cover.
+fn spoken(world: &mut World, time: Duration) -> (Vec<Time>, usize) {
+    world.sent.clear();
+    world.run(time);
+    let mut said = 0;
+    let sent = world.take();
+    let times = times(&sent);
+    for (_, frame) in sent {
+        let Content::Packet(mut packet) = frame.content else {
+            panic!("not a packet")
+        };
+        said += usize::from(matches!(
+            world.follow(&mut packet),
+            End::Message { mailbox, .. } if mailbox != MailboxId::DROP
+        ));
+    }
+    (times, said)
+}
+
+#[test]
+fn below_the_floor_of_its_user_a_client_sends_cover_alone() {
+    let mut world = with_floor();
+    let refused = Err(OpenError::TooFewUsers);
+    // The document alone: 3.5 loops of nodes in a pool, and what this one sends and gets back.
+    assert!((world.client.outlook().pool - 3.5 - 7.0 / 6.0).abs() < 1e-6);
+    assert!(!world.client.may_send());
+    assert_eq!(world.open("example.org:80", Isolation::Fresh), refused);
+    world.frame(0, Content::Filler { users: 8 });
+    assert_eq!(world.open("example.org:80", Isolation::Fresh), refused);
+    let mailbox = world
+        .client
+        .open_mailbox(world.now, &id(AWAY), MailboxId::new([1; 16]));
+    assert_eq!(mailbox, refused);
+
+    world.frame(0, Content::Filler { users: 16 });
+    assert_eq!((world.client.users(), world.client.may_send()), (Some(16), true));
+    let key = world.open("example.org:80", Isolation::Fresh).unwrap();
+    let (mut cover, said) = spoken(&mut world, s(1));
+    assert!(said > 0);
+
+    // Others leave: what was open ends, and nothing of it follows.
+    world.frame(0, Content::Filler { users: 8 });
+    assert_eq!(world.events, [(key, StreamEvent::Failed(OpenError::TooFewUsers))]);
+    assert_eq!(world.client.write(key, b"more"), 0);
+    // But for what was packed for slots of the next 5 ms.
+    world.run(Duration::from_millis(5));
+    cover.extend(times(&world.take()));
+    let (times_below, said) = spoken(&mut world, s(3));
+    assert_eq!(said, 0);
+    cover.extend(times_below);
+    assert_eq!(world.count("users.too_few"), 1);
+
+    // When packets leave is the same for one who has no floor and never spoke.
+    let mut idle = World::up(with_exit());
+    assert_eq!(cover, spoken(&mut idle, s(4) + Duration::from_millis(5)).0);
+}
+
+#[test]
+fn a_gateway_that_can_no_longer_tell_is_believed_for_ten_minutes() {
+    let mut world = with_floor();
+    world.frame(0, Content::Filler { users: 64 });
+    for _ in 0..9 {
+        world.run(s(60));
+        world.frame(0, Content::Filler { users: 0 });
+    }
+    assert_eq!((world.client.users(), world.client.may_send()), (Some(64), true));
+    let key = world.open("example.org:80", Isolation::Fresh).unwrap();
+    world.events.clear();
+    world.run(s(61));
+    assert_eq!((world.client.users(), world.client.may_send()), (None, false));
+    let last = world.events.iter().rfind(|(of, _)| *of == key);
+    assert!(matches!(last, Some((_, StreamEvent::Failed(_)))), "{last:?}");
 }
 
 #[test]

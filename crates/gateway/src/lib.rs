@@ -20,6 +20,7 @@ use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::{ClientTag, Counters, Document, MailboxId, NetworkId, NodeId, Rng, Time};
 use mizzle_sphinx::{Dialect, MESSAGE_LEN, Packet, unpad, use_surb};
 use mizzle_stream::OpenError;
+use mizzle_traffic::census::Census;
 use mizzle_traffic::draw;
 use mizzle_traffic::reply::{ReplySlots, decode_drop, decode_surbs};
 use rand_core::Rng as _;
@@ -377,6 +378,8 @@ pub struct Gateway {
     by_tag: BTreeMap<ClientTag, ClientId>,
     wakeups: BTreeSet<(Time, ClientId)>,
     drops: ReplySlots<()>,
+    /// Of all that have slots for this gateway, by the messages that come.
+    census: Census,
     rng: Rng,
     told: Time,
     sweep_at: Time,
@@ -396,7 +399,12 @@ impl Gateway {
         let node: Option<&Node> = document.node(me);
         let exit = node.and_then(|node| node.exit.as_ref()).map(|e| e.mailbox);
         let post = node.and_then(|node| node.mail.as_ref()).map(|m| m.mailbox);
-        let drops = ReplySlots::new(document.profile().reply_due_mean_ms, config.drop_surbs);
+        let profile = document.profile();
+        let drops = ReplySlots::new(profile.reply_due_mean_ms, config.drop_surbs);
+        // Each slot that isn't a loop brings a message to one of the gateways, by their weights.
+        let weights: f64 = document.gateways().map(|gateway| gateway.weight).sum();
+        let share = node.map_or(1.0, |node| node.weight / weights);
+        let census = Census::new(share * (profile.payload_per_s + profile.drop_per_s));
         let replies = Replies::new(config.replies, config.replies_total);
         let uploads = Uploads::new(config.uploads);
         let mut gateway = Self {
@@ -412,6 +420,7 @@ impl Gateway {
             by_tag: BTreeMap::new(),
             wakeups: BTreeSet::new(),
             drops,
+            census,
             rng,
             told: Time::ZERO,
             sweep_at: Time::ZERO,
@@ -481,6 +490,19 @@ impl Gateway {
     #[must_use]
     pub fn capacity(&self) -> usize {
         (self.config.downlink_capacity_per_s / self.document.profile().downlink_per_s) as usize
+    }
+
+    /// How many users the network has, with the packets that come here: the mean, and what they are at least. `None` until it
+    /// can be told.
+    #[must_use]
+    pub fn users(&self) -> Option<(f64, f64)> {
+        self.census.users(self.told)
+    }
+
+    /// Clients that have a mailbox, here or away, and pieces of letters that wait for them.
+    #[must_use]
+    pub fn mailboxes(&self) -> (usize, u64) {
+        (self.accounts.len(), self.mail.items())
     }
 
     fn frame(&mut self, now: Time, client: ClientId, conn: Conn, bytes: &[u8]) {
@@ -775,6 +797,7 @@ impl Gateway {
     }
 
     fn message(&mut self, now: Time, mailbox: MailboxId, packet: Packet) {
+        self.census.count(now);
         if Some(mailbox) == self.exit {
             return self.out.actions.push_back(Action::Exit(packet));
         }
@@ -920,6 +943,7 @@ impl Gateway {
     /// The clock was set back by more than jitter. No frame until it is where it was would be a silence.
     fn set_back(&mut self, now: Time) {
         let by = self.told.since(now);
+        self.census.restart();
         self.drops.shift_back(by);
         self.uploads.shift_back(by);
         self.mail.set_back();
@@ -935,6 +959,8 @@ impl Gateway {
     }
 
     fn run_downlinks(&mut self, now: Time) {
+        // Who asks is one.
+        let users = self.census.at_least(now).map_or(0, |users| users.max(1));
         while let Some(&(at, client)) = self.wakeups.first() {
             // Nothing is later than `FAR_FUTURE`, so the tick after it would be at it again, for ever.
             if at > now || at == Time::FAR_FUTURE {
@@ -958,7 +984,7 @@ impl Gateway {
                         } else if let Some(item) = ready.cloned() {
                             (Holds::Mail(mail), mail, Content::Mail(item))
                         } else {
-                            (Holds::Filler, 0, Content::Filler)
+                            (Holds::Filler, 0, Content::Filler { users })
                         };
                     link.prepared(holds, frame::encode(&Frame { ack: 0, seq, content }));
                     if link.tick() <= now {

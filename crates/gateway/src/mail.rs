@@ -194,6 +194,12 @@ impl Mailboxes {
         self.0.remove(id);
     }
 
+    /// Pieces of letters that wait for their owners.
+    pub(crate) fn items(&self) -> u64 {
+        let waiting = |mailbox: &Mailbox| mailbox.next.saturating_sub(mailbox.acked);
+        self.0.values().map(waiting).sum()
+    }
+
     /// The clock was set back: the store is asked again at once.
     pub(crate) fn set_back(&mut self) {
         for mailbox in self.0.values_mut() {

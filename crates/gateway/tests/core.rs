@@ -68,6 +68,8 @@ struct World {
     refused: Vec<ClientId>,
     /// By which clients speak.
     conn: Conn,
+    /// What the last filler said of the number of users.
+    users: u32,
     /// Decides which frames of the ticks the link has no room for.
     no_room: Box<dyn FnMut() -> bool>,
 }
@@ -91,6 +93,7 @@ impl World {
             posted: Vec::new(),
             refused: Vec::new(),
             conn: Conn(1),
+            users: 0,
             no_room: Box::new(|| false),
         }
     }
@@ -104,6 +107,9 @@ impl World {
                     self.seen.push((self.now, client, look(&bytes)));
                 }
                 Action::Send { client, bytes, .. } => {
+                    if let Content::Filler { users } = frame::decode(&bytes).unwrap().content {
+                        self.users = users;
+                    }
                     if (self.no_room)() {
                         self.gateway.handle(self.now, Input::NotWritten { client, bytes });
                     } else {
@@ -228,7 +234,7 @@ fn look(bytes: &[u8]) -> Seen {
         other => {
             assert_eq!(seq, 0);
             match other {
-                Content::Filler => Seen::Filler,
+                Content::Filler { .. } => Seen::Filler,
                 Content::Welcome { tag, mailbox, .. } => Seen::Welcome(tag, mailbox),
                 Content::Refused { why, .. } => Seen::Refused(why),
                 _ => panic!("an uplink frame was sent down"),
@@ -375,7 +381,7 @@ fn frames_that_a_client_does_not_send_get_silence() {
     let mut world = World::new();
     let contents = || {
         [
-            Content::Filler,
+            Content::Filler { users: 0 },
             Content::Reply {
                 id: [1; 16],
                 payload: Box::new([2; mizzle_sphinx::PAYLOAD_LEN]),
@@ -959,6 +965,40 @@ fn a_gateway_without_an_exit_has_no_mailbox_for_one() {
     assert!(matches!(gateway.poll(), None | Some(Action::Store(_))));
     assert!(gateway.poll().is_none());
     assert_eq!(gateway.counters().get("drop.no_such_mailbox"), 1);
+}
+
+#[test]
+fn fillers_say_how_many_users_there_are_at_least() {
+    let mut world = World::with(Config::default(), Profile::chat(), 4_096);
+    world.admit(ALICE);
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.users, 0, "nothing can be said yet");
+    let here = world.document.node(&id(HERE)).unwrap().weight;
+    let all: f64 = world.document.gateways().map(|gateway| gateway.weight).sum();
+    let profile = world.document.profile();
+    let each_per_s = (profile.payload_per_s + profile.drop_per_s) * here / all;
+    for (users, told) in [(50.0, 32), (200.0, 128), (5.0, 4)] {
+        let (mut left_s, gap) = (700.0, 1.0 / (users * each_per_s));
+        while left_s > 0.0 {
+            world.now = world.now.plus_s_f64(gap);
+            left_s -= gap;
+            // Of no mailbox: it counts as it comes, whatever it is.
+            world.tell(Input::Message {
+                mailbox: MailboxId::new([1; 16]),
+                packet: Packet::zeroed(),
+            });
+        }
+        let (mean, least) = world.gateway.users().unwrap();
+        assert!(
+            (mean / users - 1.0).abs() < 0.1 && least < mean,
+            "{users}: {mean}"
+        );
+        assert_eq!(world.users, told, "{users}");
+    }
+    // None but the one who hears it.
+    world.run(Duration::from_secs(320));
+    assert_eq!(world.users, 0);
+    assert_eq!(world.gateway.mailboxes(), (1, 0));
 }
 
 fn drop_message(body: &[u8]) -> Input {

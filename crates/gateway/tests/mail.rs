@@ -328,7 +328,7 @@ impl World {
 fn look(bytes: &[u8]) -> Seen {
     let Frame { seq, content, .. } = frame::decode(bytes).unwrap();
     match content {
-        Content::Filler => Seen::Filler,
+        Content::Filler { .. } => Seen::Filler,
         Content::Reply { .. } => Seen::Reply(seq),
         Content::Mail(item) => {
             assert_eq!(*item.bytes, [item.index as u8; ITEM_LEN]);

@@ -27,6 +27,7 @@ use rand_core::SeedableRng as _;
 
 pub use document::Edges;
 pub use loops::{Delivered, Loop, Loops, NotOurs};
+pub use tags::{ReplayTags, Verdict};
 pub use worker::{Input as WorkerInput, Key, Outcome, Routing, Worker};
 
 /// A clock that moves by more than this between two calls, either way, has jumped.
@@ -53,7 +54,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Most packets that a worker holds for their delay; 4.7 KB each, 310 MB at the default of 65,536. Beyond it an arriving
+    /// Most packets held for their delay; 4.7 KB each, 310 MB at the default of 65,536. Beyond it an arriving
     /// packet is dropped and counted as `drop.delay_queue_full`.
     #[must_use]
     pub fn with_held_packets(mut self, n: usize) -> Self {
@@ -75,6 +76,13 @@ impl Config {
     #[must_use]
     pub fn with_expected_tags(mut self, n: usize) -> Self {
         self.expected_tags = n;
+        self
+    }
+
+    /// For one of `workers` that hold equal shares of the packets.
+    #[must_use]
+    pub fn divided(mut self, workers: usize) -> Self {
+        self.held_packets = self.held_packets.div_ceil(workers.max(1));
         self
     }
 

@@ -31,7 +31,7 @@ const SPARE_LINES: usize = 256;
 /// Seven times as much each time: enough parts for any memory.
 const MOST_PARTS: usize = 12;
 const GROWTH: usize = 7;
-/// Tags looked up together.
+/// ReplayTags looked up together.
 const BATCH: usize = 64;
 
 const EMPTY: u64 = 0;
@@ -39,7 +39,7 @@ const SEALED: u64 = u64::MAX;
 
 /// What is known of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// It was not there; now it is.
     New,
     /// It was there.
@@ -48,8 +48,8 @@ pub(crate) enum Verdict {
     NoRoom,
 }
 
-/// All tags of one key.
-pub(crate) struct Tags {
+/// All tags of one key; see the [module](self).
+pub struct ReplayTags {
     secret: Zeroizing<[u8; 16]>,
     parts: [OnceLock<Part>; MOST_PARTS],
     expected: usize,
@@ -57,9 +57,10 @@ pub(crate) struct Tags {
     full: AtomicBool,
 }
 
-impl Tags {
+impl ReplayTags {
     /// Of the node with this Sphinx key: room for `expected` tags at once, for `limit` in all.
-    pub(crate) fn new(sphinx_secret: &[u8; 32], expected: usize, limit: usize) -> Self {
+    #[must_use]
+    pub fn new(sphinx_secret: &[u8; 32], expected: usize, limit: usize) -> Self {
         let digest = Zeroizing::new(<[u8; 32]>::from(
             Sha256::new()
                 .chain_update(b"mizzle replay tags 2\0")
@@ -79,12 +80,7 @@ impl Tags {
 
     /// Looks tags up, all of their lines first, and puts in those that are new, in their order; these are appended to
     /// `accepted` in the form in which they are written down.
-    pub(crate) fn admit(
-        &self,
-        tags: &[[u8; 32]],
-        verdicts: &mut Vec<Verdict>,
-        mut accepted: Option<&mut Vec<u64>>,
-    ) {
+    pub fn admit(&self, tags: &[[u8; 32]], verdicts: &mut Vec<Verdict>, mut accepted: Option<&mut Vec<u64>>) {
         for tags in tags.chunks(BATCH) {
             let mut short = [0; BATCH];
             for (short, tag) in short.iter_mut().zip(tags) {
@@ -107,7 +103,7 @@ impl Tags {
     }
 
     /// Puts in what earlier runs wrote down.
-    pub(crate) fn remember(&self, tags: &[u64]) {
+    pub fn remember(&self, tags: &[u64]) {
         // Other values were never written, and mean something else here.
         let tags: Vec<u64> = tags
             .iter()
@@ -118,17 +114,20 @@ impl Tags {
     }
 
     /// No room was left for a tag. From then on there is none for any: forgetting one would let a packet pass twice.
-    pub(crate) fn is_full(&self) -> bool {
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
     /// How many there are; some of the last batches may be missing.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.parts().map(|part| part.taken.load(Ordering::Relaxed)).sum()
     }
 
     /// How many there may be.
-    pub(crate) fn limit(&self) -> usize {
+    #[must_use]
+    pub fn limit(&self) -> usize {
         self.limit
     }
 
@@ -273,7 +272,7 @@ mod tests {
         tag
     }
 
-    fn admit(tags: &Tags, numbers: impl IntoIterator<Item = u64>) -> Vec<Verdict> {
+    fn admit(tags: &ReplayTags, numbers: impl IntoIterator<Item = u64>) -> Vec<Verdict> {
         let asked: Vec<_> = numbers.into_iter().map(tag).collect();
         let mut verdicts = Vec::new();
         tags.admit(&asked, &mut verdicts, None);
@@ -284,7 +283,7 @@ mod tests {
     #[test]
     fn a_tag_is_new_once_and_without_room_for_one_all_are_refused() {
         use Verdict::{Known, New, NoRoom};
-        let tags = Tags::new(&[1; 32], 1, 2);
+        let tags = ReplayTags::new(&[1; 32], 1, 2);
         assert_eq!(admit(&tags, [1, 1, 2, 1, 2]), [New, Known, New, Known, Known]);
         assert!(!tags.is_full(), "nothing was refused yet");
         assert_eq!((tags.len(), tags.limit()), (2, 2));
@@ -292,16 +291,16 @@ mod tests {
         assert!(tags.is_full());
         assert_eq!(admit(&tags, [1]), [NoRoom], "the key has ended");
         assert_eq!(tags.len(), 2);
-        assert_eq!(admit(&Tags::new(&[1; 32], 0, 0), [1]), [NoRoom]);
+        assert_eq!(admit(&ReplayTags::new(&[1; 32], 0, 0), [1]), [NoRoom]);
     }
 
     #[test]
     fn what_one_run_wrote_down_the_next_one_knows() {
-        let first = Tags::new(&[1; 32], 9, 9);
+        let first = ReplayTags::new(&[1; 32], 9, 9);
         let (mut verdicts, mut written) = (Vec::new(), Vec::new());
         first.admit(&[tag(1), tag(2), tag(1)], &mut verdicts, Some(&mut written));
         assert_eq!(written.len(), 2);
-        let next = Tags::new(&[1; 32], 1, 9);
+        let next = ReplayTags::new(&[1; 32], 1, 9);
         // What a file may hold that nobody wrote does no harm.
         next.remember(&[&written[..], &[EMPTY, SEALED]].concat());
         assert_eq!(next.len(), 2);
@@ -309,7 +308,7 @@ mod tests {
             admit(&next, [1, 2, 3]),
             [Verdict::Known, Verdict::Known, Verdict::New]
         );
-        let of_another_key = Tags::new(&[2; 32], 9, 9);
+        let of_another_key = ReplayTags::new(&[2; 32], 9, 9);
         of_another_key.remember(&written);
         assert_eq!(admit(&of_another_key, [1]), [Verdict::New]);
     }
@@ -318,7 +317,7 @@ mod tests {
     fn parts_are_filled_and_closed_one_after_the_other_and_nothing_is_forgotten() {
         const N: u64 = 20_000;
         // Parts of 10, 70, 560, 4480, and the rest.
-        let tags = Tags::new(&[1; 32], 10, N as usize);
+        let tags = ReplayTags::new(&[1; 32], 10, N as usize);
         for n in (0..N).step_by(50) {
             assert!(admit(&tags, n..n + 50).iter().all(|v| *v == Verdict::New), "{n}");
             let before = admit(&tags, n.saturating_sub(99)..n);
@@ -343,7 +342,7 @@ mod tests {
         const THREADS: u64 = 4;
         const N: u64 = 30_000;
         for expected in [10, 1_000, N as usize] {
-            let tags = Tags::new(&[3; 32], expected, 2 * N as usize);
+            let tags = ReplayTags::new(&[3; 32], expected, 2 * N as usize);
             let start = Barrier::new(THREADS as usize);
             let accepted: Vec<Vec<u64>> = std::thread::scope(|scope| {
                 let ask = |thread: u64| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mizzle_base::{Counters, NodeId, Rng, Time};
 use mizzle_sphinx::{ADDRESS_LEN, Dialect, ID_LEN, Packet, Peeled, Peeler, PublicKey, Rejected, SecretKey};
 
-use crate::tags::{Tags, Verdict};
+use crate::tags::{ReplayTags, Verdict};
 use crate::wheel::{Due, Wheel};
 use crate::{Config, JUMP};
 
@@ -18,7 +18,7 @@ use crate::{Config, JUMP};
 /// last of them lets go.
 pub struct Key {
     peeler: Peeler,
-    tags: Tags,
+    tags: ReplayTags,
 }
 
 impl Key {
@@ -26,7 +26,7 @@ impl Key {
     #[must_use]
     pub fn new(secret: SecretKey, dialect: Dialect, config: &Config) -> Self {
         Self {
-            tags: Tags::new(secret.expose_bytes(), config.expected_tags, config.replay_tags),
+            tags: ReplayTags::new(secret.expose_bytes(), config.expected_tags, config.replay_tags),
             peeler: Peeler::new(secret, dialect),
         }
     }

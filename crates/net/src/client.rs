@@ -4,7 +4,7 @@
 //! keeper of letters gets. Nothing here touches a network but the link to the own gateway: names are passed on as they
 //! are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,8 +16,9 @@ use mizzle_base::frame::Refusal;
 use mizzle_base::{Counters, Item, MailboxId, NodeId, Time};
 use mizzle_client::{Action, Client, Input, MAIL_WINDOW, StreamEvent, StreamKey};
 use mizzle_stream::{OpenError, OpenRequest, Opener};
+use mizzle_traffic::anonymity::Outlook;
 use mizzle_traffic::draw;
-use mizzle_traffic::ledger::Tally;
+use mizzle_traffic::ledger::{Passed, Tally};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -33,6 +34,9 @@ const OPEN_QUEUE: usize = 1_024;
 const BATCH: usize = 64;
 /// Loops that somebody who listens may be behind by before he misses some.
 const LOOP_QUEUE: usize = 256;
+/// Loops whose round trips are remembered, and streams that are told of one by one: the oldest.
+const ROUND_TRIPS: usize = 200;
+const STREAMS_TOLD: usize = 100;
 
 pub use mizzle_client::Admission;
 
@@ -63,10 +67,35 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Its loops.
     pub loops: Tally,
+    /// Its loops, by the mixes that they passed.
+    pub loops_by_node: BTreeMap<NodeId, Passed>,
     /// Whether its gateway admitted it and cover flows.
     pub up: bool,
-    /// Streams open.
+    /// Streams open, or being opened.
     pub streams: usize,
+    /// The oldest of them, at most 100.
+    pub oldest: Vec<StreamSnapshot>,
+    /// How long the last loops took that came back, at most 200, oldest first.
+    pub round_trips: VecDeque<Duration>,
+    /// Users of the network at least, as the gateway says; `None` if it can't tell.
+    pub users: Option<u32>,
+    /// How well the network hides this client, as far as it can tell.
+    pub outlook: Option<Outlook>,
+    /// Whether what programs and letters say may be sent ([`mizzle_client::Config::with_min_pool`]).
+    pub may_send: bool,
+}
+
+/// A stream, without where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSnapshot {
+    /// Whether the other end has connected.
+    pub open: bool,
+    /// Since it was asked for.
+    pub age: Duration,
+    /// Bytes that its program wrote, and that it was given.
+    pub sent: u64,
+    /// See there.
+    pub received: u64,
 }
 
 /// A piece of a letter that arrived. It is acknowledged, and then deleted at the gateway, once [`MailKeeper::kept`]
@@ -313,6 +342,8 @@ pub fn run(
         gateway: peer,
         link,
         streams: BTreeMap::new(),
+        courses: BTreeMap::new(),
+        round_trips: VecDeque::new(),
         changed: Arc::default(),
         state,
         admission,
@@ -346,11 +377,21 @@ enum Stream {
     Open { far: Far, finished: bool },
 }
 
+/// What there is to tell of a stream.
+struct Course {
+    since: Time,
+    sent: u64,
+    received: u64,
+}
+
 struct Task {
     core: Client,
     gateway: PeerId,
     link: Link,
     streams: BTreeMap<StreamKey, Stream>,
+    /// Of those in `streams`; others are forgotten now and then.
+    courses: BTreeMap<StreamKey, Course>,
+    round_trips: VecDeque<Duration>,
     changed: Arc<Changed>,
     state: watch::Sender<State>,
     admission: watch::Sender<Option<Admission>>,
@@ -458,7 +499,15 @@ impl Task {
             Wanted::Mailbox(gateway, mailbox) => self.core.open_mailbox(now, &gateway, mailbox),
         };
         match opened {
-            Ok(key) => drop(self.streams.insert(key, Stream::Opening(command.answer))),
+            Ok(key) => {
+                self.streams.insert(key, Stream::Opening(command.answer));
+                let course = Course {
+                    since: now,
+                    sent: 0,
+                    received: 0,
+                };
+                self.courses.insert(key, course);
+            }
             Err(why) => drop(command.answer.send(Err(why))),
         }
     }
@@ -499,8 +548,14 @@ impl Task {
                     };
                     drop(self.mail.try_send(incoming));
                 }
-                // Nobody may be listening.
-                Action::Loop(round_trip) => drop(self.loops.send(LoopEnd { round_trip })),
+                Action::Loop(round_trip) => {
+                    if self.round_trips.len() == ROUND_TRIPS {
+                        self.round_trips.pop_front();
+                    }
+                    self.round_trips.extend(round_trip);
+                    // Nobody may be listening.
+                    drop(self.loops.send(LoopEnd { round_trip }));
+                }
                 Action::Stream(key, event) => self.stream_event(key, event),
             }
         }
@@ -538,10 +593,23 @@ impl Task {
             return;
         };
         let core = std::cell::RefCell::new(&mut self.core);
+        let (mut sent, mut received) = (0, 0);
         let wishes = far.pump(
-            |bytes| core.borrow_mut().write(key, bytes),
-            |max| core.borrow_mut().read(key, max),
+            |bytes| {
+                let n = core.borrow_mut().write(key, bytes);
+                sent += n as u64;
+                n
+            },
+            |max| {
+                let bytes = core.borrow_mut().read(key, max);
+                received += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                bytes
+            },
         );
+        if let Some(course) = self.courses.get_mut(&key) {
+            course.sent += sent;
+            course.received += received;
+        }
         if wishes.finish && !*finished {
             *finished = true;
             self.core.finish(key);
@@ -583,11 +651,24 @@ impl Task {
         self.forget_given_up();
         let mut counters = self.core.counters();
         counters.add("slot.not_sent", self.not_sent);
+        self.courses.retain(|key, _| self.streams.contains_key(key));
+        let told = |(key, course): (&StreamKey, &Course)| StreamSnapshot {
+            open: matches!(self.streams.get(key), Some(Stream::Open { .. })),
+            age: now.since(course.since),
+            sent: course.sent,
+            received: course.received,
+        };
         let snapshot = Snapshot {
             counters,
             loops: self.core.loops(),
+            loops_by_node: self.core.loops_by_node().clone(),
             up: self.core.is_up(),
             streams: self.streams.len(),
+            oldest: self.courses.iter().take(STREAMS_TOLD).map(told).collect(),
+            round_trips: self.round_trips.clone(),
+            users: self.core.users(),
+            outlook: Some(self.core.outlook()),
+            may_send: self.core.may_send(),
         };
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }

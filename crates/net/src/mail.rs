@@ -141,6 +141,8 @@ pub struct Status {
     pub waiting: usize,
     /// Bytes of these and of those that are still arriving.
     pub inbox_bytes: u64,
+    /// Most bytes of them.
+    pub inbox_max_bytes: u64,
     /// What the inbox is waiting for, if it takes nothing: in words, with what to do.
     pub inbox_problem: Option<String>,
     /// Letters that leave or left, the oldest first.
@@ -513,6 +515,7 @@ impl Mail {
         Status {
             waiting: self.0.shelf.len(),
             inbox_bytes: self.0.shelf.bytes(),
+            inbox_max_bytes: self.0.inbox_bytes,
             inbox_problem,
             outbox: self.0.outbox.entries(),
             counters,

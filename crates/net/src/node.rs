@@ -1,10 +1,14 @@
-//! A node's task: a mix core, and in a gateway the gateway core, the session end of its mail and perhaps an exit core, between
-//! their links.
+//! A node: the threads in which its packets are peeled and held (`pipeline`), and its task, with its loops and in a gateway
+//! the gateway core, the session end of its mail and perhaps an exit core, between their links.
 //!
-//! The only place where these cores meet: what one says is carried to the other here. Crypto runs in this task, never
-//! in the swarm's. Who may send on the mix link is checked here, by the peer that the connection authenticated.
+//! The only place where these cores meet: what one says is carried to the other here. Crypto runs in the threads and in this
+//! task, never in the swarm's.
+
+mod pipeline;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +19,8 @@ use mizzle_base::{Counters, Document, NodeId, Rng, Time};
 use mizzle_exit::{ConnId, Exit};
 use mizzle_gateway::store::{Answer, MailStore};
 use mizzle_gateway::{ClientId, Gateway, Upload, UploadId, Uploaded};
-use mizzle_mix::{Delivered, Mix};
-use mizzle_sphinx::Packet;
+use mizzle_mix::{Config, Delivered, Edges, Key, Loops, NotOurs, Outcome};
+use mizzle_sphinx::{Dialect, Packet, SecretKey};
 use mizzle_traffic::draw;
 use mizzle_traffic::ledger::Tally;
 use tokio::sync::{mpsc, watch};
@@ -25,12 +29,16 @@ use crate::clock::Clock;
 use crate::host::Link;
 use crate::keeper::Keeper;
 use crate::outside::Outside;
-use crate::tags::TagLog;
+use crate::tags::{Boot, TagError, TagLog};
+use pipeline::{Pipeline, PipelineParts};
 
-/// Frames taken from a link at once: one batch for the curve engine.
+/// Frames taken from a link at once.
 const BATCH: usize = 64;
-/// Most tags kept in memory while they can't be written down: 8 MB, more than a mix holds packets at a time.
-const UNWRITTEN_TAGS: usize = 1 << 20;
+/// How long before its time a loop is handed to a thread, which has it leave among the packets that it holds: more than
+/// this task's timer and scheduling can be late.
+const LOOPS_AHEAD: Duration = Duration::from_millis(50);
+/// Between two lookings at what the threads have done, at most.
+const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// A refused client is disconnected after so long: closing takes along what is not yet written, and its last frame says
 /// why it was refused.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -51,20 +59,68 @@ pub struct GatewayParts {
     pub store: Box<dyn MailStore>,
 }
 
+/// The mix part of a node.
+pub struct MixParts {
+    config: Config,
+    key: Arc<Key>,
+    loops: Loops,
+    workers: usize,
+    logs: Vec<TagLog>,
+}
+
+impl MixParts {
+    /// Of a node of the document, with the secret of its Sphinx key, and one worker. Its loops begin at `now`.
+    ///
+    /// # Errors
+    /// When the document knows it otherwise.
+    pub fn new(
+        config: Config,
+        document: Arc<Document>,
+        me: &NodeId,
+        secret: SecretKey,
+        rng: Rng,
+        now: Time,
+    ) -> Result<Self, NotOurs> {
+        Ok(Self {
+            loops: Loops::new(document, me, &secret.public(), rng, now)?,
+            key: Arc::new(Key::new(secret, Dialect::Lioness, &config)),
+            config,
+            workers: 1,
+            logs: Vec::new(),
+        })
+    }
+
+    /// With so many workers, each in a thread of its own; 64 at most. Before [`Self::with_tags_kept`].
+    #[must_use]
+    pub fn with_workers(mut self, workers: usize) -> Self {
+        self.workers = workers.clamp(1, pipeline::MOST_WORKERS);
+        self
+    }
+
+    /// Writes the tags of accepted packets down in this folder, and remembers those that are there.
+    ///
+    /// # Errors
+    /// [`TagError`].
+    pub fn with_tags_kept(mut self, folder: &Path) -> Result<Self, TagError> {
+        let (key, boot) = (&self.key, Boot::current());
+        let mut remember = |tags: &[u64]| key.remember(tags);
+        self.logs = TagLog::open_all(folder, &key.public(), boot, self.workers, &mut remember)?;
+        Ok(self)
+    }
+}
+
 /// What a node is made of.
 pub struct Parts {
     /// Its id in the document.
     pub id: NodeId,
     /// The document.
     pub document: Arc<Document>,
-    /// Its mix core.
-    pub mix: Mix,
+    /// What peels, holds and forwards.
+    pub mix: MixParts,
     /// The mix link.
     pub link: Link,
     /// What makes it a gateway.
     pub gateway: Option<GatewayParts>,
-    /// Where the tags of accepted packets are written down, if `mix` was told to remember them ([`Mix::remember`]).
-    pub tags: Option<TagLog>,
     /// The share of packets that its links lose on purpose, for trying and testing; else zero.
     pub loss: f64,
 }
@@ -78,8 +134,42 @@ pub struct Snapshot {
     pub loops: Tally,
     /// Packets held.
     pub pool: usize,
+    /// Packets accepted under its key, and how many may be. At the end of these nothing more is accepted:
+    /// the key has ended, and only a new one helps.
+    pub accepted: usize,
+    /// See `accepted`.
+    pub accepted_most: usize,
+    /// The key has ended.
+    pub key_has_ended: bool,
     /// Clients linked.
     pub clients: usize,
+    /// What only a gateway has.
+    pub gateway: Option<GatewaySnapshot>,
+}
+
+/// How a gateway is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GatewaySnapshot {
+    /// Most clients that may be linked.
+    pub capacity: usize,
+    /// Mailboxes, of clients that are here or away.
+    pub mailboxes: usize,
+    /// Pieces of letters that wait in them, of [`mizzle_base::item::ITEM_LEN`] bytes each.
+    pub mail_items: u64,
+    /// Users of the network, as far as this gateway can tell: the mean, and what they are at least.
+    pub users: Option<(f64, f64)>,
+}
+
+/// Looks at a node while it runs.
+#[derive(Clone)]
+pub struct Observer(Arc<Mutex<Snapshot>>);
+
+impl Observer {
+    /// What it has done, as of within the last second or so.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A running node. Stops when dropped.
@@ -93,10 +183,13 @@ impl RunningNode {
     /// What it has done, as of within the last second or so.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.observer().snapshot()
+    }
+
+    /// What those get who only look.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer(Arc::clone(&self.snapshot))
     }
 
     /// Stops it and waits until it has.
@@ -106,13 +199,19 @@ impl RunningNode {
     }
 }
 
-/// Starts a node's task.
-#[must_use]
-pub fn run(parts: Parts, clock: Clock, rng: Rng) -> RunningNode {
+/// Starts a node's threads and its task.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn run(parts: Parts, clock: Clock, rng: Rng) -> io::Result<RunningNode> {
     let (stop, stopped) = watch::channel(false);
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
-    let task = tokio::spawn(Node::new(parts, clock, rng, Arc::clone(&snapshot)).run(stopped));
-    RunningNode { task, stop, snapshot }
+    let node = Node::new(parts, clock, rng, Arc::clone(&snapshot))?;
+    Ok(RunningNode {
+        task: tokio::spawn(node.run(stopped)),
+        stop,
+        snapshot,
+    })
 }
 
 /// The peer id in a document's entry; entries without a good one can't be reached and are left out.
@@ -141,16 +240,13 @@ struct GatewaySide {
 
 struct Node {
     document: Arc<Document>,
-    mix: Mix,
-    link: Link,
+    pipeline: Pipeline,
+    key: Arc<Key>,
+    loops: Loops,
+    syncing: Option<AbortOnDrop>,
     gateway: Option<GatewaySide>,
-    tags: Option<TagLog>,
-    /// Tags that couldn't be written down; nothing passes on before they are.
-    unwritten: Vec<u64>,
     outside: Outside,
     outside_events: mpsc::Receiver<mizzle_exit::Input>,
-    next_hops: BTreeMap<NodeId, PeerId>,
-    senders: BTreeSet<PeerId>,
     clients: BTreeMap<ClientId, PeerId>,
     /// Connections of clients that were refused, and when they are closed; not more than the link has connections.
     refused: BTreeMap<(ClientId, link::Conn), Time>,
@@ -160,11 +256,20 @@ struct Node {
     counters: Counters,
     snapshot: Arc<Mutex<Snapshot>>,
     published: Time,
+    /// What was said of the key's end: so it is said once.
+    warned: Warned,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Warned {
+    Nothing,
+    NearlyFull,
+    Ended,
 }
 
 enum Woken {
     Stopped,
-    Mix,
+    Delivered(Vec<Outcome>),
     Gateway,
     Directory,
     Outside(mizzle_exit::Input),
@@ -173,14 +278,13 @@ enum Woken {
 }
 
 impl Node {
-    fn new(parts: Parts, clock: Clock, rng: Rng, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+    fn new(parts: Parts, clock: Clock, mut rng: Rng, snapshot: Arc<Mutex<Snapshot>>) -> io::Result<Self> {
         let Parts {
             id,
             document,
             mix,
             link,
             gateway,
-            tags,
             loss,
         } = parts;
         let gateway = gateway.map(|parts| GatewaySide {
@@ -225,17 +329,29 @@ impl Node {
             senders.insert(peer);
         }
         let (events, outside_events) = mpsc::channel(1_024);
-        Self {
-            document,
-            mix,
-            link,
-            gateway,
-            tags,
-            unwritten: Vec::new(),
-            outside: Outside::new(events),
-            outside_events,
+        let files: Vec<_> = mix.logs.iter().map(TagLog::syncer).collect();
+        let syncing = (!files.is_empty()).then(|| AbortOnDrop(tokio::spawn(TagLog::sync_forever(files))));
+        let pipeline = PipelineParts {
+            config: mix.config,
+            key: Arc::clone(&mix.key),
+            edges: Edges::from(&document, mix.loops.node()),
+            workers: mix.workers,
+            logs: mix.logs,
+            receiver: link.receiver,
+            control: link.control,
             next_hops,
             senders,
+            loss,
+        };
+        Ok(Self {
+            document,
+            pipeline: Pipeline::start(pipeline, clock, &mut rng)?,
+            key: mix.key,
+            loops: mix.loops,
+            syncing,
+            gateway,
+            outside: Outside::new(events),
+            outside_events,
             clients: BTreeMap::new(),
             refused: BTreeMap::new(),
             loss,
@@ -244,20 +360,17 @@ impl Node {
             counters: Counters::default(),
             snapshot,
             published: Time::ZERO,
-        }
+            warned: Warned::Nothing,
+        })
     }
 
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         let mut events = Vec::with_capacity(BATCH);
-        let syncing = self.tags.as_ref().map(TagLog::syncer).map(TagLog::sync_forever);
-        let _syncing = syncing.map(|task| AbortOnDrop(tokio::spawn(task)));
         loop {
-            let woken = self.wait(&mut stopped, &mut events).await;
-            let mut packets = Vec::new();
-            match woken {
+            match self.wait(&mut stopped, &mut events).await {
                 Woken::Stopped => break,
                 Woken::Deadline => {}
-                Woken::Mix => self.take_packets(&mut events, &mut packets),
+                Woken::Delivered(outcomes) => self.take_delivered(outcomes),
                 Woken::Gateway => self.take_frames(&mut events),
                 Woken::Directory => self.answer_questions(&mut events),
                 Woken::Outside(input) => {
@@ -272,8 +385,10 @@ impl Node {
                 }
                 Woken::Store(answers) => self.tell_gateway(answers),
             }
-            self.turn(packets);
+            self.turn();
         }
+        self.pipeline.stop().await;
+        drop(self.syncing);
         if let Some(parts) = self.gateway {
             parts.keeper.stop().await;
         }
@@ -281,7 +396,8 @@ impl Node {
 
     async fn wait(&mut self, stopped: &mut watch::Receiver<bool>, events: &mut Vec<link::Event>) -> Woken {
         let deadline = [
-            self.mix.deadline(),
+            Some(self.published + PUBLISH_EVERY),
+            self.loops.next_at().map(|at| at - LOOPS_AHEAD),
             self.gateway.as_ref().and_then(|g| g.core.deadline()),
             self.gateway.as_ref().and_then(|g| g.exit.as_ref()?.deadline()),
             self.gateway.as_ref().and_then(|g| g.mail.as_ref()?.deadline()),
@@ -296,14 +412,14 @@ impl Node {
             gateway = Some(&mut parts.link.receiver);
             directory = Some(&mut parts.directory.receiver);
         }
-        // One buffer for three sources: whichever branch is ready has filled it, the others have not touched it.
+        // One buffer for both links: whichever branch is ready has filled it, the others have not touched it.
         let (mut from_gateway, mut from_directory) = (Vec::new(), Vec::new());
         let woken = tokio::select! {
             biased;
             _ = stopped.changed() => Woken::Stopped,
             // Few, and a busy link shall not keep them from those who wait.
             Some(answers) = answers(keeper) => Woken::Store(answers),
-            n = self.link.receiver.recv_many(events, BATCH) => if n == 0 { Woken::Stopped } else { Woken::Mix },
+            delivered = self.pipeline.delivered() => delivered.map_or(Woken::Stopped, Woken::Delivered),
             n = receive(gateway, &mut from_gateway) => if n == 0 { Woken::Stopped } else { Woken::Gateway },
             n = receive(directory, &mut from_directory) => if n == 0 { Woken::Stopped } else { Woken::Directory },
             Some(input) = self.outside_events.recv() => Woken::Outside(input),
@@ -314,15 +430,30 @@ impl Node {
         woken
     }
 
-    fn take_packets(&mut self, events: &mut Vec<link::Event>, packets: &mut Vec<Packet>) {
-        for event in events.drain(..) {
-            if let link::Event::Frame { peer, frame, .. } = event {
-                match <Box<[u8; mizzle_sphinx::PACKET_LEN]>>::try_from(frame) {
-                    Ok(bytes) if self.senders.contains(&peer) => packets.push(Packet::from_boxed(bytes)),
-                    Ok(_) => self.counters.count("drop.sender_without_edge"),
-                    Err(_) => self.counters.count("drop.wrong_length"),
+    fn take_delivered(&mut self, outcomes: Vec<Outcome>) {
+        let now = self.clock.now();
+        for outcome in outcomes {
+            let delivered = match outcome {
+                Outcome::Exit { destination, packet } => self.loops.exit(&destination, packet),
+                Outcome::Reply { id, packet } => self.loops.reply(now, id, packet),
+                // These went to the link.
+                Outcome::Forward { .. } => None,
+            };
+            let Some(parts) = &mut self.gateway else { continue };
+            let input = match delivered {
+                None => continue,
+                Some(Delivered::Message { mailbox, packet }) => {
+                    mizzle_gateway::Input::Message { mailbox, packet }
                 }
-            }
+                Some(Delivered::Reply { .. })
+                    if self.loss > 0.0 && draw::unit(&mut self.rng) <= self.loss =>
+                {
+                    self.counters.count("lost_on_purpose");
+                    continue;
+                }
+                Some(Delivered::Reply { id, packet }) => mizzle_gateway::Input::Reply { id, packet },
+            };
+            parts.core.handle(now, input);
         }
     }
 
@@ -381,31 +512,30 @@ impl Node {
     }
 
     /// Lets time pass for all cores and carries out what they want, until they want nothing more.
-    fn turn(&mut self, mut packets: Vec<Packet>) {
+    fn turn(&mut self) {
         let now = self.clock.now();
+        let mut packets = Vec::new();
         if let Some(parts) = &mut self.gateway {
             parts.core.handle(now, mizzle_gateway::Input::Tick);
             for exit in [&mut parts.exit, &mut parts.mail].into_iter().flatten() {
                 exit.handle(now, mizzle_exit::Input::Tick);
             }
         }
-        loop {
+        self.drain_services(&mut packets);
+        while self.drain_gateway(&mut packets) {
             self.drain_services(&mut packets);
-            while self.drain_gateway(&mut packets) {
-                self.drain_services(&mut packets);
-            }
-            let input = if packets.is_empty() {
-                mizzle_mix::Input::Tick
-            } else {
-                mizzle_mix::Input::Packets(std::mem::take(&mut packets))
-            };
-            self.mix.handle(now, input);
-            if !self.drain_mix(now) {
-                break;
+        }
+        let refused = self.pipeline.submit(packets);
+        if refused > 0 {
+            self.counters.add("drop.workers_busy", refused as u64);
+        }
+        while let Some(one) = self.loops.take(now, now + LOOPS_AHEAD) {
+            if !self.pipeline.hold(one) {
+                self.counters.count("drop.workers_busy");
             }
         }
         self.disconnect_refused(now);
-        if now.since(self.published).as_millis() >= 250 {
+        if now.since(self.published) >= PUBLISH_EVERY {
             self.published = now;
             self.publish();
         }
@@ -499,92 +629,63 @@ impl Node {
         done
     }
 
-    /// True when something was delivered, so that the other cores must be asked again.
-    fn drain_mix(&mut self, now: Time) -> bool {
-        let mut delivered = false;
-        while let Some(action) = self.mix.poll() {
-            match action {
-                mizzle_mix::Action::Accepted(tags) => self.write_down(tags),
-                // A later run could not know that these were accepted.
-                mizzle_mix::Action::Forward { .. } | mizzle_mix::Action::Deliver(_)
-                    if !self.unwritten.is_empty() =>
-                {
-                    self.counters.count("drop.tag_not_written");
-                }
-                mizzle_mix::Action::Forward { to, packet } => self.forward(&to, packet),
-                mizzle_mix::Action::Deliver(what) => {
-                    let Some(parts) = &mut self.gateway else { continue };
-                    delivered = true;
-                    match what {
-                        Delivered::Message { mailbox, packet } => {
-                            parts
-                                .core
-                                .handle(now, mizzle_gateway::Input::Message { mailbox, packet });
-                        }
-                        Delivered::Reply { id, packet } => {
-                            if self.loss > 0.0 && draw::unit(&mut self.rng) <= self.loss {
-                                self.counters.count("lost_on_purpose");
-                            } else {
-                                parts
-                                    .core
-                                    .handle(now, mizzle_gateway::Input::Reply { id, packet });
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        delivered
-    }
-
-    /// Writes tags down, with those for which it failed before.
-    fn write_down(&mut self, tags: Vec<u64>) {
-        let Some(log) = &mut self.tags else { return };
-        let failed_before = !self.unwritten.is_empty();
-        self.unwritten.extend(tags);
-        match log.append(&self.unwritten) {
-            Ok(()) => self.unwritten.clear(),
-            Err(why) => {
-                if !failed_before {
-                    tracing::error!("{why}; packets are dropped until it can be written again");
-                }
-                // Of those that are dropped here the packets are, too.
-                self.unwritten.truncate(UNWRITTEN_TAGS);
-            }
-        }
-    }
-
-    fn forward(&mut self, to: &NodeId, packet: Packet) {
-        if self.loss > 0.0 && draw::unit(&mut self.rng) <= self.loss {
-            return self.counters.count("lost_on_purpose");
-        }
-        let Some(peer) = self.next_hops.get(to) else {
-            return self.counters.count("drop.no_peer");
-        };
-        if let Err((why, _)) = self.link.control.try_send(peer, packet.into_boxed()) {
-            self.counters.count(match why {
-                link::SendError::Full => "drop.link_full",
-                _ => "drop.link_down",
-            });
-        }
-    }
-
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let report = self.pipeline.report();
+        self.counters.merge(&self.loops.take_counters());
         let mut snapshot = Snapshot {
             counters: self.counters.clone(),
-            loops: self.mix.loops(),
-            pool: self.mix.pool(),
+            loops: self.loops.tally(),
+            pool: report.pool,
+            accepted: self.key.accepted(),
+            accepted_most: self.key.most(),
+            key_has_ended: self.key.has_ended(),
             clients: 0,
+            gateway: None,
         };
-        snapshot.counters.merge(self.mix.counters());
+        snapshot.counters.merge(&report.counters);
         if let Some(parts) = &self.gateway {
             snapshot.clients = parts.core.linked();
+            let (mailboxes, mail_items) = parts.core.mailboxes();
+            snapshot.gateway = Some(GatewaySnapshot {
+                capacity: parts.core.capacity(),
+                mailboxes,
+                mail_items,
+                users: parts.core.users(),
+            });
             snapshot.counters.merge(parts.core.counters());
             for exit in [&parts.exit, &parts.mail].into_iter().flatten() {
                 snapshot.counters.merge(exit.counters());
             }
         }
+        self.warn(&snapshot);
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    /// Tells the operator of the key's end, and before.
+    fn warn(&mut self, snapshot: &Snapshot) {
+        let (accepted, most) = (snapshot.accepted, snapshot.accepted_most);
+        let state = if snapshot.key_has_ended {
+            Warned::Ended
+        } else if accepted >= most - most / 10 {
+            Warned::NearlyFull
+        } else {
+            Warned::Nothing
+        };
+        if state <= self.warned {
+            return;
+        }
+        self.warned = state;
+        match state {
+            Warned::Nothing => {}
+            Warned::NearlyFull => tracing::warn!(
+                "{accepted} packets were accepted under this node's Sphinx key, of {most} at most: before that it needs a new \
+                 key (`mizzle network rekey`), or more room (`replay_mb` in its configuration)"
+            ),
+            Warned::Ended => tracing::error!(
+                "this node's Sphinx key has ended: there is no room to remember more than {most} packets, so no more are \
+                 accepted. Give it a new key with `mizzle network rekey`, or more room with `replay_mb` in its configuration"
+            ),
+        }
     }
 }
 

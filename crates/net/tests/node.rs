@@ -102,7 +102,7 @@ async fn noise_on_the_gateway_link_admits_nobody_and_disturbs_nobody() {
         frame::encode(&Frame {
             ack: 0,
             seq: 0,
-            content: Content::Filler,
+            content: Content::Filler { users: 0 },
         })
     };
     let mut noise = garbage(FRAME_LEN);

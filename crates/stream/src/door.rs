@@ -403,6 +403,12 @@ pub enum OpenError {
         "the receiver's gateway can't keep letters at this moment, as its disk takes nothing: try again later"
     )]
     NotKept = 15,
+    /// The client has fewer others to hide among than its user wants. Never on the wire.
+    #[error(
+        "too few others use the network at this moment: less is in the mixes' pools than `min_pool` in the client's \
+         configuration asks for"
+    )]
+    TooFewUsers = 16,
 }
 
 impl OpenError {

@@ -89,7 +89,11 @@ impl Refusal {
             Self::NotOpened(OpenError::Timeout) | Self::Stalled => (504, "Gateway Timeout"),
             Self::Stopping
             | Self::NotOpened(
-                OpenError::NoExit | OpenError::Limit | OpenError::Closed | OpenError::Expired,
+                OpenError::NoExit
+                | OpenError::Limit
+                | OpenError::Closed
+                | OpenError::Expired
+                | OpenError::TooFewUsers,
             ) => (503, "Service Unavailable"),
             Self::NotOpened(_)
             | Self::BadAnswer(_)
@@ -146,6 +150,10 @@ impl Refusal {
                 OpenError::NoExit => "Wait until the client has joined the network, then try again.",
                 OpenError::Limit => "Close other connections, or try again in a moment.",
                 OpenError::Expired => "Nothing is sent until then.",
+                OpenError::TooFewUsers => {
+                    "Nothing was sent. `mizzle status` shows how many there are; try again when there are more, or\n\
+                     lower `min_pool` and start the client again."
+                }
                 _ => "Try again.",
             },
             Self::BadAnswer(_) | Self::TooManyInterim | Self::Switched => {

@@ -93,7 +93,7 @@ impl Reply {
 impl From<OpenError> for Reply {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Refused => Self::NotAllowed,
+            OpenError::Refused | OpenError::TooFewUsers => Self::NotAllowed,
             OpenError::NetUnreachable => Self::NetworkUnreachable,
             OpenError::HostUnreachable | OpenError::NameNotFound => Self::HostUnreachable,
             OpenError::ConnectionRefused => Self::ConnectionRefused,

@@ -137,6 +137,7 @@ fn every_outcome_is_answered_in_full_length() {
         (OpenError::NoExit, 1),
         (OpenError::Limit, 1),
         (OpenError::Closed, 1),
+        (OpenError::TooFewUsers, 2),
     ];
     for (error, code) in codes {
         let (mut handshake, mut seen) = feed(&[&[5, 1, 0], &to_name(b"a.b")]);

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
-use mizzle_base::{NodeId, hex};
+use mizzle_base::NodeId;
 use mizzle_net::host::Transport;
 use mizzle_net::state;
 use zeroize::Zeroizing;
 
-use super::table::{Key, Without, render_keys};
-use super::{Problems, paths, read};
+use super::Problems;
+use super::read::Said;
+use super::table::{self, File, Key, Without};
 use crate::member::Source;
 
 /// What a client's file says.
@@ -35,6 +36,10 @@ pub struct ClientConfig {
     pub proxy: SocketAddr,
     /// Whether others than this machine may.
     pub danger_proxy_for_others: bool,
+    /// Packets that a mix must have in its pool, or nothing is sent; 0: whatever there are.
+    pub min_pool: u64,
+    /// Bytes on disk for letters that nobody has fetched yet, in MB.
+    pub inbox_mb: u64,
 }
 
 /// An invitation. Its `Debug` shows nothing of it.
@@ -67,6 +72,8 @@ impl Default for ClientConfig {
             transport: Transport::Both,
             proxy: SocketAddr::from(([127, 0, 0, 1], 1080)),
             danger_proxy_for_others: false,
+            min_pool: 0,
+            inbox_mb: 8_192,
         }
     }
 }
@@ -75,17 +82,10 @@ const HEAD: &str = "A user of a mizzle network, for `mizzle client run FILE`. Pa
                     `mizzle config check FILE` finds mistakes.";
 
 const KEYS: &[Key<ClientConfig>] = &[
-    Key {
-        name: "authority",
-        about: "The authority's key, 64 hexadecimal digits, from a source that you trust: whoever holds it says who the nodes\n\
+    table::authority(
+        "The authority's key, 64 hexadecimal digits, from a source that you trust: whoever holds it says who the nodes\n\
                 are.",
-        without: Without::Refused("\"0000000000000000000000000000000000000000000000000000000000000000\""),
-        read: |config, reader, value| {
-            if let Some(key) = reader.parsed(value, authority) {
-                config.authority = key;
-            }
-        },
-    },
+    ),
     Key {
         name: "document",
         about: "The network document, from this file. It or `gateways` must be given.",
@@ -178,36 +178,34 @@ const KEYS: &[Key<ClientConfig>] = &[
         },
     },
     Key {
-        name: "state",
-        about: "The folder with what must outlast a restart: identity, gateway, network document. Made at the first start; one\n\
-                process at a time. By default mizzle/NAME in the user's state folder, NAME being that of this file.",
-        without: Without::Nothing("\"state\""),
+        name: "min_pool",
+        about: "Send nothing of yours, only cover, while a mix holds fewer packets than this at a time on average: programs get\n\
+                an error, letters wait. Below 20 some users stand out by chance. How many there are follows from what your\n\
+                gateway says of the number of users, which it knows some time after its own start;\n\
+                `mizzle status` shows it. 0: send whatever there are.",
+        without: Without::Default("0"),
         read: |config, reader, value| {
-            if let Some(path) = reader.path(value) {
-                config.state = path;
+            if let Some(packets) = reader.number(value, 0..=1_000_000) {
+                config.min_pool = packets;
             }
         },
     },
+    Key {
+        name: "inbox_mb",
+        about: "The most that letters which you haven't fetched take on this disk, in MB. When it is full, your gateway keeps\n\
+                what comes.",
+        without: Without::Default("8192"),
+        read: |config, reader, value| {
+            if let Some(mb) = reader.number(value, 1..=1_000_000_000) {
+                config.inbox_mb = mb;
+            }
+        },
+    },
+    table::state(
+        "The folder with what must outlast a restart: identity, gateway, network document. Made at the first start; one\n\
+                process at a time. By default mizzle/NAME in the user's state folder, NAME being that of this file.",
+    ),
 ];
-
-/// An authority's key.
-pub(super) fn authority(text: &str) -> Result<VerifyingKey, String> {
-    hex::decode(text)
-        .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
-        .ok_or_else(|| {
-            "must be an Ed25519 key, 64 hexadecimal digits, as the network's authority publishes it".into()
-        })
-}
-
-/// All names.
-pub(super) fn names() -> Vec<&'static str> {
-    KEYS.iter().map(|key| key.name).collect()
-}
-
-/// The file with these keys given, name and TOML value, and all explained.
-pub(crate) fn render(given: &[(&str, String)]) -> String {
-    render_keys(KEYS, HEAD, given)
-}
 
 impl ClientConfig {
     /// Reads a file.
@@ -218,10 +216,25 @@ impl ClientConfig {
         Self::parse(path, &super::text_of(path)?)
     }
 
-    /// Reads the text of the file at `path`.
-    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Problems> {
-        let mut config = Self::default();
-        let mut said = read::read(path, text, KEYS, &mut config);
+    /// The file with these keys given, name and TOML value, and all explained.
+    pub(crate) fn render(given: &[(&str, String)]) -> String {
+        <Self as File>::render(given)
+    }
+}
+
+impl File for ClientConfig {
+    const HEAD: &'static str = HEAD;
+    const KEYS: &'static [Key<Self>] = KEYS;
+
+    fn state(&mut self) -> &mut PathBuf {
+        &mut self.state
+    }
+
+    fn authority(&mut self) -> &mut VerifyingKey {
+        &mut self.authority
+    }
+
+    fn check(&self, path: &Path, said: &mut Said<'_>) {
         match (said.has("document"), said.has("gateways")) {
             (false, false) => said.wrong(
                 "document",
@@ -233,28 +246,17 @@ impl ClientConfig {
             ),
             _ => {}
         }
-        if !config.proxy.ip().is_loopback() && !config.danger_proxy_for_others {
+        if !self.proxy.ip().is_loopback() && !self.danger_proxy_for_others {
             said.wrong(
                 "proxy",
                 "`proxy` can be reached from other machines, and has no password: use 127.0.0.1, or say \
                  danger_proxy_for_others = true if you mean it",
             );
         }
-        if config.token.is_some()
+        if self.token.is_some()
             && let Err(why) = state::check_private(path)
         {
             said.wrong("token", format!("`token`: {why}"));
         }
-        if !said.has("state") {
-            match paths::state(path) {
-                Some(state) => config.state = state,
-                None => said.wrong(
-                    "state",
-                    "`state` is missing, and there is no home folder to put it in",
-                ),
-            }
-        }
-        said.finish(path)?;
-        Ok(config)
     }
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use client::ClientConfig;
 pub use node::NodeConfig;
+use table::File as _;
 pub(crate) use table::quoted;
 pub use table::render;
 
@@ -90,7 +91,7 @@ impl Config {
 /// By `listen`, which a node's file must have, or else by the names that only one of the two kinds has.
 fn is_client(text: &str) -> bool {
     let names = read::names(text);
-    let (node, client) = (node::names(), client::names());
+    let (node, client) = (NodeConfig::names(), ClientConfig::names());
     let only = |own: &[&str], other: &[&str]| {
         let of_one = |name: &&String| own.contains(&name.as_str()) && !other.contains(&name.as_str());
         names.iter().filter(of_one).count()

@@ -7,8 +7,9 @@ use libp2p::{Multiaddr, PeerId};
 use mizzle_exit::Allow;
 use mizzle_net::wire;
 
-use super::table::{Key, Without, render_keys};
-use super::{Problems, paths, read};
+use super::Problems;
+use super::read::Said;
+use super::table::{self, File, Key, Without};
 
 /// Whom a gateway admits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub struct NodeConfig {
     pub authority: VerifyingKey,
     /// Where to listen.
     pub listen: Vec<Multiaddr>,
+    /// Threads that peel packets, if it says.
+    pub workers: Option<u64>,
+    /// Memory for remembering what was accepted, in MB.
+    pub replay_mb: u64,
     /// Whom the gateway admits.
     pub admission: Admission,
     /// The file with the token that it asks for.
@@ -63,16 +68,7 @@ const KEYS: &[Key<NodeConfig>] = &[
             }
         },
     },
-    Key {
-        name: "authority",
-        about: "The authority's key, 64 hexadecimal digits, from a source that you trust.",
-        without: Without::Refused("\"0000000000000000000000000000000000000000000000000000000000000000\""),
-        read: |config, reader, value| {
-            if let Some(key) = reader.parsed(value, super::client::authority) {
-                config.authority = key;
-            }
-        },
-    },
+    table::authority("The authority's key, 64 hexadecimal digits, from a source that you trust."),
     Key {
         name: "listen",
         about: "Where others reach it, as multiaddrs: /udp/PORT/quic-v1 is QUIC, /tcp/PORT is TCP; 0.0.0.0 and :: stand for\n\
@@ -85,14 +81,26 @@ const KEYS: &[Key<NodeConfig>] = &[
             }
         },
     },
-    Key {
-        name: "state",
-        about: "The folder with its keys, which `mizzle network init` makes; one process at a time. Back it up: without it the\n\
+    table::state(
+        "The folder with its keys, which `mizzle network init` makes; one process at a time. Back it up: without it the\n\
                 node is lost. By default mizzle/NAME in the user's state folder, NAME being that of this file.",
-        without: Without::Nothing("\"state\""),
+    ),
+    Key {
+        name: "workers",
+        about: "Threads that peel packets. The others that it needs, for its connections, are not among them. By default one\n\
+                for each two cores of the machine, and 16 at most.",
+        without: Without::Nothing("4"),
+        read: |config, reader, value| config.workers = reader.number(value, 1..=64),
+    },
+    Key {
+        name: "replay_mb",
+        about: "The most memory for remembering which packets it accepted, in MB: 11 bytes for each, so that none passes twice.\n\
+                It is taken as it is needed. When it is full, the node takes no more packets until it has a new key\n\
+                (`mizzle network rekey`); before, its log says so. 1024 last for 97 million packets.",
+        without: Without::Default("1024"),
         read: |config, reader, value| {
-            if let Some(path) = reader.path(value) {
-                config.state = path;
+            if let Some(mb) = reader.number(value, 1..=1_000_000) {
+                config.replay_mb = mb;
             }
         },
     },
@@ -194,16 +202,6 @@ fn listen(text: &str) -> Result<Multiaddr, String> {
     }
 }
 
-/// All names.
-pub(super) fn names() -> Vec<&'static str> {
-    KEYS.iter().map(|key| key.name).collect()
-}
-
-/// The file with these keys given, name and TOML value, and all explained.
-pub(crate) fn render(given: &[(&str, String)]) -> String {
-    render_keys(KEYS, HEAD, given)
-}
-
 impl NodeConfig {
     /// Reads a file.
     ///
@@ -213,11 +211,26 @@ impl NodeConfig {
         Self::parse(path, &super::text_of(path)?)
     }
 
-    /// Reads the text of the file at `path`.
-    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Problems> {
-        let mut config = Self::default();
-        let mut said = read::read(path, text, KEYS, &mut config);
-        match config.admission {
+    /// The file with these keys given, name and TOML value, and all explained.
+    pub(crate) fn render(given: &[(&str, String)]) -> String {
+        <Self as File>::render(given)
+    }
+}
+
+impl File for NodeConfig {
+    const HEAD: &'static str = HEAD;
+    const KEYS: &'static [Key<Self>] = KEYS;
+
+    fn state(&mut self) -> &mut PathBuf {
+        &mut self.state
+    }
+
+    fn authority(&mut self) -> &mut VerifyingKey {
+        &mut self.authority
+    }
+
+    fn check(&self, _: &Path, said: &mut Said<'_>) {
+        match self.admission {
             Admission::Token if !said.has("gateway.token_file") => said.wrong(
                 "gateway.admission",
                 "`gateway.admission` is \"token\": name the file that holds it, token_file = \"token\"",
@@ -232,27 +245,16 @@ impl NodeConfig {
             ("gateway.token_file", Admission::Token, "token"),
             ("gateway.clients", Admission::List, "list"),
         ] {
-            if said.has(name) && config.admission != wanted {
+            if said.has(name) && self.admission != wanted {
                 let text = format!("`{name}` has no effect: `gateway.admission` would have to be \"{what}\"");
                 said.wrong(name, text);
             }
         }
-        if config.mail_mailbox_mb > config.mail_total_mb {
+        if self.mail_mailbox_mb > self.mail_total_mb {
             said.wrong(
                 "gateway.mail_mailbox_mb",
                 "`gateway.mail_mailbox_mb` is more than all mailboxes may hold, `gateway.mail_total_mb`",
             );
         }
-        if !said.has("state") {
-            match paths::state(path) {
-                Some(state) => config.state = state,
-                None => said.wrong(
-                    "state",
-                    "`state` is missing, and there is no home folder to put it in",
-                ),
-            }
-        }
-        said.finish(path)?;
-        Ok(config)
     }
 }

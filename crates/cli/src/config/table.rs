@@ -1,11 +1,99 @@
 //! A table of keys: what each is for, what it is if it isn't given, how it is read; and the example made from it.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
+use ed25519_dalek::VerifyingKey;
+use mizzle_base::hex;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::read::Reader;
+use super::read::{self, Reader, Said};
+use super::{Problems, paths};
+
+/// A kind of file.
+pub(super) trait File: Default + 'static {
+    /// The comment that it begins with.
+    const HEAD: &'static str;
+    /// All that can be set.
+    const KEYS: &'static [Key<Self>];
+
+    /// Where [`state`] goes.
+    fn state(&mut self) -> &mut PathBuf;
+
+    /// Where [`authority`] goes.
+    fn authority(&mut self) -> &mut VerifyingKey;
+
+    /// Tells what is wrong with keys beside each other.
+    fn check(&self, path: &Path, said: &mut Said<'_>);
+
+    /// All names.
+    fn names() -> Vec<&'static str> {
+        Self::KEYS.iter().map(|key| key.name).collect()
+    }
+
+    /// Reads the text of the file at `path`.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    fn parse(path: &Path, text: &str) -> Result<Self, Problems> {
+        let mut config = Self::default();
+        let mut said = read::read(path, text, Self::KEYS, &mut config);
+        config.check(path, &mut said);
+        if !said.has("state") {
+            match paths::state(path) {
+                Some(state) => *config.state() = state,
+                None => said.wrong(
+                    "state",
+                    "`state` is missing, and there is no home folder to put it in",
+                ),
+            }
+        }
+        said.finish(path)?;
+        Ok(config)
+    }
+
+    /// The file with these keys given, name and TOML value, and all explained.
+    fn render(given: &[(&str, String)]) -> String {
+        render_keys(Self::KEYS, Self::HEAD, given)
+    }
+}
+
+/// The key `authority`.
+pub(super) const fn authority<C: File>(about: &'static str) -> Key<C> {
+    Key {
+        name: "authority",
+        about,
+        without: Without::Refused("\"0000000000000000000000000000000000000000000000000000000000000000\""),
+        read: |config, reader, value| {
+            let key = |text: &str| {
+                hex::decode(text)
+                    .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
+                    .ok_or_else(|| {
+                        "must be an Ed25519 key, 64 hexadecimal digits, as the network's authority publishes it"
+                            .into()
+                    })
+            };
+            if let Some(key) = reader.parsed(value, key) {
+                *config.authority() = key;
+            }
+        },
+    }
+}
+
+/// The key `state`.
+pub(super) const fn state<C: File>(about: &'static str) -> Key<C> {
+    Key {
+        name: "state",
+        about,
+        without: Without::Nothing("\"state\""),
+        read: |config, reader, value| {
+            if let Some(path) = reader.path(value) {
+                *config.state() = path;
+            }
+        },
+    }
+}
 
 /// One key of a file for `C`.
 pub(super) struct Key<C> {
@@ -48,7 +136,7 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// A file with all keys explained, and these `given`, name and TOML value. The others stand as comments, or where they
 /// must be given, with an example.
-pub(super) fn render_keys<C>(keys: &[Key<C>], head: &str, given: &[(&str, String)]) -> String {
+fn render_keys<C>(keys: &[Key<C>], head: &str, given: &[(&str, String)]) -> String {
     let mut out = String::new();
     comment(&mut out, head);
     let mut section = None;
@@ -80,8 +168,8 @@ fn comment(out: &mut String, text: &str) {
 #[must_use]
 pub fn render(client: bool) -> String {
     if client {
-        super::client::render(&[])
+        super::ClientConfig::render(&[])
     } else {
-        super::node::render(&[])
+        super::NodeConfig::render(&[])
     }
 }

@@ -21,7 +21,7 @@ pub enum ConnectError {
     #[error("no client runs with the state {}: start it with `mizzle client run`", .0.display())]
     NotRunning(PathBuf),
     /// It can't be reached.
-    #[error("the client's socket {} can't be used: {source}", .path.display())]
+    #[error("the socket {} can't be used: {source}", .path.display())]
     Unreachable {
         /// The socket.
         path: PathBuf,
@@ -37,12 +37,10 @@ pub enum ConnectError {
         message: String,
     },
     /// It went away in the middle.
-    #[error("the client stopped before it answered: start it again with `mizzle client run`")]
+    #[error("it stopped before it answered: start it again")]
     Gone,
     /// It doesn't speak as it should.
-    #[error(
-        "the client answers in another way than this program expects: are both the same version of mizzle?"
-    )]
+    #[error("it answers in another way than this program expects: are both the same version of mizzle?")]
     Strange,
 }
 
@@ -52,7 +50,7 @@ pub struct Control {
     writer: BufWriter<WriteHalf<Stream>>,
 }
 
-/// Asks the client whose state directory this is.
+/// Asks the client or node whose state directory this is.
 ///
 /// # Errors
 /// [`ConnectError`].

@@ -1,4 +1,5 @@
-//! How other commands talk to the running client: the socket `control.sock` in its state directory.
+//! How other commands talk to a running client or node: the socket `control.sock` in its state directory. A node answers
+//! `status` alone.
 //!
 //! A connection carries one request and its answers. Both are JSON, one object a line, 64 KiB at most. The request is a
 //! [`Command`] with the version beside it:
@@ -19,8 +20,9 @@
 //!   and answers `removed`. A letter that isn't confirmed stays. At the end `done`, or `empty` if nothing was there and
 //!   nothing was to be waited for.
 //! * `ping`: `pinging`, and `loop` for each of the client's own loops, as they end.
+//! * `status`: [`crate::status::Status`] as JSON.
 //!
-//! Who may connect: the owner of the state directory (mode 0700; the socket has 0600). The client takes
+//! Who may connect: the owner of the state directory (mode 0700; the socket has 0600). It takes
 //! [`MAX_CONNECTIONS`] at once, waits [`REQUEST_TIMEOUT`] for a request and [`STALL`] for each step of the other end.
 
 mod connect;
@@ -34,7 +36,7 @@ use mizzle_net::mail::{Correspondent, Entry, Stage};
 use serde::{Deserialize, Serialize};
 
 pub use connect::{ConnectError, Control, connect};
-pub use serve::{Services, serve};
+pub use serve::{ClientServices, Services, serve};
 pub use socket::{Listener, SOCKET, SocketError};
 
 /// The version of what is spoken.
@@ -52,7 +54,7 @@ pub const MAX_CHUNK: usize = 64 * 1024;
 /// Loops that a ping may wait for.
 pub const MAX_PING: u32 = 100_000;
 
-/// What can be asked of the client.
+/// What can be asked of a client, and the last of them of a node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
@@ -97,7 +99,7 @@ pub enum Command {
         /// So many.
         count: u32,
     },
-    /// How the client is.
+    /// How it is.
     Status,
 }
 
@@ -194,9 +196,9 @@ pub enum Event {
         /// After so many microseconds; none: lost.
         round_trip_us: Option<u64>,
     },
-    /// How the client is.
+    /// How it is.
     Status {
-        /// As the client says it.
+        /// As it says it.
         status: serde_json::Value,
     },
     /// It is not done.

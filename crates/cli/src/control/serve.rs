@@ -1,4 +1,4 @@
-//! The client's end.
+//! The end of the client or node.
 
 use std::io;
 use std::sync::Arc;
@@ -28,17 +28,24 @@ const ADDRESS_PAUSE: Duration = Duration::from_millis(20);
 /// Letters of the outbox in one line.
 const LETTERS_IN_LINE: usize = 20;
 
-/// What the client's process offers.
+/// What a process offers.
 #[derive(Clone)]
 pub struct Services {
+    /// How it is, for `mizzle status`; at most some 60 KB.
+    pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// What only clients offer.
+    pub client: Option<ClientServices>,
+}
+
+/// What a client's process offers besides.
+#[derive(Clone)]
+pub struct ClientServices {
     /// Its mail.
     pub mail: Mail,
     /// Its loops, from now on; none when it has stopped.
     pub loops: Arc<dyn Fn() -> Option<broadcast::Receiver<LoopEnd>> + Send + Sync>,
     /// Their rate.
     pub loops_per_s: f64,
-    /// How it is, for `mizzle status`; at most some 60 KB.
-    pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
 /// Serves commands until `stopped` changes. What was queued or removed by then is; everything else is told that the
@@ -73,7 +80,7 @@ pub async fn serve(listener: Listener, services: Services, mut stopped: watch::R
 
 /// Says that there is no place, without waiting for anything.
 fn refuse(stream: Stream) {
-    let message = format!("{MAX_CONNECTIONS} other commands are talking to the client: try again later");
+    let message = format!("{MAX_CONNECTIONS} other commands are talking to it: try again later");
     let code = Code::Busy;
     let event = Event::Error { code, message };
     #[cfg(unix)]
@@ -138,23 +145,21 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 async fn answer(stream: Stream, services: Services) {
     let (reader, writer) = tokio::io::split(stream);
-    let mut session = Session {
+    let mut line = Line {
         reader: BufReader::new(reader),
         writer: BufWriter::new(writer),
-        services,
     };
-    if let Err(End::Told(code, message)) = session.run().await {
-        let _ = session.say(Event::Error { code, message }).await;
+    if let Err(End::Told(code, message)) = line.serve(services).await {
+        let _ = line.say(Event::Error { code, message }).await;
     }
 }
 
-struct Session {
+struct Line {
     reader: BufReader<ReadHalf<Stream>>,
     writer: BufWriter<WriteHalf<Stream>>,
-    services: Services,
 }
 
-impl Session {
+impl Line {
     async fn say(&mut self, event: Event) -> Result<(), End> {
         let written = timeout(STALL, wire::write(&mut self.writer, &event)).await;
         Ok(written.map_err(|_| End::Gone)??)
@@ -166,12 +171,41 @@ impl Session {
         End::Gone
     }
 
-    async fn run(&mut self) -> Result<(), End> {
+    async fn serve(&mut self, services: Services) -> Result<(), End> {
         let line = timeout(REQUEST_TIMEOUT, wire::read_line(&mut self.reader)).await;
         let Some(line) = line.map_err(|_| End::Gone)?? else {
             return Ok(());
         };
-        match request(&line)? {
+        match (request(&line)?, services.client) {
+            (Command::Status, _) => {
+                let status = (services.status)();
+                self.say(Event::Status { status }).await
+            }
+            (command, Some(services)) => {
+                let line = self;
+                Session { line, services }.run(command).await
+            }
+            (_, None) => Err(End::Told(
+                Code::Request,
+                "this is the state of a node, not of a client: it answers `mizzle status` alone".into(),
+            )),
+        }
+    }
+}
+
+/// A command to a client.
+struct Session<'a> {
+    line: &'a mut Line,
+    services: ClientServices,
+}
+
+impl Session<'_> {
+    async fn say(&mut self, event: Event) -> Result<(), End> {
+        self.line.say(event).await
+    }
+
+    async fn run(&mut self, command: Command) -> Result<(), End> {
+        match command {
             Command::Address => self.address().await,
             Command::Send {
                 to,
@@ -205,10 +239,8 @@ impl Session {
             }
             Command::Outbox => self.outbox().await,
             Command::Ping { count } => self.ping(count).await,
-            Command::Status => {
-                let status = (self.services.status)();
-                self.say(Event::Status { status }).await
-            }
+            // Answered before, by whatever runs.
+            Command::Status => Ok(()),
         }
     }
 
@@ -262,7 +294,7 @@ impl Session {
         self.say(Event::Ready).await?;
         let mut bytes = 0;
         loop {
-            let chunk = timeout(STALL, wire::read_chunk(&mut self.reader)).await;
+            let chunk = timeout(STALL, wire::read_chunk(&mut self.line.reader)).await;
             match chunk.map_err(|_| End::Told(Code::Timeout, "no data came for an hour".into()))?? {
                 Chunk::Data(data) => {
                     bytes += data.len() as u64;
@@ -320,7 +352,7 @@ impl Session {
                 }
             }
             tokio::select! {
-                end = Self::gone(&mut self.reader) => return Err(end),
+                end = Line::gone(&mut self.line.reader) => return Err(end),
                 _ = changed.changed() => {}
             }
         }
@@ -333,7 +365,7 @@ impl Session {
             let lease = match mail.letter() {
                 Some(lease) => lease,
                 None if wait => tokio::select! {
-                    end = Self::gone(&mut self.reader) => return Err(end),
+                    end = Line::gone(&mut self.line.reader) => return Err(end),
                     lease = mail.next_letter() => lease,
                 },
                 None if given == 0 => return self.say(Event::Empty).await,
@@ -376,7 +408,7 @@ impl Session {
         .await?;
         if let Err(why) = self.content(content).await? {
             let broken = async {
-                wire::write_break(&mut self.writer).await?;
+                wire::write_break(&mut self.line.writer).await?;
                 Ok::<_, End>(())
             };
             timeout(STALL, broken).await.map_err(|_| End::Gone)??;
@@ -385,7 +417,7 @@ impl Session {
             }
             return Err(disk(why));
         }
-        let written = timeout(STALL, wire::read::<Written>(&mut self.reader)).await;
+        let written = timeout(STALL, wire::read::<Written>(&mut self.line.reader)).await;
         match written.map_err(|_| End::Gone)?? {
             Some(Written { written: true }) => {}
             Some(Written { written: false }) | None => return Err(End::Gone),
@@ -415,14 +447,14 @@ impl Session {
                 Ok(data) => data,
                 Err(why) => return Ok(Err(why)),
             };
-            let written = timeout(STALL, wire::write_data(&mut self.writer, &data)).await;
+            let written = timeout(STALL, wire::write_data(&mut self.line.writer, &data)).await;
             written.map_err(|_| End::Gone)??;
             match rest {
                 Some(rest) => content = rest,
                 None => break,
             }
         }
-        let written = timeout(STALL, wire::write_end(&mut self.writer)).await;
+        let written = timeout(STALL, wire::write_end(&mut self.line.writer)).await;
         written.map_err(|_| End::Gone)??;
         Ok(Ok(()))
     }
@@ -457,7 +489,7 @@ impl Session {
         let mut ended = 0;
         while ended < count {
             let next = tokio::select! {
-                end = Self::gone(&mut self.reader) => return Err(end),
+                end = Line::gone(&mut self.line.reader) => return Err(end),
                 () = tokio::time::sleep_until(end) => {
                     return Err(End::Told(
                         Code::Timeout,
@@ -489,15 +521,14 @@ fn parse(address: &str) -> Result<Address, End> {
 }
 
 fn request(line: &[u8]) -> Result<Command, End> {
-    let strange = || End::Told(Code::Request, "this is no request that the client knows".into());
+    let strange = || End::Told(Code::Request, "this is no request that is known here".into());
     let value: serde_json::Value = serde_json::from_slice(line).map_err(|_| strange())?;
     match value["version"].as_u64() {
         Some(version) if version == u64::from(VERSION) => {}
         Some(_) => {
             return Err(End::Told(
                 Code::Version,
-                "the client is another version of mizzle than this program: start it again with this one"
-                    .into(),
+                "it is another version of mizzle than this program: start it again with this one".into(),
             ));
         }
         None => return Err(strange()),

@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 /// Its name in the state directory.
 pub const SOCKET: &str = "control.sock";
 
-/// Why the client can't listen for commands.
+/// Why a client or node can't listen for commands.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Longer than the system takes.
     #[error(
-        "the path {} is too long for a socket ({} bytes, about 100 are possible): put the client's state into a folder \
-         with a shorter path",
+        "the path {} is too long for a socket ({} bytes, about 100 are possible): put the state into a folder with a \
+         shorter path",
         .0.display(), .0.as_os_str().len()
     )]
     TooLong(PathBuf),
     /// Somebody listens.
-    #[error("{} is in use by another process: stop the client that runs with this state first", .0.display())]
+    #[error("{} is in use by another process: stop what runs with this state first", .0.display())]
     InUse(PathBuf),
     /// The system.
     #[error("cannot listen on {}: {source}", .path.display())]
@@ -41,7 +41,7 @@ pub struct Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Left behind it would do no harm: the next client takes its place.
+        // Left behind it would do no harm: the next one takes its place.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -53,7 +53,7 @@ pub(super) type Stream = tokio::io::DuplexStream;
 
 #[cfg(unix)]
 impl Listener {
-    /// Listens in this state directory, whose lock the caller holds: a socket that a killed client left is replaced.
+    /// Listens in this state directory, whose lock the caller holds: a socket that a killed process left is replaced.
     /// Must be called within a runtime.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ pub(super) async fn connect(path: &Path) -> io::Result<Stream> {
     if path.as_os_str().len() > MAX_PATH {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "the path is too long for a socket: put the client's state into a folder with a shorter path",
+            "the path is too long for a socket: put the state into a folder with a shorter path",
         ));
     }
     Stream::connect(path).await

@@ -9,7 +9,7 @@ mod ping;
 mod receive;
 mod send;
 pub mod serve;
-mod text;
+pub(crate) mod text;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -226,6 +226,18 @@ pub enum Failure {
     /// The letter won't be brought.
     #[error("the letter can't be brought: {0}")]
     Failed(String),
+    /// Neither a client nor a node.
+    #[error(
+        "nothing runs with the state {}: start it with `mizzle client run` or `mizzle node run`",
+        .0.display()
+    )]
+    NothingRuns(PathBuf),
+    /// Nothing says which client or node.
+    #[error(
+        "which client or node? Name its configuration or say --state DIR, or put a client's at \
+         ~/.config/mizzle/client.toml"
+    )]
+    Neither,
     /// Nothing says which client.
     #[error(
         "which client? Say --client CONFIG or --state DIR, or put a configuration at ~/.config/mizzle/client.toml"
@@ -256,7 +268,7 @@ impl Failure {
                 code: Code::Timeout, ..
             }) => 3,
             Self::Failed(_) => 4,
-            Self::Connect(ConnectError::NotRunning(_)) => 5,
+            Self::Connect(ConnectError::NotRunning(_)) | Self::NothingRuns(_) => 5,
             Self::Interrupted(_) => 130,
             _ => 1,
         })
@@ -308,7 +320,7 @@ pub fn run(command: MailCommand) -> Result<(), Failure> {
 }
 
 /// Prints to standard output; a reader that has gone is no error.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

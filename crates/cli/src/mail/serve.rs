@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use mizzle_base::{NetworkId, NodeId, Rng};
+use mizzle_base::{Document, NetworkId, NodeId, Rng};
 use mizzle_net::client;
 use mizzle_net::clock::Clock;
-use mizzle_net::mail::{Config, Cursor, Desk, DiskError, Running, Stage, Status};
+use mizzle_net::mail::{Config, Cursor, Desk, DiskError, Running};
 use mizzle_net::state::{State, StateError};
 use mizzle_traffic::draw;
 use tokio::sync::watch;
@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::MAIL_FOLDER;
-use crate::control::{self, Listener, Services, SocketError};
+use crate::control::{self, ClientServices, Listener, Services, SocketError};
+use crate::status;
 
 /// The secret to which letters are sealed, in the state directory.
 pub const SEAL_KEY: &str = "seal.key";
@@ -39,8 +40,8 @@ pub struct Letters {
 }
 
 impl Letters {
-    /// Reads the letters of this state, and makes the key at the first start. Blocks on the disk; must be called within a
-    /// runtime.
+    /// Reads the letters of this state, and makes the key at the first start; letters that arrive take so many bytes at
+    /// most. Blocks on the disk; must be called within a runtime.
     ///
     /// # Errors
     /// [`LettersError`].
@@ -48,6 +49,7 @@ impl Letters {
         state: &State,
         network: NetworkId,
         gateway: NodeId,
+        inbox_bytes: u64,
         clock: Clock,
         rng: &mut Rng,
     ) -> Result<Self, LettersError> {
@@ -55,7 +57,7 @@ impl Letters {
             let secret = Zeroizing::new(draw::bytes(rng));
             state.create_secret(SEAL_KEY, &secret)?;
         }
-        let config = Config::new(network, gateway, state.secret(SEAL_KEY)?);
+        let config = Config::new(network, gateway, state.secret(SEAL_KEY)?).with_inbox_bytes(inbox_bytes);
         Ok(Self {
             desk: Desk::open(&state.path().join(MAIL_FOLDER), config, clock)?,
             listener: Listener::bind(state.path())?,
@@ -68,21 +70,27 @@ impl Letters {
         self.desk.cursor()
     }
 
-    /// Takes the mail of a client and serves commands. `loops_per_s` is the rate of its profile. `None` if somebody else
-    /// has taken the client's mail.
+    /// Takes the mail of a client of this network, which sends nothing while pools are below `min_pool`, and serves commands.
+    /// `None` if somebody else has taken the client's mail.
     #[must_use]
-    pub fn run(self, client: &mut client::Running, loops_per_s: f64) -> Option<Serving> {
+    pub fn run(
+        self,
+        client: &mut client::Running,
+        document: Arc<Document>,
+        min_pool: u64,
+        clock: Clock,
+    ) -> Option<Serving> {
         let (incoming, keeper) = client.take_mail()?;
         let (mail, observer) = (self.desk.mail(), client.observer());
-        let status = {
-            let (mail, observer) = (mail.clone(), observer.clone());
-            move || status(&observer.snapshot(), &mail.status())
-        };
+        let loops_per_s = document.profile().loop_per_s;
+        let watch = status::ClientWatch::start(document, observer.clone(), mail.clone(), min_pool, clock);
         let services = Services {
-            mail,
-            loops: Arc::new(move || observer.loops()),
-            loops_per_s,
-            status: Arc::new(status),
+            status: Arc::new(move || watch.status()),
+            client: Some(ClientServices {
+                mail,
+                loops: Arc::new(move || observer.loops()),
+                loops_per_s,
+            }),
         };
         let carrier = (client.postman(), keeper);
         let mail = self.desk.run(carrier, incoming, client.admission());
@@ -106,30 +114,4 @@ impl Serving {
         let _ = self.commands.await;
         drop(self.mail);
     }
-}
-
-/// How a client is, for `mizzle status`.
-fn status(client: &client::Snapshot, mail: &Status) -> serde_json::Value {
-    let counters: serde_json::Map<_, _> = client
-        .counters
-        .iter()
-        .chain(mail.counters.iter())
-        .map(|(name, n)| (name.to_string(), n.into()))
-        .collect();
-    serde_json::json!({
-        "connected": client.up,
-        "streams": client.streams,
-        "loops": {
-            "sent": client.loops.sent,
-            "returned": client.loops.returned,
-            "lost": client.loops.lost,
-        },
-        "letters": {
-            "waiting": mail.waiting,
-            "inbox_bytes": mail.inbox_bytes,
-            "problem": mail.inbox_problem,
-            "outbox": mail.outbox.iter().filter(|entry| entry.stage == Stage::Waiting).count(),
-        },
-        "counters": counters,
-    })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `1.2 MB`.
-pub(super) fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     let mut value = n as f64;
     for unit in ["bytes", "kB", "MB"] {
         if value < 999.5 {
@@ -19,7 +19,7 @@ pub(super) fn bytes(n: u64) -> String {
 }
 
 /// `90 s`, `12 min`, `5 h`, `3 days`.
-pub(super) fn time(time: Duration) -> String {
+pub(crate) fn time(time: Duration) -> String {
     let s = time.as_secs_f64().ceil() as u64;
     match s {
         0..=120 => format!("{s} s"),
@@ -30,7 +30,7 @@ pub(super) fn time(time: Duration) -> String {
 }
 
 /// `84 ms`, `1.20 s`.
-pub(super) fn latency(us: u64) -> String {
+pub(crate) fn latency(us: u64) -> String {
     match us {
         0..=9_999_999 => format!("{:.0} ms", us as f64 / 1e3),
         _ => format!("{:.1} s", us as f64 / 1e6),

@@ -24,11 +24,10 @@ use mizzle_client::Client;
 use mizzle_exit::{Allow, Exit, Policy};
 use mizzle_gateway::Gateway;
 use mizzle_gateway::store::{Limits, MemoryMailStore};
-use mizzle_mix::Mix;
 use mizzle_net::client::{self, StartError};
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::host::{self, Host, HostConfig, Transport};
-use mizzle_net::node::{self, GatewayParts, Parts, RunningNode};
+use mizzle_net::node::{self, GatewayParts, MixParts, Parts, RunningNode};
 use mizzle_net::{MixStream, identity, wire};
 use mizzle_sphinx::SecretKey;
 use mizzle_stream::{OpenError, OpenRequest, Opener as _, Target};
@@ -220,10 +219,10 @@ impl Seedling {
     fn grow(mut self, document: &Arc<Document>, clock: Clock, rng: &mut Rng) -> Node {
         let id = identity::node_id(&self.keypair);
         let now = clock.now();
-        let mix = Mix::new(
+        let mix = MixParts::new(
             mizzle_mix::Config::default(),
             Arc::clone(document),
-            id,
+            &id,
             self.sphinx,
             fork(rng),
             now,
@@ -262,10 +261,9 @@ impl Seedling {
             mix,
             link,
             gateway,
-            tags: None,
             loss: 0.0,
         };
-        let node = node::run(parts, clock, fork(rng));
+        let node = node::run(parts, clock, fork(rng)).expect("threads");
         Node {
             id,
             keypair: self.keypair,

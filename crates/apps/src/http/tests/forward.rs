@@ -250,6 +250,7 @@ fn each_failure_has_its_status_and_a_page_with_a_way_out() {
         (OpenError::Limit, 503),
         (OpenError::Closed, 503),
         (OpenError::Expired, 503),
+        (OpenError::TooFewUsers, 503),
     ] {
         let page = String::from_utf8(Refusal::NotOpened(error).page(PORT, Some(&target), false)).unwrap();
         let (head, text) = page.split_once("\r\n\r\n").unwrap();

@@ -1,0 +1,330 @@
+//! A packet passes a node once, whatever happens to the process and to the machine: a real node between two neighbours that
+//! are played here, killed while packets come in, started again, and sent all of them once more.
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests: how long things may take is bounded"
+)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use common::processes::{Made, command};
+use common::{LIMIT, Process, run};
+use libp2p::{Multiaddr, PeerId};
+use libp2p_mix::link;
+use mizzle_base::document::Node;
+use mizzle_base::{Document, Rng, hex};
+use mizzle_net::clock::{self, Clock};
+use mizzle_net::host::{Host, HostConfig, Transport};
+use mizzle_net::state::{Kind, State};
+use mizzle_net::{identity, wire};
+use mizzle_sphinx::{Dialect, Hop, MESSAGE_LEN, Packet, Peeler, PublicKey, SecretKey, build, pad};
+use mizzle_traffic::draw;
+
+/// The node that is killed.
+const NAME: &str = "mix-1-1";
+
+fn document(made: &Made) -> Document {
+    let bytes = std::fs::read(made.dir.0.join("network.doc")).unwrap();
+    let key = hex::decode::<32>(made.said["authority"].as_str().unwrap()).unwrap();
+    let authority = ed25519_dalek::VerifyingKey::from_bytes(&key).unwrap();
+    Document::verify(&bytes, &authority, Clock::start().now(), 0).unwrap()
+}
+
+fn started(made: &Made) -> Process {
+    let mut process = Process::start(command("node", &made.config(NAME)));
+    assert!(process.line().contains("\"ready\":true"));
+    process
+}
+
+/// What a packet of [`Neighbours`] is known by once it passed the node: its next `alpha`.
+type Mark = [u8; 32];
+
+fn mark(bytes: &[u8]) -> Mark {
+    let mut mark = [0; 32];
+    mark.copy_from_slice(&bytes[..32]);
+    mark
+}
+
+/// The gateway before the node and the mix behind it, with their keys.
+struct Neighbours {
+    document: Document,
+    node: Node,
+    peer: PeerId,
+    addresses: Vec<Multiaddr>,
+    gateway: Host,
+    _behind: Host,
+    /// What came through, and how often.
+    passed: Arc<Mutex<BTreeMap<Mark, usize>>>,
+    rng: Rng,
+}
+
+impl Neighbours {
+    async fn new(made: &Made) -> Self {
+        let document = document(made);
+        let play = async |name: &str, listens: bool| {
+            let state = State::inspect(&made.state(name), Kind::Node).unwrap();
+            let keypair = identity::keypair(&mut state.secret("identity.key").unwrap()).unwrap();
+            let listed = document.node(&identity::node_id(&keypair)).unwrap();
+            let link = wire::mix_link(&document.network(), document.epoch());
+            let mut config = HostConfig::new(keypair, Transport::Both).with_mix(link);
+            if listens {
+                config = config.with_listen(listed.addresses[0].parse().unwrap());
+            }
+            Host::start(config).await.unwrap()
+        };
+        let gateway = play("gateway-1", false).await;
+        let mut behind = play("mix-2-1", true).await;
+        let node = document.layer(1).next().unwrap().clone();
+        let (peer, addresses) = (node.peer.parse().unwrap(), node.addresses.iter());
+        let addresses: Vec<Multiaddr> = addresses.map(|a| a.parse().unwrap()).collect();
+        let control = &behind.mix.as_ref().unwrap().control;
+        control.add_peer(peer, addresses.clone());
+        let passed = Arc::new(Mutex::new(BTreeMap::new()));
+        let (mut receiver, counts) = (behind.mix.take().unwrap().receiver, Arc::clone(&passed));
+        tokio::spawn(async move {
+            while let Some(event) = receiver.recv().await {
+                if let link::Event::Frame { frame, .. } = event {
+                    *counts.lock().unwrap().entry(mark(&frame)).or_insert(0) += 1;
+                }
+            }
+        });
+        Self {
+            document,
+            node,
+            peer,
+            addresses,
+            gateway,
+            _behind: behind,
+            passed,
+            rng: clock::rng().unwrap(),
+        }
+    }
+
+    /// Packets through the node and the two behind it, held for this long by the first.
+    fn packets(
+        &mut self,
+        secret: &SecretKey,
+        n: usize,
+        delay_ms: std::ops::Range<u16>,
+    ) -> Vec<(Mark, Packet)> {
+        let route: Vec<Node> = [1, 2, 3]
+            .map(|layer| self.document.layer(layer).next().unwrap().clone())
+            .into();
+        let addresses: Vec<_> = route.iter().map(|n| n.id.to_address()).collect();
+        let keys: Vec<PublicKey> = route.iter().map(|n| n.sphinx_key).collect();
+        let peeler = Peeler::new(SecretKey::from_bytes(*secret.expose_bytes()), Dialect::Lioness);
+        let rng = &mut self.rng;
+        let mut one = || {
+            let delay = delay_ms.start + draw::below(rng, delay_ms.len()) as u16;
+            let hops: Vec<_> = keys
+                .iter()
+                .zip(&addresses)
+                .zip([delay, 0, 0])
+                .map(|((key, address), delay_ms)| Hop {
+                    key,
+                    address,
+                    delay_ms,
+                })
+                .collect();
+            let (mut packet, mut message) = (Packet::zeroed(), [0; MESSAGE_LEN]);
+            pad(Dialect::Lioness, &draw::bytes::<8>(rng), &mut message).unwrap();
+            build(Dialect::Lioness, rng, &hops, &addresses[2], &message, &mut packet).unwrap();
+            let mut after = Packet::try_from_slice(packet.as_bytes()).unwrap();
+            peeler.peel(&mut after, &mut |_| false).unwrap();
+            (mark(after.as_bytes()), packet)
+        };
+        (0..n).map(|_| one()).collect()
+    }
+
+    /// Sends packets as fast as the link takes them; until `enough`, if it comes to that.
+    async fn send(&self, packets: &[(Mark, Packet)], mut enough: impl FnMut() -> bool) {
+        let control = &self.gateway.mix.as_ref().unwrap().control;
+        control.add_peer(self.peer, self.addresses.clone());
+        let begun = Instant::now();
+        for (_, packet) in packets {
+            let mut frame: link::Frame = Box::new(*packet.as_bytes());
+            while let Err((_, back)) = control.try_send(&self.peer, frame) {
+                assert!(begun.elapsed() < LIMIT, "the node doesn't take packets");
+                frame = back;
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            if enough() {
+                return;
+            }
+        }
+    }
+
+    /// The connection to a process that was killed is closed, rather than waited for.
+    fn forget_connection(&self) {
+        self.gateway.mix.as_ref().unwrap().control.disconnect(self.peer);
+    }
+
+    fn came(&self, packets: &[(Mark, Packet)]) -> usize {
+        let passed = self.passed.lock().unwrap();
+        packets
+            .iter()
+            .filter(|(mark, _)| passed.contains_key(mark))
+            .count()
+    }
+
+    async fn wait_until(&self, what: &str, reached: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !reached() {
+            assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn secret_of(made: &Made) -> SecretKey {
+    let state = State::inspect(&made.state(NAME), Kind::Node).unwrap();
+    SecretKey::from_bytes(*state.secret("sphinx.key").unwrap())
+}
+
+fn with_workers(made: &Made, workers: usize) {
+    let path = made.config(NAME);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let rest: Vec<_> = text
+        .lines()
+        .filter(|line| !line.starts_with("workers ="))
+        .collect();
+    std::fs::write(path, format!("workers = {workers}\n{}\n", rest.join("\n"))).unwrap();
+}
+
+/// Three times: packets come in, the process ends in the middle of it, and all packets so far are sent again, twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_packet_passes_twice_over_kills_in_the_middle_of_load_and_restarts_with_other_numbers_of_workers()
+{
+    const N: usize = 1_500;
+    let _place = common::place();
+    let made = Made::small("replays", &[]);
+    let mut neighbours = Neighbours::new(&made).await;
+    let secret = secret_of(&made);
+    let mut all: Vec<(Mark, Packet)> = Vec::new();
+    with_workers(&made, 3);
+    let mut process = started(&made);
+    for (round, workers) in [(1, 2), (2, 4), (3, 1)] {
+        let load = neighbours.packets(&secret, N, 1..30);
+        // In the middle: a good part has passed, others are held, on their way, or in queues.
+        neighbours.send(&load, || neighbours.came(&load) >= N / 3).await;
+        neighbours
+            .wait_until("a third has passed", || neighbours.came(&load) >= N / 3)
+            .await;
+        if round == 3 {
+            process.signal("TERM");
+            assert_eq!(process.ended(LIMIT).code(), Some(0), "{}", process.stderr());
+        } else {
+            process.signal("KILL");
+            process.ended(LIMIT);
+        }
+        let before = neighbours.came(&load);
+        neighbours.forget_connection();
+        with_workers(&made, workers);
+        process = started(&made);
+        all.extend(load);
+        for _ in 0..2 {
+            neighbours.send(&all, || false).await;
+        }
+        // Last on the same stream, and held for longer: when they are there, so is all that was let through.
+        let fresh = neighbours.packets(&secret, 50, 60..90);
+        neighbours.send(&fresh, || false).await;
+        neighbours
+            .wait_until("fresh packets pass", || neighbours.came(&fresh) == 50)
+            .await;
+        let after = neighbours.came(&all);
+        println!(
+            "round {round}: {before} of {N} had passed, {after} of {} have now",
+            all.len()
+        );
+        assert!(after > before);
+        all.extend(fresh);
+        let passed = neighbours.passed.lock().unwrap();
+        let marks: BTreeSet<_> = all.iter().map(|(mark, _)| mark).collect();
+        let twice = passed
+            .iter()
+            .filter(|(mark, n)| marks.contains(mark) && **n > 1)
+            .count();
+        assert_eq!(twice, 0, "round {round}: packets that passed more than once");
+    }
+    process.signal("TERM");
+    assert_eq!(process.ended(LIMIT).code(), Some(0), "{}", process.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_unclean_end_of_the_machine_the_node_wants_a_new_key_and_gets_one() {
+    let _place = common::place();
+    let made = Made::small("unclean", &[]);
+    let dir = made.dir.0.to_str().unwrap();
+    let old_secret = secret_of(&made);
+    let rekey = |node: &str| run(&["network", "rekey", dir, node]);
+    let mut process = started(&made);
+    let (code, _, err) = rekey(NAME);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("in use by process"), "{err}");
+    process.signal("KILL");
+    process.ended(LIMIT);
+    // As if the file were from before the machine's last start.
+    let file = made.state(NAME).join("accepted.tags");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    for _ in 0..2 {
+        let mut refused = Process::start(command("node", &made.config(NAME)));
+        assert_eq!(refused.ended(LIMIT).code(), Some(1));
+        let said = refused.stderr();
+        assert!(
+            said.contains("stopped without warning") && said.contains("`mizzle network rekey`"),
+            "{said}"
+        );
+    }
+    let (code, _, err) = rekey("mix-9-9");
+    assert_eq!(code, Some(1));
+    assert!(err.contains("there is no node `mix-9-9`"), "{err}");
+    let (code, out, err) = rekey(NAME);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    for said in ["sphinx.key", "network.doc", "a new number, 2"] {
+        assert!(out.contains(said), "{said}: {out}");
+    }
+    // All folders fit together again, and the others' keys are what they were.
+    let files = made.nodes().into_iter().chain(made.clients());
+    let files: Vec<String> = files
+        .map(|name| made.config(&name).to_str().unwrap().into())
+        .collect();
+    let args: Vec<&str> = ["config", "check"]
+        .into_iter()
+        .chain(files.iter().map(String::as_str))
+        .collect();
+    let (code, out, _) = run(&args);
+    assert_eq!(code, Some(0), "{out}");
+    assert_ne!(secret_of(&made).public(), old_secret.public());
+    assert_eq!(document(&made).sequence(), 2);
+
+    let mut process = started(&made);
+    let mut neighbours = Neighbours::new(&made).await;
+    let new_secret = secret_of(&made);
+    let fresh = neighbours.packets(&new_secret, 20, 1..30);
+    neighbours.send(&fresh, || false).await;
+    neighbours
+        .wait_until("packets for the new key pass", || neighbours.came(&fresh) == 20)
+        .await;
+    assert_eq!(
+        *neighbours.node.sphinx_key.as_bytes(),
+        *new_secret.public().as_bytes()
+    );
+    process.signal("TERM");
+    assert_eq!(process.ended(LIMIT).code(), Some(0), "{}", process.stderr());
+    // Closed in order, so another start of the machine does no harm.
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    drop(started(&made));
+}

@@ -1,0 +1,505 @@
+//! The threads in which a node's packets are peeled, held and sent on, beside the node's task.
+//!
+//! Every thread has a worker core of its own, with its own wheel of held packets, its own log of tags and its own
+//! counters; they share the key with its table, which needs no lock. Packets from the link and from the node's task wait in
+//! two bounded queues for whichever thread is free: who sent one has no part in it. A thread takes what is there, 64 at
+//! most, and never waits for more; it sleeps until a packet comes or one is due. Tokio's timers are too coarse for that
+//! (1 ms), so these are plain threads that park.
+//!
+//! What becomes due is grouped by peer and handed to the link; what is for this node goes to its task.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use libp2p::PeerId;
+use libp2p_mix::link::{self, Frame};
+use mizzle_base::{Counters, NodeId, Rng, Time};
+use mizzle_mix::{Config, Edges, Key, Loop, Outcome, Worker, WorkerInput};
+use mizzle_sphinx::{PACKET_LEN, Packet};
+use mizzle_traffic::draw;
+use rand_core::SeedableRng as _;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::tags::TagLog;
+
+/// Packets taken at once: one batch for the curve engine.
+const BATCH: usize = 64;
+/// Packets of the node's task that wait for a thread: 19 MB.
+const OWN_QUEUE: usize = 4_096;
+/// Packets for the node's task: 19 MB.
+const DELIVERED_QUEUE: usize = 4_096;
+/// Packets leave at multiples of this: as fine as threads wake, and coarse enough that one waking serves several.
+const TICK: Duration = Duration::from_micros(128);
+/// How old what is told of a thread's work may be.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// Tags that one thread keeps while they can't be written down: 8 MB. Then it takes no more packets.
+const UNWRITTEN_TAGS: usize = 1 << 20;
+/// More than any machine here has use for.
+pub(super) const MOST_WORKERS: usize = 64;
+
+/// What the threads are made of.
+pub(super) struct PipelineParts {
+    /// With the bounds of the whole node: what is held is divided among the workers.
+    pub(super) config: Config,
+    pub(super) key: Arc<Key>,
+    pub(super) edges: Edges,
+    pub(super) workers: usize,
+    /// One for each of them, or none.
+    pub(super) logs: Vec<TagLog>,
+    pub(super) receiver: link::Receiver,
+    pub(super) control: link::Control,
+    pub(super) next_hops: BTreeMap<NodeId, PeerId>,
+    pub(super) senders: BTreeSet<PeerId>,
+    pub(super) loss: f64,
+}
+
+/// The running threads. They end when told to, or when this is dropped.
+pub(super) struct Pipeline {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the threads have done.
+#[derive(Default)]
+pub(super) struct Report {
+    pub(super) counters: Counters,
+    pub(super) pool: usize,
+}
+
+/// What the node's task gives to the threads.
+enum Own {
+    /// To be peeled: its first hop is this node.
+    Packet(Packet),
+    Loop(Loop),
+}
+
+struct Shared {
+    /// Held for taking what is there, and no longer.
+    receiver: Mutex<link::Receiver>,
+    own: Mutex<VecDeque<Own>>,
+    idle: Arc<Idle>,
+    delivered: Mutex<VecDeque<Outcome>>,
+    /// Something was delivered, or the threads end.
+    news: Notify,
+    ended: AtomicBool,
+    reports: Vec<Mutex<Report>>,
+}
+
+/// The threads that sleep; the last one is woken first, so that the others may go on sleeping.
+///
+/// By itself, for it is what the link's queue holds on to as its waker: that must not hold the queue in turn.
+#[derive(Default)]
+struct Idle(Mutex<Vec<(usize, Thread)>>);
+
+impl Pipeline {
+    /// Starts the threads.
+    pub(super) fn start(parts: PipelineParts, clock: Clock, rng: &mut Rng) -> io::Result<Self> {
+        let workers = parts.workers.clamp(1, MOST_WORKERS);
+        let shared = Arc::new(Shared {
+            receiver: Mutex::new(parts.receiver),
+            own: Mutex::default(),
+            idle: Arc::default(),
+            delivered: Mutex::default(),
+            news: Notify::new(),
+            ended: AtomicBool::new(false),
+            reports: (0..workers).map(|_| Mutex::default()).collect(),
+        });
+        let mut pipeline = Self {
+            shared: Arc::clone(&shared),
+            threads: Vec::new(),
+        };
+        let config = parts.config.divided(workers).with_tick(TICK);
+        let senders = Arc::new(parts.senders);
+        let mut logs = parts.logs.into_iter();
+        for number in 0..workers {
+            let mut fork = || Rng::from_seed(draw::bytes(rng));
+            let mut worker = Worker::new(&config, Arc::clone(&parts.key), parts.edges.clone(), fork());
+            let log = logs.next();
+            if log.is_some() {
+                worker.tags_are_written_down();
+            }
+            let peers = parts
+                .next_hops
+                .iter()
+                .map(|(id, peer)| (*id, (*peer, Vec::new())));
+            let one = OneThread {
+                number,
+                shared: Arc::clone(&shared),
+                worker,
+                log,
+                unwritten: Vec::new(),
+                senders: Arc::clone(&senders),
+                leaving: peers.collect(),
+                delivered: Vec::new(),
+                control: parts.control.clone(),
+                loss: parts.loss,
+                rng: fork(),
+                clock,
+                counters: Counters::default(),
+                is_reported: true,
+                reported: Time::ZERO,
+            };
+            let name = format!("mizzle-mix-{}", number + 1);
+            pipeline
+                .threads
+                .push(thread::Builder::new().name(name).spawn(|| one.run())?);
+        }
+        Ok(pipeline)
+    }
+
+    /// Hands packets over whose first hop is this node. Returns how many there was no room for.
+    pub(super) fn submit(&self, packets: Vec<Packet>) -> usize {
+        self.push(packets.into_iter().map(Own::Packet))
+    }
+
+    /// Has a loop leave at its time. False if there was no room.
+    pub(super) fn hold(&self, one: Loop) -> bool {
+        self.push([Own::Loop(one)].into_iter()) == 0
+    }
+
+    fn push(&self, what: impl ExactSizeIterator<Item = Own>) -> usize {
+        let mut own = lock(&self.shared.own);
+        let (n, room) = (what.len(), OWN_QUEUE.saturating_sub(own.len()));
+        own.extend(what.take(room));
+        drop(own);
+        if n > 0 {
+            self.shared.idle.wake_one();
+        }
+        n.saturating_sub(room)
+    }
+
+    /// Waits for packets whose last hop is this node; none once the threads end.
+    pub(super) async fn delivered(&self) -> Option<Vec<Outcome>> {
+        loop {
+            let delivered = self.shared.take_delivered();
+            if !delivered.is_empty() {
+                return Some(delivered);
+            }
+            if self.shared.ended.load(Ordering::Relaxed) {
+                return None;
+            }
+            // What was told between the look and this is not lost: one is kept.
+            self.shared.news.notified().await;
+        }
+    }
+
+    /// What all threads have done, as of a moment ago.
+    pub(super) fn report(&self) -> Report {
+        let mut all = Report::default();
+        for report in &self.shared.reports {
+            let report = lock(report);
+            all.counters.merge(&report.counters);
+            all.pool += report.pool;
+        }
+        all
+    }
+
+    /// Ends the threads and waits for them, with what they have to write down.
+    pub(super) async fn stop(mut self) {
+        self.shared.end();
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(|| {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a thread of the mix ended by a defect of the program");
+                }
+            }
+        });
+        let _ = joined.await;
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.shared.end();
+    }
+}
+
+impl Shared {
+    /// Takes what is there, and sees to it that a thread is woken for what comes after.
+    fn take(&self, batch: &mut Batch, cx: &mut Context<'_>) {
+        // A half for each side at least, if they need it.
+        self.take_own(batch, BATCH / 2);
+        let mut receiver = lock(&self.receiver);
+        while batch.len() < BATCH {
+            let room = BATCH - batch.len();
+            match receiver.poll_recv_many(&mut batch.events, room, cx) {
+                Poll::Ready(0) => {
+                    self.end();
+                    break;
+                }
+                Poll::Ready(_) => {}
+                Poll::Pending => break,
+            }
+        }
+        drop(receiver);
+        self.take_own(batch, BATCH);
+        if batch.len() >= BATCH {
+            // There may be more: this thread will be busy for a while.
+            self.idle.wake_one();
+        }
+    }
+
+    fn take_own(&self, batch: &mut Batch, upto: usize) {
+        let mut own = lock(&self.own);
+        while batch.len() < upto {
+            match own.pop_front() {
+                Some(Own::Packet(packet)) => batch.packets.push(packet),
+                Some(Own::Loop(one)) => batch.loops.push(one),
+                None => break,
+            }
+        }
+    }
+
+    fn take_delivered(&self) -> Vec<Outcome> {
+        let mut queue = lock(&self.delivered);
+        let n = queue.len().min(BATCH);
+        queue.drain(..n).collect()
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+        lock(&self.idle.0)
+            .drain(..)
+            .for_each(|(_, thread)| thread.unpark());
+    }
+}
+
+impl Idle {
+    fn wake_one(&self) {
+        let woken = lock(&self.0).pop();
+        if let Some((_, thread)) = woken {
+            thread.unpark();
+        }
+    }
+}
+
+impl Wake for Idle {
+    fn wake(self: Arc<Self>) {
+        self.wake_one();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_one();
+    }
+}
+
+/// What a thread took.
+#[derive(Default)]
+struct Batch {
+    events: Vec<link::Event>,
+    packets: Vec<Packet>,
+    loops: Vec<Loop>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.events.len() + self.packets.len() + self.loops.len()
+    }
+}
+
+struct OneThread {
+    number: usize,
+    shared: Arc<Shared>,
+    worker: Worker<Edges>,
+    log: Option<TagLog>,
+    /// Tags that couldn't be written down; nothing passes on before they are.
+    unwritten: Vec<u64>,
+    senders: Arc<BTreeSet<PeerId>>,
+    /// What leaves now, by where to.
+    leaving: BTreeMap<NodeId, (PeerId, Vec<Frame>)>,
+    delivered: Vec<Outcome>,
+    control: link::Control,
+    loss: f64,
+    rng: Rng,
+    clock: Clock,
+    counters: Counters,
+    is_reported: bool,
+    reported: Time,
+}
+
+impl OneThread {
+    fn run(mut self) {
+        let waker = Waker::from(Arc::clone(&self.shared.idle));
+        let cx = &mut Context::from_waker(&waker);
+        let shared = Arc::clone(&self.shared);
+        let mut batch = Batch::default();
+        while !shared.ended.load(Ordering::Relaxed) {
+            shared.take(&mut batch, cx);
+            let is_due = |at: Time| at <= self.clock.now();
+            if batch.len() == 0 && !self.worker.deadline().is_some_and(is_due) {
+                lock(&shared.idle.0).push((self.number, thread::current()));
+                // Once more, now that whoever has something new finds this thread among those that sleep.
+                shared.take(&mut batch, cx);
+                if batch.len() == 0 && !shared.ended.load(Ordering::Relaxed) {
+                    self.sleep();
+                }
+                lock(&shared.idle.0).retain(|(number, _)| *number != self.number);
+            }
+            self.work(&mut batch);
+        }
+        self.report(self.clock.now());
+        // The packets of tags that couldn't be written went nowhere.
+        if let Some(log) = self.log.take()
+            && let Err(why) = log.close()
+        {
+            tracing::error!("{why}; after the machine's next start the node will need a new key");
+        }
+    }
+
+    /// Until something is due or comes.
+    fn sleep(&mut self) {
+        let now = self.clock.now();
+        if !self.is_reported && now.since(self.reported) >= REPORT_EVERY {
+            self.report(now);
+        }
+        let mut until = self.worker.deadline();
+        if !self.is_reported {
+            let report = self.reported + REPORT_EVERY;
+            until = Some(until.map_or(report, |until| until.min(report)));
+        }
+        match until {
+            Some(until) => thread::park_timeout(until.since(now)),
+            None => thread::park(),
+        }
+    }
+
+    fn work(&mut self, batch: &mut Batch) {
+        let now = self.clock.now();
+        self.check_senders(batch);
+        for Loop { at, to, packet } in batch.loops.drain(..) {
+            self.worker.handle(now, WorkerInput::Hold { at, to, packet });
+        }
+        if self.unwritten.len() >= UNWRITTEN_TAGS {
+            // What is accepted now might still be held when tags can be written again, without its own.
+            let n = batch.packets.drain(..).len() as u64;
+            self.counters.add("drop.tag_not_written", n);
+        }
+        if !batch.packets.is_empty() {
+            self.worker.handle(now, WorkerInput::Packets(&mut batch.packets));
+        }
+        // Peeling took time, in which others may have become due.
+        let now = self.clock.now();
+        self.worker.handle(now, WorkerInput::Tick);
+        self.write_down();
+        self.carry_out();
+        if now.since(self.reported) >= REPORT_EVERY {
+            self.report(now);
+        } else {
+            self.is_reported = false;
+        }
+    }
+
+    /// Who may send here: those from whom an edge leads to this node. The connection has authenticated them.
+    fn check_senders(&mut self, batch: &mut Batch) {
+        for event in batch.events.drain(..) {
+            let link::Event::Frame { peer, frame, .. } = event else {
+                continue;
+            };
+            match <Box<[u8; PACKET_LEN]>>::try_from(frame) {
+                Ok(bytes) if self.senders.contains(&peer) => batch.packets.push(Packet::from_boxed(bytes)),
+                Ok(_) => self.counters.count("drop.sender_without_edge"),
+                Err(_) => self.counters.count("drop.wrong_length"),
+            }
+        }
+    }
+
+    /// Writes tags down, with those for which it failed before.
+    fn write_down(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        if self.worker.accepted().is_empty() && self.unwritten.is_empty() {
+            return;
+        }
+        let failed_before = !self.unwritten.is_empty();
+        let written = if failed_before {
+            self.unwritten.extend(self.worker.accepted());
+            log.append(&self.unwritten)
+        } else {
+            log.append(self.worker.accepted())
+        };
+        match written {
+            Ok(()) => self.unwritten.clear(),
+            Err(why) => {
+                if !failed_before {
+                    tracing::error!("{why}; packets are dropped until it can be written again");
+                    self.unwritten.extend(self.worker.accepted());
+                }
+            }
+        }
+        self.worker.clear_accepted();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(outcome) = self.worker.poll() {
+            // A later run could not know that these were accepted.
+            if !self.unwritten.is_empty() {
+                self.counters.count("drop.tag_not_written");
+                continue;
+            }
+            match outcome {
+                Outcome::Forward { .. } if self.loss > 0.0 && draw::unit(&mut self.rng) <= self.loss => {
+                    self.counters.count("lost_on_purpose");
+                }
+                Outcome::Forward { to, packet } => match self.leaving.get_mut(&to) {
+                    Some((_, frames)) => frames.push(packet.into_boxed()),
+                    None => self.counters.count("drop.no_peer"),
+                },
+                delivered => self.delivered.push(delivered),
+            }
+        }
+        for (peer, frames) in self.leaving.values_mut() {
+            let Err(why) = send_all(&self.control, peer, frames) else {
+                continue;
+            };
+            let what = match why {
+                link::SendError::Full => "drop.link_full",
+                _ => "drop.link_down",
+            };
+            self.counters.add(what, frames.drain(..).len() as u64);
+        }
+        if !self.delivered.is_empty() {
+            let mut queue = lock(&self.shared.delivered);
+            let room = DELIVERED_QUEUE.saturating_sub(queue.len());
+            let too_many = self.delivered.len().saturating_sub(room);
+            queue.extend(self.delivered.drain(..).take(room));
+            drop(queue);
+            self.shared.news.notify_one();
+            if too_many > 0 {
+                self.counters.add("drop.node_busy", too_many as u64);
+            }
+        }
+    }
+
+    fn report(&mut self, now: Time) {
+        let mut report = lock(&self.shared.reports[self.number]);
+        report.counters.merge(&std::mem::take(&mut self.counters));
+        report.counters.merge(&self.worker.take_counters());
+        report.pool = self.worker.pool();
+        (self.is_reported, self.reported) = (true, now);
+    }
+}
+
+/// From the front as many as fit; what stays was not taken.
+fn send_all(control: &link::Control, peer: &PeerId, frames: &mut Vec<Frame>) -> Result<(), link::SendError> {
+    let mut rest = std::mem::take(frames).into_iter();
+    while let Some(frame) = rest.next() {
+        if let Err((why, frame)) = control.try_send(peer, frame) {
+            frames.push(frame);
+            frames.extend(rest);
+            return Err(why);
+        }
+    }
+    Ok(())
+}
+
+/// A panic elsewhere leaves these plain containers usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
