@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
 use mizzle::{
-    bench, check, completions, config, init, join, mail, node, packet_tool, peer, plan, rekey, show, status, up,
+    bench, check, completions, config, init, join, mail, node, packet_tool, peer, plan, rekey, show, status,
+    up,
 };
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};

@@ -216,10 +216,10 @@ mod one_frame {
     use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
     use tokio::sync::mpsc;
 
-    pub struct Behaviour(mpsc::Sender<Stream>);
+    pub(crate) struct Behaviour(mpsc::Sender<Stream>);
 
     impl Behaviour {
-        pub fn new() -> (Self, mpsc::Receiver<Stream>) {
+        pub(crate) fn new() -> (Self, mpsc::Receiver<Stream>) {
             let (sender, receiver) = mpsc::channel(1);
             (Self(sender), receiver)
         }
@@ -267,7 +267,7 @@ mod one_frame {
         }
     }
 
-    pub struct Handler {
+    pub(crate) struct Handler {
         out: mpsc::Sender<Stream>,
         opening: bool,
     }

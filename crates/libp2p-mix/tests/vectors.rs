@@ -202,10 +202,7 @@ async fn through_peers(dialect: Dialect, case: &Value) {
         // An answer is wanted, and this exit doesn't know how to read it: so nothing is asked.
         peers[2].until("exit.unknown_codec", 1).await;
     } else {
-        let exchange = tokio::time::timeout(LIMIT, here.next())
-            .await
-            .expect(&case["name"].to_string())
-            .unwrap();
+        let exchange = tokio::time::timeout(LIMIT, here.next()).await.unwrap().unwrap();
         assert_eq!(exchange.body(), bytes(&case["app_message"]), "{}", case["name"]);
     }
     // The same packet again goes nowhere.

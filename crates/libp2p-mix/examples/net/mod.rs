@@ -1,5 +1,5 @@
 //! What the examples share: some mix peers in this process, over TCP on this machine, that all know each other.
-#![allow(dead_code, reason = "each example uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each example uses its part")]
 
 use std::error::Error;
 
