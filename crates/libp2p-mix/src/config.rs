@@ -196,7 +196,7 @@ impl Config {
 
     /// Which next hops that are not in the pool packets are forwarded to; default [`Policy::PublicOrLikeOurs`]. The end of a reply's
     /// way is the one who asked, who need not be in anybody's pool: with [`Policy::Nobody`] such replies are lost here.
-    /// Nodes of the pool are forwarded to in any case.
+    /// Nodes of the pool, at the addresses that it has, are forwarded to in any case.
     #[must_use]
     pub fn with_forward_policy(mut self, policy: Policy) -> Self {
         self.forward = policy;

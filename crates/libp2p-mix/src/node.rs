@@ -47,8 +47,12 @@ impl Route {
         let Ok(endpoint) = Endpoint::from_block(block) else {
             return false;
         };
-        let allowed = shared.pool.contains(&endpoint.peer)
-            || shared.forward.allows(&endpoint, || shared.return_address());
+        // A node of the pool at another address is a stranger: else its name would open every address.
+        let known = shared
+            .pool
+            .get(&endpoint.peer)
+            .is_some_and(|member| member.block == *block);
+        let allowed = known || shared.forward.allows(&endpoint, || shared.return_address());
         allowed && endpoint.peer != shared.me
     }
 }
@@ -159,9 +163,11 @@ impl Running {
             }
             let mut busy = got.is_ready();
             let now = self.node.shared.now();
-            for event in std::mem::take(&mut self.events) {
+            let mut events = std::mem::take(&mut self.events);
+            for event in events.drain(..) {
                 self.on_link(now, event);
             }
+            self.events = events;
             for _ in 0..BATCH {
                 match self.node.commands.poll_recv(cx) {
                     Poll::Ready(Some(command)) => {

@@ -186,6 +186,7 @@ impl Shared {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         lock(&self.handlers).clear();
+        self.served.clear();
     }
 
     /// Where others reach us.

@@ -97,6 +97,11 @@ impl Served {
         receiver
     }
 
+    /// Serves nothing any more: those who take streams learn that there will be none.
+    pub(crate) fn clear(&self) {
+        lock(&self.0).clear();
+    }
+
     fn protocols(&self) -> Vec<StreamProtocol> {
         let mut served = lock(&self.0);
         served.retain(|_, (_, sender)| !sender.is_closed());

@@ -288,6 +288,7 @@ async fn records_are_offered_asked_for_and_used() {
 async fn services_end_with_their_behaviour() {
     let peer = Peer::start(Over::Memory, config()).await;
     let mut here = peer.control.serve(&ECHO, 1, Some(Read::Exact(1)));
+    let _control = peer.control.clone();
     peer.stop().await;
     assert!(tokio::time::timeout(LIMIT, here.next()).await.unwrap().is_none());
 }
