@@ -304,7 +304,6 @@ impl Net {
         let options = Options {
             keep: Some(folder.0.clone()),
             workers,
-            workers,
             ..Options::default()
         };
         let _inside = node_runtime.enter();
