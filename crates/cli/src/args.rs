@@ -64,6 +64,12 @@ pub enum Command {
     /// Build and take apart single packets, for work with other implementations and bug reports
     #[command(subcommand)]
     Sphinx(crate::packet_tool::SphinxCommand),
+    /// Run a node of a libp2p mix network (/mix/1.0.0), and send requests through one
+    ///
+    /// These are the networks of the other implementations of that protocol: each node knows the others from a list, and
+    /// there are no gateways, no cover traffic of clients, and no sessions.
+    #[command(subcommand)]
+    Peer(crate::peer::PeerCommand),
     /// Print a script that teaches a shell to complete mizzle's command line
     ///
     /// For bash: `mizzle completions bash > ~/.local/share/bash-completion/completions/mizzle`. For fish: `mizzle
@@ -348,6 +354,16 @@ pub enum Bench {
     Send(crate::bench_send::SendRun),
     /// Send many small letters between the clients of a network of processes: all must come, each once
     Letters(crate::bench_letters::LettersRun),
+    /// One node between 16 peers that send and 16 that receive: CPU time a packet, latency, memory, a flood
+    ///
+    /// A mix of the real code, with its host, links and files, over real connections on loopback; the peers run in this
+    /// process too, on threads of their own, so CPU time is that of the node's threads (Linux). JSON: node_us_per_packet,
+    /// node_pps_per_core (of the better transport); for each of `transports` these, us_per_packet_by_thread, capacity_pps
+    /// (what came through beside the peers), `latency` at 10, 50 and 80 % of that (beyond_delay_p50_ms,
+    /// beyond_delay_p99_ms: from the sender's queue to the receiver, less the drawn delay), `flood` at twice that
+    /// (refused_before_the_node, dropped, recovery_ms, resident_growth_mb); `pipeline` from memory to memory by workers,
+    /// pipeline_two_to_one; held_bytes_per_packet.
+    Node(crate::bench_node::NodeRun),
     /// Peel and build packets: microseconds for each, on every engine that this CPU has
     ///
     /// All engines and sizes of batches take turns in one run on one core; read the least beside the median, which shows how

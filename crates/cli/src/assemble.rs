@@ -157,6 +157,11 @@ impl Keys {
         Ok(secret.public())
     }
 
+    /// The key of its packets.
+    pub(crate) fn sphinx(&self) -> &SecretKey {
+        &self.sphinx
+    }
+
     /// The libp2p identity; `None` can't happen, as any 32 bytes are an Ed25519 secret.
     #[must_use]
     pub fn keypair(&self) -> Option<Keypair> {

@@ -16,7 +16,7 @@ use crate::args::ProfileName;
 use crate::bench::{BenchError, json};
 use crate::bench_send::{address, failed, strange};
 use crate::control::{self, Command, Event, Until};
-use crate::processes::{Network, OnDisk, ProcessesNetwork, Shape, progress, until_interrupted};
+use crate::processes::{Network, ProcessesNetwork, progress, until_interrupted};
 
 /// Letters of each client that are on their way at once: more than it brings at once, and fewer than it takes commands.
 const AT_ONCE: usize = 24;
@@ -130,14 +130,7 @@ pub async fn run(args: LettersRun) -> Result<String, BenchError> {
 }
 
 async fn measure(args: &LettersRun) -> Result<String, BenchError> {
-    let on_disk = OnDisk::make(&Shape {
-        profile: args.profile,
-        transport: args.network.transport,
-        mixes_per_layer: args.network.mixes_per_layer,
-        gateways: args.network.gateways,
-        exits: args.network.gateways,
-        clients: args.clients,
-    })?;
+    let on_disk = args.network.make(args.profile, args.clients)?;
     let mut network = on_disk.start().await?;
     let clients = usize::from(args.clients);
     let mut addresses = Vec::new();

@@ -24,7 +24,7 @@ use crate::args::ProfileName;
 use crate::bench::{BenchError, json};
 use crate::control::{self, Code, ConnectError, Event};
 use crate::process::Usage;
-use crate::processes::{Network, OnDisk, ProcessesNetwork, Shape, progress, system, until_interrupted};
+use crate::processes::{Network, OnDisk, ProcessesNetwork, progress, system, until_interrupted};
 
 /// The sender is the first client, the receiver the second.
 const SENDER: usize = 0;
@@ -92,14 +92,7 @@ pub async fn run(args: SendRun) -> Result<String, BenchError> {
 }
 
 async fn measure(args: &SendRun) -> Result<String, BenchError> {
-    let on_disk = OnDisk::make(&Shape {
-        profile: args.profile,
-        transport: args.network.transport,
-        mixes_per_layer: args.network.mixes_per_layer,
-        gateways: args.network.gateways,
-        exits: args.network.gateways,
-        clients: 2,
-    })?;
+    let on_disk = args.network.make(args.profile, 2)?;
     let weight = place(&on_disk)?;
     let profile = args.profile.profile();
     let ceiling = profile.ceiling_up_bytes_per_s(weight);

@@ -76,9 +76,9 @@ pub struct PlanArgs {
     /// Mean time on the line between two machines, in milliseconds
     #[arg(long, default_value_t = 50.0, value_parser = not_negative, value_name = "MS", requires = "users")]
     pub link_ms: f64,
-    /// How much of the slots to one exit a user has something for, in percent
-    #[arg(long, default_value_t = 50.0, value_parser = not_negative, value_name = "PERCENT", requires = "users")]
-    pub use_percent: f64,
+    /// Packets a second that a user has for one exit; half as many as there are slots if not given
+    #[arg(long, value_parser = not_negative, value_name = "RATE", requires = "users")]
+    pub use_per_s: Option<f64>,
     /// Mixes that work together against users, in percent
     #[arg(long, default_value_t = 10.0, value_parser = share_percent, value_name = "PERCENT", requires = "users")]
     pub corrupt_percent: f64,
@@ -153,8 +153,8 @@ struct Input {
     shape: Shape,
     node_capacity: f64,
     link_s: f64,
-    /// Share of the slots to one exit that a user needs.
-    used: f64,
+    /// Packets that a user has for one exit.
+    used_per_s: f64,
     corrupt: f64,
 }
 
@@ -289,6 +289,7 @@ fn input(args: &PlanArgs, users: f64) -> Result<Input, ProfileError> {
         Ok(()) | Err(ProfileError::DownlinkTooSlow) => {}
         Err(why) => return Err(why),
     }
+    let used_per_s = args.use_per_s.unwrap_or(0.5 * data_slots_per_s(&profile));
     Ok(Input {
         users,
         profile,
@@ -299,7 +300,7 @@ fn input(args: &PlanArgs, users: f64) -> Result<Input, ProfileError> {
         },
         node_capacity: args.node_capacity,
         link_s: args.link_ms / 1e3,
-        used: args.use_percent / 100.0,
+        used_per_s,
         corrupt: args.corrupt_percent / 100.0,
     })
 }
@@ -374,7 +375,7 @@ fn plan_of(input: &Input) -> Plan {
     let own = traffic.uplink_per_s * traffic.mean_delay_s;
     let route_corrupt = anonymity::route_corrupt(input.corrupt, shape.layers);
     let packets_until_corrupt = anonymity::packets_until_corrupt(input.corrupt, shape.layers);
-    let flow_per_s = input.used * data_slots_per_s(p);
+    let flow_per_s = input.used_per_s.min(data_slots_per_s(p));
     Plan {
         users: input.users,
         layers: shape.layers,
@@ -434,7 +435,7 @@ fn latency(input: &Input) -> Latency {
     let links = f64::from(delays) + 1.0;
     let way = Way {
         slots_per_s,
-        used_per_s: input.used * slots_per_s,
+        used_per_s: input.used_per_s,
         delays,
         mean_delay_s: p.mean_delay_ms / 1e3,
         fixed_s: links * input.link_s,
@@ -522,7 +523,7 @@ mod tests {
     #[test]
     fn a_round_trip_in_browse_is_what_was_measured() {
         // Half of a connection and a request, on one machine, with nothing else to do: 0.63 / 2 s.
-        let plan = plan(&["--users", "1", "--link-ms", "0", "--use-percent", "0"]);
+        let plan = plan(&["--users", "1", "--link-ms", "0", "--use-per-s", "0"]);
         assert!(near(plan.latency.round_trip_s, 0.31, 0.03), "{:?}", plan.latency);
     }
 
@@ -538,7 +539,7 @@ mod tests {
             "1",
             "--downlink-per-s",
             "0.001",
-            "--use-percent",
+            "--use-per-s",
             "300",
             "--corrupt-percent",
             "0",

@@ -68,14 +68,31 @@ pub struct ProcessesNetwork {
     pub gateways: u16,
 }
 
+impl ProcessesNetwork {
+    /// Makes it with so many clients on disk.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn make(&self, profile: ProfileName, clients: u16) -> Result<OnDisk, BenchError> {
+        OnDisk::make(&Shape {
+            profile,
+            transport: self.transport,
+            mixes_per_layer: self.mixes_per_layer,
+            gateways: self.gateways,
+            exits: self.gateways,
+            clients,
+        })
+    }
+}
+
 /// What network is wanted.
-pub(crate) struct Shape {
-    pub(crate) profile: ProfileName,
-    pub(crate) transport: TransportName,
-    pub(crate) mixes_per_layer: u16,
-    pub(crate) gateways: u16,
-    pub(crate) exits: u16,
-    pub(crate) clients: u16,
+struct Shape {
+    profile: ProfileName,
+    transport: TransportName,
+    mixes_per_layer: u16,
+    gateways: u16,
+    exits: u16,
+    clients: u16,
 }
 
 /// A network on disk, in a temporary folder that goes with it.
@@ -190,7 +207,7 @@ impl OnDisk {
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn make(shape: &Shape) -> Result<Self, BenchError> {
+    fn make(shape: &Shape) -> Result<Self, BenchError> {
         let mut rng = clock::rng().map_err(system)?;
         let name = format!("mizzle-bench-{}", hex::encode(&draw::bytes::<8>(&mut rng)));
         let folder = Folder(std::env::temp_dir().join(name));

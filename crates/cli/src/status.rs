@@ -8,6 +8,7 @@
 mod text;
 mod trouble;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use mizzle_net::clock::Clock;
 use mizzle_net::mail::{Mail, Stage};
 use mizzle_net::{client, node};
 use mizzle_traffic::anonymity::{self, Shape, Traffic};
-use mizzle_traffic::ledger::Tally;
+use mizzle_traffic::ledger::{Passed, Tally};
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
@@ -33,6 +34,10 @@ use crate::mail::{Failure, say};
 
 /// The share of mixes that are taken to work together, where routes through such are told of.
 const CORRUPT: f64 = 0.1;
+/// Nodes that are told of one by one.
+const NODES_TOLD: usize = 100;
+/// Fewer loops than this tell nothing of a node.
+const FEW: u64 = 20;
 /// The pool is looked at so often; counters are remembered once in so many looks, and so many of them.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOKS: u64 = 10;
@@ -230,7 +235,7 @@ pub struct ClientStatus {
     pub rates: Rates,
     /// Its loops.
     pub loops: Loops,
-    /// Those by node.
+    /// Those by mix, the 100 worst.
     pub nodes: Vec<NodeLoss>,
     /// How many streams there are.
     pub streams: usize,
@@ -319,7 +324,7 @@ struct Lately {
 
 impl Record {
     /// Looks again and again. Must be called within a runtime.
-    fn start(clock: Clock, look: impl Fn() -> (Counters, usize) + Send + 'static) -> Self {
+    fn start(clock: Clock, mut look: impl FnMut() -> (Counters, usize) + Send + 'static) -> Self {
         let looks = Arc::new(Mutex::new(VecDeque::new()));
         let mine = Arc::clone(&looks);
         let task = tokio::spawn(async move {
@@ -364,6 +369,31 @@ fn note(looks: &mut VecDeque<Look>, n: u64, at: Time, counters: Counters, pool: 
     if let Some(last) = looks.back_mut() {
         last.pools.0 += pool as u64;
         last.pools.1 += 1;
+    }
+}
+
+/// Says in the log when pools become too small, and when they are large enough again.
+#[derive(Default)]
+struct Warning {
+    given: bool,
+}
+
+impl Warning {
+    fn look(&mut self, pool: f64) {
+        let small = pool < anonymity::POOL_WANTED;
+        if small == self.given {
+            return;
+        }
+        self.given = small;
+        if small {
+            tracing::warn!(
+                "the network has so few users that less than {} packets are in the pool of a mix: some of them stand out; \
+                 see `mizzle status`",
+                anonymity::POOL_WANTED
+            );
+        } else {
+            tracing::info!("the network has enough users again");
+        }
     }
 }
 
@@ -455,6 +485,42 @@ impl Loops {
     }
 }
 
+/// What became of the loops through each node. A loop that is lost may have been lost anywhere on its way, so a node's own part
+/// is what it loses more than the best of its layer.
+fn losses(document: &Document, by_node: &BTreeMap<NodeId, Passed>) -> Vec<NodeLoss> {
+    let layer = |id: &NodeId| document.node(id).map_or(0, |node| node.layer);
+    let kept = |passed: &Passed| {
+        let ended = passed.returned + passed.lost;
+        (ended >= FEW).then(|| passed.returned as f64 / ended as f64)
+    };
+    let loss = |(id, passed): (&NodeId, &Passed)| {
+        let others = by_node
+            .iter()
+            .filter(|(other, _)| *other != id && layer(other) == layer(id));
+        let best = others
+            .filter_map(|(_, passed)| kept(passed))
+            .max_by(f64::total_cmp)
+            .filter(|best| *best > 0.0);
+        NodeLoss {
+            node: id.to_string(),
+            layer: layer(id),
+            loops: passed.returned + passed.lost,
+            lost: passed.lost,
+            own_loss: best
+                .zip(kept(passed))
+                .map(|(best, own)| (1.0 - own / best).max(0.0)),
+        }
+    };
+    let mut all: Vec<NodeLoss> = by_node.iter().map(loss).collect();
+    // The worst, for an answer has one line, and a network may have thousands of nodes.
+    all.sort_by(|a, b| {
+        let worth = |loss: &NodeLoss| (loss.own_loss.unwrap_or(0.0), loss.lost as f64);
+        worth(b).partial_cmp(&worth(a)).unwrap_or(Ordering::Equal)
+    });
+    all.truncate(NODES_TOLD);
+    all
+}
+
 fn all(counters: &Counters) -> BTreeMap<String, u64> {
     let all = counters.iter();
     all.map(|(name, n)| (name.to_owned(), n)).collect()
@@ -486,9 +552,20 @@ impl ClientWatch {
         min_pool: u64,
         clock: Clock,
     ) -> Self {
-        let watched = observer.clone();
+        let (watched, letters) = (observer.clone(), mail.clone());
+        let mut warning = Warning::default();
+        let look = move || {
+            let seen = watched.snapshot();
+            // As long as nothing is known of others there is nothing to warn of.
+            if let Some(outlook) = seen.outlook.filter(|_| seen.users.is_some()) {
+                warning.look(outlook.pool);
+            }
+            let mut counters = seen.counters;
+            counters.merge(&letters.counters());
+            (counters, 0)
+        };
         Self {
-            record: Record::start(clock, move || (watched.snapshot().counters, 0)),
+            record: Record::start(clock, look),
             started: clock.now(),
             document,
             observer,
@@ -546,7 +623,7 @@ impl ClientWatch {
                 sent: lately.rates(&seen.counters, SENT),
             },
             loops: Loops::of(&seen.loops, &seen.round_trips),
-            nodes: Vec::new(),
+            nodes: losses(&self.document, &seen.loops_by_node),
             streams: seen.streams,
             oldest_streams: seen.oldest.iter().map(stream).collect(),
             letters: Letters {
@@ -728,4 +805,104 @@ fn state_of(args: &StatusArgs) -> Result<PathBuf, Failure> {
         Config::Client(config) => config.state,
         Config::Node(config) => config.state,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assemble::{self, Keys};
+    use ed25519_dalek::SigningKey;
+    use mizzle_base::Profile;
+    use mizzle_base::document::Content;
+    use mizzle_net::clock;
+
+    /// Two mixes a layer and two gateways, of profile `browse`.
+    fn document() -> Document {
+        let mut rng = clock::rng().unwrap();
+        let places = assemble::places(2, 2, 1);
+        let nodes = places.iter().map(|place| {
+            let keys = Keys::generate(place, &mut rng);
+            assemble::entry(place, &keys, &[], &mut rng).unwrap()
+        });
+        let content = Content {
+            network: "test".into(),
+            sequence: 1,
+            epoch: 1,
+            valid_from_s: 0,
+            valid_until_s: 1_000,
+            profile: Profile::browse(),
+            nodes: nodes.collect(),
+        };
+        let authority = SigningKey::from_bytes(&[9; 32]);
+        let bytes = content.sign(&authority).unwrap();
+        Document::verify(&bytes, &authority.verifying_key(), Time::from_s(5), 0).unwrap()
+    }
+
+    #[test]
+    fn a_nodes_own_loss_is_what_the_best_of_its_layer_does_not_lose() {
+        let document = document();
+        let ids: Vec<NodeId> = (1..=2)
+            .flat_map(|layer| document.layer(layer).map(|node| node.id))
+            .collect();
+        // In layer 1 half of what passes one is lost; of layer 2 both lose a quarter by that; one was hardly used.
+        let passed = |returned, lost| Passed { returned, lost };
+        let by_node = [
+            (ids[0], passed(50, 50)),
+            (ids[1], passed(100, 0)),
+            (ids[2], passed(75, 25)),
+            (ids[3], passed(5, 3)),
+        ];
+        let losses = losses(&document, &by_node.into());
+        let of = |id: &NodeId| losses.iter().find(|loss| loss.node == id.to_string()).unwrap();
+        assert_eq!((of(&ids[0]).own_loss, of(&ids[0]).layer), (Some(0.5), 1));
+        assert_eq!(of(&ids[1]).own_loss, Some(0.0));
+        assert_eq!((of(&ids[2]).own_loss, of(&ids[3]).own_loss), (None, None));
+        assert_eq!((of(&ids[3]).loops, of(&ids[3]).lost), (8, 3));
+    }
+
+    #[test]
+    fn rates_are_of_the_last_five_minutes_and_pools_are_averaged() {
+        let mut looks = VecDeque::new();
+        let mut counters = Counters::default();
+        for n in 0..1_000 {
+            counters.add("slot.data", 2);
+            note(
+                &mut looks,
+                n,
+                Time::from_s(n),
+                counters.clone(),
+                (n % 2) as usize * 10,
+            );
+        }
+        assert_eq!(looks.len(), REMEMBERED);
+        let record = Record {
+            looks: Arc::new(Mutex::new(looks)),
+            task: tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+                .spawn(async {})
+                .abort_handle(),
+        };
+        let lately = record.lately(Time::from_s(999));
+        assert!((300.0..=310.0).contains(&lately.over_s), "{}", lately.over_s);
+        assert_eq!(lately.pool_mean, Some(5.0));
+        let rates = lately.rates(&counters, &[("data", &["slot.data", "nothing"])]);
+        assert!(
+            (rates[0].per_s - 2.0).abs() < 0.01 && rates[0].total == 2_000,
+            "{rates:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_of_users_is_counted_as_one_and_told_as_such() {
+        let document = document();
+        let alone = Anonymity::of(&document, None, None);
+        // 2 + 2 / 2 loops of nodes, and (50 + 66.7) / 2 packets a second of one's own for 20 ms.
+        assert!((alone.pool - 3.0 - 7.0 / 6.0).abs() < 1e-9 && !alone.is_sharp);
+        assert!((alone.k_95 - 153.0).abs() < 1.0 && alone.k_95_users == 1_000.0);
+        let many = Anonymity::of(&document, Some(64.0), None);
+        assert!(many.pool > 20.0 && many.entropy_bits > alone.entropy_bits && many.is_sharp);
+        assert!(many.k_95 < alone.k_95, "among fewer he is found sooner");
+        assert!((many.packets_until_corrupt - 693.0).abs() < 1.0);
+    }
 }

@@ -475,6 +475,7 @@ impl World {
                 }
                 ("text", "") => assert_said(block, &self.here(&block.text), &said),
                 ("toml", "gateway") => self.check_gateway(own, block),
+                ("toml", "client") => self.check_client(own, block),
                 ("ini", path) if path.starts_with("~/") => self.check_unit(block),
                 _ => panic!(
                     "{}: nothing is known about fences of kind `{}`",
@@ -498,6 +499,20 @@ impl World {
         assert_ne!(text, with, "{}", block.at());
         fs::write(folder.join("shown.toml"), with).unwrap();
         let shown = "mynet/127.0.0.1/gateway-1/shown.toml";
+        self.shell(own).run(
+            &block.at(),
+            &format!("mizzle config check {shown} && rm {shown}\n"),
+        );
+    }
+
+    /// Lines for a client's configuration.
+    fn check_client(&mut self, own: &str, block: &Block) {
+        let folder = self.home(own).join(".config/mizzle");
+        let text = fs::read_to_string(folder.join("client.toml")).unwrap();
+        // Keys stand before sections.
+        fs::write(folder.join("shown.toml"), format!("{}{text}", block.text)).unwrap();
+        fs::set_permissions(folder.join("shown.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+        let shown = "~/.config/mizzle/shown.toml";
         self.shell(own).run(
             &block.at(),
             &format!("mizzle config check {shown} && rm {shown}\n"),

@@ -9,10 +9,11 @@
 //! Letters leave as streams to the mail services of gateways, like any other data; those that arrive come from the
 //! own gateway in frames of their own and are handed on in order. Where they are kept is the shell's.
 
+mod ahead;
 mod sessions;
 mod surbs;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,17 +24,16 @@ use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
 use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
 use mizzle_sphinx::{
-    Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, SurbRequest, build_in_place, build_surb,
-    build_surbs, pad_in_place, recover, unpad, use_surb,
+    Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, pad_in_place, recover, unpad, use_surb,
 };
 use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
 use mizzle_traffic::anonymity::{self, Outlook, Shape, Traffic};
 use mizzle_traffic::draw;
-use mizzle_traffic::ledger::{Ledger, Tally};
-use mizzle_traffic::route::Route;
+use mizzle_traffic::ledger::{Ledger, Passed, Tally};
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
 use rand_core::{Rng as _, SeedableRng as _};
 
+use ahead::{Ahead, OnTheWay};
 use sessions::{Sessions, Speaks};
 pub use sessions::{StreamEvent, StreamKey};
 use surbs::{Owner, Surbs};
@@ -220,6 +220,7 @@ pub struct Client {
     sessions: Sessions,
     surbs: Surbs,
     loops: Ledger,
+    ahead: Ahead,
     rng: Rng,
     told: Time,
     /// Since when there is no gateway, once there was one.
@@ -273,7 +274,9 @@ impl Client {
         let (generation, kept) = config.mail;
         let run = draw::bytes(&mut rng);
         let (traffic, shape) = (Traffic::from(profile), Shape::of(&document));
+        let ahead = Ahead::new(Rng::from_seed(draw::bytes(&mut rng)));
         let mut client = Self {
+            ahead,
             config,
             gateway,
             link: Link::Down,
@@ -471,6 +474,12 @@ impl Client {
         self.loops.tally()
     }
 
+    /// What became of them, by mix.
+    #[must_use]
+    pub fn loops_by_node(&self) -> &BTreeMap<NodeId, Passed> {
+        self.loops.by_node()
+    }
+
     /// Whether the gateway admitted the client and cover flows.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -541,6 +550,7 @@ impl Client {
         }
         self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
         self.away_since = self.away_since.map(|at| at - by);
+        self.users = self.users.map(|(users, said)| (users, said - by));
         self.sessions.set_back(now);
     }
 
@@ -768,13 +778,13 @@ impl Client {
 
     fn build_loop(&mut self, at: Time, tag: ClientTag, packet: &mut Packet) -> Option<()> {
         let random = draw::bytes(&mut self.rng);
-        let route = Route::between(&mut self.rng, &self.document, &self.gateway, &self.gateway);
-        let id = tag.reply_id(random);
-        let (surb, _) = build_surb(Dialect::Lioness, &mut self.rng, &route.hops(), &id).ok()?;
+        let OnTheWay { prepared, mixes } = self.ahead.take(&self.document, &self.gateway, &self.gateway)?;
+        let delay_ms = prepared.delay_ms();
+        let (surb, _) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
         let mut message = [0; MESSAGE_LEN];
         self.rng.fill_bytes(&mut message);
         use_surb(Dialect::Lioness, surb, &message, packet);
-        self.loops.sent(at, random, route.delay_ms());
+        self.loops.sent_along(at, random, delay_ms, mixes);
         self.counters.count("slot.loop");
         Some(())
     }
@@ -830,37 +840,20 @@ impl Client {
                 MailboxId::DROP
             }
         };
-        let route = Route::between(&mut self.rng, &document, &self.gateway, last);
-        build_in_place(
-            Dialect::Lioness,
-            &mut self.rng,
-            &route.hops(),
-            &destination.to_address(),
-            packet,
-        )
-        .ok()
+        let prepared = self.ahead.take(&document, &self.gateway, last)?.prepared;
+        prepared.seal(&destination.to_address(), packet);
+        Some(())
     }
 
-    /// SURBs for a packet to `holder`, made together: that costs half of making them one by one.
+    /// SURBs for a packet to `holder`.
     fn build_surbs(&mut self, now: Time, tag: ClientTag, holder: &Node, owner: Owner) -> Option<Vec<u8>> {
-        let mut parts = Vec::with_capacity(SURBS_PER_REPLY_SLOT);
-        for _ in 0..SURBS_PER_REPLY_SLOT {
-            let random = draw::bytes(&mut self.rng);
-            let route = Route::between(&mut self.rng, &self.document, holder, &self.gateway);
-            parts.push((random, tag.reply_id(random), route));
-        }
-        let routes: Vec<_> = parts.iter().map(|(_, _, route)| route.hops()).collect();
-        let requests: Vec<_> = parts
-            .iter()
-            .zip(&routes)
-            .map(|((_, id, _), route)| SurbRequest { route, id })
-            .collect();
-        let mut made = Vec::with_capacity(SURBS_PER_REPLY_SLOT);
-        build_surbs(Dialect::Lioness, &mut self.rng, &requests, &mut made).ok()?;
         let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
-        for ((chunk, (surb, keys)), (random, ..)) in out.chunks_exact_mut(SURB_LEN).zip(made).zip(&parts) {
+        for chunk in out.chunks_exact_mut(SURB_LEN) {
+            let random = draw::bytes(&mut self.rng);
+            let prepared = self.ahead.take(&self.document, holder, &self.gateway)?.prepared;
+            let (surb, keys) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
             surb.to_bytes(chunk.try_into().ok()?);
-            self.surbs.insert(now, *random, keys, owner);
+            self.surbs.insert(now, random, keys, owner);
         }
         Some(out)
     }

@@ -18,7 +18,7 @@ use mizzle_client::{Action, Client, Input, MAIL_WINDOW, StreamEvent, StreamKey};
 use mizzle_stream::{OpenError, OpenRequest, Opener};
 use mizzle_traffic::anonymity::Outlook;
 use mizzle_traffic::draw;
-use mizzle_traffic::ledger::Tally;
+use mizzle_traffic::ledger::{Passed, Tally};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -67,6 +67,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Its loops.
     pub loops: Tally,
+    /// Its loops, by the mixes that they passed.
+    pub loops_by_node: BTreeMap<NodeId, Passed>,
     /// Whether its gateway admitted it and cover flows.
     pub up: bool,
     /// Streams open, or being opened.
@@ -659,6 +661,7 @@ impl Task {
         let snapshot = Snapshot {
             counters,
             loops: self.core.loops(),
+            loops_by_node: self.core.loops_by_node().clone(),
             up: self.core.is_up(),
             streams: self.streams.len(),
             oldest: self.courses.iter().take(STREAMS_TOLD).map(told).collect(),

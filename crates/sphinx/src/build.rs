@@ -8,8 +8,8 @@ use core::iter::zip;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::engine::engine;
-use crate::header::{self, BuildError};
+use crate::engine::{Engine, engine};
+use crate::header::{self, Agreed, BuildError, Way};
 use crate::kdf::Secrets;
 use crate::keys::PublicKey;
 use crate::layout::{ADDRESS_LEN, BLOCK_LEN, HEADER_LEN, MAX_HOPS, MESSAGE_LEN};
@@ -151,28 +151,45 @@ fn seal_next<const W: usize>(
 fn seal<const W: usize>(dialect: Dialect, ephemerals: &[[u8; 32]], packets: &mut [Outgoing<'_>]) {
     let engine = engine();
     let mut routes = [[].as_slice(); W];
-    let mut last_blocks = [[0; BLOCK_LEN]; W];
-    for (at, packet) in packets.iter().enumerate() {
-        routes[at] = packet.route;
-        last_blocks[at][..ADDRESS_LEN].copy_from_slice(packet.destination);
+    let mut destinations = [&[0; ADDRESS_LEN]; W];
+    let mut out = [(); W].map(|()| None);
+    for (at, packet) in packets.iter_mut().enumerate() {
+        (routes[at], destinations[at]) = (packet.route, packet.destination);
+        out[at] = Some(&mut *packet.packet);
     }
-    let agreed = header::agree::<W>(engine, ephemerals, &routes);
+    let agreed = header::agree::<W>(engine, dialect, ephemerals, &routes);
+    close(engine, dialect, &agreed, &routes, &destinations, &mut out);
+}
+
+/// Writes the headers of up to `W` packets and encrypts their payloads, with keys that were agreed on.
+pub(crate) fn close<const W: usize>(
+    engine: &dyn Engine,
+    dialect: Dialect,
+    agreed: &Agreed<W>,
+    routes: &[impl Way],
+    destinations: &[&[u8; ADDRESS_LEN]; W],
+    packets: &mut [Option<&mut Packet>; W],
+) {
+    let mut last_blocks = [[0; BLOCK_LEN]; W];
+    for (block, destination) in zip(&mut last_blocks, destinations) {
+        block[..ADDRESS_LEN].copy_from_slice(*destination);
+    }
     let mut headers = [[0; HEADER_LEN]; W];
-    header::write(engine, &agreed, &routes, &last_blocks, &mut headers);
-    for (packet, new) in zip(packets.iter_mut(), &headers) {
-        let (header, payload) = packet.packet.parts_mut();
+    header::write(engine, agreed, routes, &last_blocks, &mut headers);
+    for (packet, new) in zip(packets.iter_mut().flatten(), &headers) {
+        let (header, payload) = packet.parts_mut();
         *header = *new;
         split_payload_mut(payload).0.fill(0);
     }
     for hop in (0..MAX_HOPS).rev() {
-        let all_seeds = payload::seeds::<W>(engine, dialect, agreed.with_hop(hop));
+        let all_seeds = agreed.seeds(hop);
         let mut seeds = Secrets::<W>::new();
         let mut payloads = [(); W].map(|()| <&mut [u8]>::default());
         let mut used = 0;
-        for (at, packet) in packets.iter_mut().enumerate() {
+        for (at, packet) in packets.iter_mut().flatten().enumerate() {
             if agreed.has_hop(at, hop) {
                 seeds[used] = all_seeds[at];
-                payloads[used] = packet.packet.payload_mut();
+                payloads[used] = packet.payload_mut();
                 used += 1;
             }
         }

@@ -46,6 +46,14 @@ impl<const W: usize> HeaderKeys<W> {
         }
     }
 
+    /// The keys of one packet.
+    pub(crate) fn of(&self, packet: usize) -> HeaderKeys<1> {
+        HeaderKeys {
+            keys: Scratch::from([self.keys[packet]]),
+            ivs: Scratch::from([self.ivs[packet]]),
+        }
+    }
+
     /// Adds the key stream of one packet, without its first `skip` bytes, to a part of its `beta`.
     pub(crate) fn apply(&self, engine: &dyn Engine, at: usize, skip: usize, part: &mut [u8]) {
         debug_assert!(skip.is_multiple_of(K), "a key stream is skipped by blocks");
@@ -60,17 +68,21 @@ pub(crate) fn half(bytes: &[u8; 32]) -> &[u8; K] {
     split::<K, { 32 - K }, 32>(bytes).0
 }
 
+/// The keys of [`macs`]: the first half of each.
+pub(crate) fn mac_keys<const W: usize>(engine: &dyn Engine, secrets: &[[u8; 32]]) -> Secrets<W> {
+    derive(engine, "mac_key", secrets)
+}
+
 /// `gamma`: HMAC-SHA-256 over `beta` alone, cut to sixteen bytes.
 pub(crate) fn macs<const W: usize>(
     engine: &dyn Engine,
-    secrets: &[[u8; 32]],
+    keys: &[[u8; 32]],
     betas: &[&[u8; BETA_LEN]],
 ) -> [[u8; GAMMA_LEN]; W] {
     const { assert!(BETA_LEN.is_multiple_of(BLOCK)) };
-    let keys = derive::<W>(engine, "mac_key", secrets);
     // RFC 2104. A key shorter than a block of the hash is filled up with zeros.
     let begin = |pad: u8| {
-        let mut hashes = Hashes::<W>::new(engine, secrets.len());
+        let mut hashes = Hashes::<W>::new(engine, keys.len());
         hashes.block(|at, block| {
             block[..K].copy_from_slice(half(&keys[at]));
             block.iter_mut().for_each(|byte| *byte ^= pad);
@@ -82,7 +94,7 @@ pub(crate) fn macs<const W: usize>(
     let inner = inner.finish(0, |_, _| {});
     let full = begin(0x5c).finish(inner[0].len(), |at, message| message.copy_from_slice(&inner[at]));
     let mut gammas = [[0; GAMMA_LEN]; W];
-    for (gamma, full) in zip(&mut gammas, full.iter()).take(secrets.len()) {
+    for (gamma, full) in zip(&mut gammas, full.iter()).take(keys.len()) {
         *gamma = *half(full);
     }
     gammas

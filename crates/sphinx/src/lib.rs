@@ -35,8 +35,9 @@
 //! # Many at once
 //!
 //! [`Peeler::peel_batch`], [`build_batch`] and [`build_surbs`] give what their single forms give, one after the
-//! other, at a fraction of the cost where the CPU has wide vectors: see [`Engine`]. `cargo bench -p mizzle-sphinx`
-//! measures it.
+//! other, at a fraction of the cost where the CPU has wide vectors: see [`Engine`]. A sender that doesn't know yet what its
+//! packets will carry does the costly part ahead of them, many at once, with [`prepare`]. `cargo bench -p mizzle-sphinx`
+//! measures all of it.
 //!
 //! # Names
 //!
@@ -66,6 +67,7 @@ mod packet;
 mod padding;
 mod payload;
 mod peel;
+mod prepare;
 mod scratch;
 mod surb;
 
@@ -82,6 +84,7 @@ pub use packet::{Packet, WrongLength};
 pub use padding::{BadPadding, TooLong, max_body_len, pad, pad_in_place, pad_legacy, unpad};
 pub use payload::Dialect;
 pub use peel::{BATCH, Peeled, Peeler, Rejected, Seen};
+pub use prepare::{Prepared, prepare};
 pub use surb::{
     RecoverError, Surb, SurbKeys, SurbRequest, build_surb, build_surb_with_secret, build_surbs, recover,
     use_surb, use_surb_in_place,

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::engine::{Engine, engine};
-use crate::kdf::{HeaderKeys, Secrets, blindings, macs, tags};
+use crate::kdf::{HeaderKeys, Secrets, blindings, mac_keys, macs, tags};
 use crate::keys::{PublicKey, SecretKey, is_canonical};
 use crate::layout::{
     ADDRESS_LEN, ALPHA_LEN, BETA_LEN, BLOCK_LEN, DELAY_AT, GAMMA_AT, GAMMA_LEN, HEADER_LEN, ID_LEN, K,
@@ -274,7 +274,7 @@ impl Peeler {
         for (beta, packet) in betas.iter_mut().zip(live.packets()) {
             *beta = parts(&packets[*packet]).1;
         }
-        let macs = macs::<N>(engine, secrets, &betas);
+        let macs = macs::<N>(engine, &mac_keys::<N>(engine, secrets)[..secrets.len()], &betas);
         let tags = match self.dialect {
             Dialect::Lioness => tags::<N>(engine, secrets),
             Dialect::LegacyCtr => blindings(engine, |at| alpha(&packets[live.packets[at]]), secrets),

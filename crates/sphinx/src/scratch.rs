@@ -37,6 +37,13 @@ impl<T: Zero> Scratch<T> {
     }
 }
 
+impl<T: Zero> From<T> for Scratch<T> {
+    #[inline(always)]
+    fn from(value: T) -> Self {
+        Self(value)
+    }
+}
+
 impl<T: Zero> Deref for Scratch<T> {
     type Target = T;
 

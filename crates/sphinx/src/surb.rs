@@ -14,7 +14,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::build::{BUILD_BATCH, Hop};
 use crate::engine::engine;
-use crate::header::{self, BuildError};
+use crate::header::{self, Agreed, BuildError, Way};
 use crate::kdf::Secrets;
 use crate::layout::{
     ADDRESS_LEN, BLOCK_LEN, GAMMA_AT, HEADER_LEN, ID_LEN, MAX_HOPS, MESSAGE_LEN, PAYLOAD_LEN, REPLY_KEY_LEN,
@@ -76,7 +76,7 @@ pub fn build_surb(
     let request = SurbRequest { route, id };
     check(&request)?;
     let secrets = Draws::<1>::draw(rng, 1);
-    Ok(Made::new(dialect, &secrets, &[request]).surb(0, &request))
+    Ok(Made::new(dialect, &secrets, &[request]).surb(0))
 }
 
 /// [`build_surb`] for many, appended to `out` in their order: with the same generator the same SURBs, at a fraction of
@@ -99,12 +99,7 @@ pub fn build_surbs(
         }
         let secrets = Draws::<BUILD_BATCH>::draw(rng, requests.len());
         let made = Made::new(dialect, &secrets, requests);
-        out.extend(
-            requests
-                .iter()
-                .enumerate()
-                .map(|(at, request)| made.surb(at, request)),
-        );
+        out.extend((0..requests.len()).map(|at| made.surb(at)));
     }
     Ok(())
 }
@@ -124,7 +119,7 @@ pub fn build_surb_with_secret(
     check(&request)?;
     let mut secrets = Draws::<1>::new(1);
     (secrets.ephemerals[0], secrets.reply_keys[0]) = (ephemeral, reply_key);
-    Ok(Made::new(dialect, &secrets, &[request]).surb(0, &request))
+    Ok(Made::new(dialect, &secrets, &[request]).surb(0))
 }
 
 /// Sends `message` with a SURB: `out` becomes the packet for the SURB's first hop.
@@ -223,7 +218,11 @@ impl fmt::Debug for SurbKeys {
 
 fn check(request: &SurbRequest<'_>) -> Result<(), BuildError> {
     header::check(request.route)?;
-    if request.id.ct_eq(&[0; ID_LEN]).into() {
+    check_id(request.id)
+}
+
+fn check_id(id: &[u8; ID_LEN]) -> Result<(), BuildError> {
+    if id.ct_eq(&[0; ID_LEN]).into() {
         return Err(BuildError::ZeroId);
     }
     Ok(())
@@ -260,8 +259,7 @@ impl<const W: usize> Draws<W> {
 /// All that makes up to `W` SURBs.
 struct Made<'a, const W: usize> {
     headers: [[u8; HEADER_LEN]; W],
-    /// By hop, then by SURB.
-    seeds: [Secrets<W>; MAX_HOPS],
+    agreed: Agreed<W>,
     reply_keys: &'a [[u8; REPLY_KEY_LEN]; W],
 }
 
@@ -275,29 +273,55 @@ impl<'a, const W: usize> Made<'a, W> {
             routes[at] = request.route;
             last_blocks[at][GAMMA_AT..].copy_from_slice(request.id);
         }
-        let agreed = header::agree::<W>(engine, &secrets.ephemerals[..secrets.count], &routes);
+        let ephemerals = &secrets.ephemerals[..secrets.count];
+        let agreed = header::agree::<W>(engine, dialect, ephemerals, &routes);
         let mut headers = [[0; HEADER_LEN]; W];
         header::write(engine, &agreed, &routes, &last_blocks, &mut headers);
         Self {
             headers,
-            seeds: core::array::from_fn(|hop| payload::seeds(engine, dialect, agreed.with_hop(hop))),
+            agreed,
             reply_keys: &secrets.reply_keys,
         }
     }
 
-    fn surb(&self, at: usize, request: &SurbRequest<'_>) -> (Surb, SurbKeys) {
-        let mut surb = Surb(Box::new(Zeroizing::new([0; SURB_LEN])));
-        let (header, key) = split_mut::<HEADER_LEN, REPLY_KEY_LEN, SURB_LEN>(&mut surb.0);
-        (*header, *key) = (self.headers[at], self.reply_keys[at]);
-        let mut kept = Box::new(Kept {
-            seeds: [[0; 32]; MAX_HOPS],
-            // At most MAX_HOPS, it was checked.
-            hops: request.route.len() as u8,
-            reply_key: self.reply_keys[at],
-        });
-        for (kept, seeds) in zip(&mut kept.seeds, &self.seeds).take(request.route.len()) {
-            *kept = seeds[at];
-        }
-        (surb, SurbKeys(kept))
+    fn surb(&self, at: usize) -> (Surb, SurbKeys) {
+        pair(&self.headers[at], &self.agreed, at, &self.reply_keys[at])
     }
+}
+
+/// A SURB of its header, and what its maker keeps of the keys that were agreed on.
+fn pair<const W: usize>(
+    header: &[u8; HEADER_LEN],
+    agreed: &Agreed<W>,
+    at: usize,
+    reply_key: &[u8; REPLY_KEY_LEN],
+) -> (Surb, SurbKeys) {
+    let mut surb = Surb(Box::new(Zeroizing::new([0; SURB_LEN])));
+    let (surb_header, key) = split_mut::<HEADER_LEN, REPLY_KEY_LEN, SURB_LEN>(&mut surb.0);
+    (*surb_header, *key) = (*header, *reply_key);
+    let mut kept = Box::new(Kept {
+        seeds: [[0; 32]; MAX_HOPS],
+        hops: 0,
+        reply_key: *reply_key,
+    });
+    for hop in (0..MAX_HOPS).take_while(|hop| agreed.has_hop(at, *hop)) {
+        kept.seeds[hop] = agreed.seeds(hop)[at];
+        kept.hops += 1;
+    }
+    (surb, SurbKeys(kept))
+}
+
+/// Makes a SURB with keys that were agreed on.
+pub(crate) fn close(
+    agreed: &Agreed<1>,
+    route: impl Way,
+    id: &[u8; ID_LEN],
+    reply_key: &[u8; REPLY_KEY_LEN],
+) -> Result<(Surb, SurbKeys), BuildError> {
+    check_id(id)?;
+    let mut last_block = [0; BLOCK_LEN];
+    last_block[GAMMA_AT..].copy_from_slice(id);
+    let mut headers = [[0; HEADER_LEN]];
+    header::write(engine(), agreed, &[route], &[last_block], &mut headers);
+    Ok(pair(&headers[0], agreed, 0, reply_key))
 }

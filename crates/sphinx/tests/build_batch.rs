@@ -10,8 +10,8 @@ mod common;
 use common::{Path, ZERO_ADDRESS, copy, fresh, random, rng, under_each_engine};
 use mizzle_sphinx::{
     ADDRESS_LEN, BUILD_BATCH, BuildError, Dialect, Hop, Outgoing, Packet, Peeled, Peeler, SURB_LEN,
-    SecretKey, Surb, SurbKeys, SurbRequest, build_batch, build_in_place, build_surb, build_surbs, recover,
-    use_surb,
+    SecretKey, Surb, SurbKeys, SurbRequest, build_batch, build_in_place, build_surb, build_surbs, prepare,
+    recover, use_surb,
 };
 
 const DIALECTS: [Dialect; 2] = [Dialect::Lioness, Dialect::LegacyCtr];
@@ -206,6 +206,92 @@ fn one_impossible_route_stops_a_batch_before_it_begins() {
         assert_eq!(zero, Err(BuildError::ZeroId));
         assert!(made.is_empty());
     }
+}
+
+#[test]
+fn what_was_prepared_becomes_the_same_packets() {
+    let paths = paths(2 * BUILD_BATCH + 6);
+    let routes: Vec<_> = paths.iter().map(|(path, _)| path.hops()).collect();
+    under_each_engine(|| {
+        for (dialect, count) in DIALECTS
+            .into_iter()
+            .flat_map(|dialect| COUNTS.map(|count| (dialect, count)))
+        {
+            let (mut built, mut sealed) = (messages(count), messages(count));
+            let mut one_by_one = rng(15);
+            for ((packet, route), (_, destination)) in built.iter_mut().zip(&routes).zip(&paths) {
+                build_in_place(dialect, &mut one_by_one, route, destination, packet).unwrap();
+            }
+            let ways: Vec<&[Hop<'_>]> = routes[..count].iter().map(Vec::as_slice).collect();
+            let mut prepared = vec![];
+            prepare(dialect, &mut rng(15), &ways, &mut prepared).unwrap();
+            assert_eq!(prepared.len(), count);
+            for (((prepared, packet), route), (_, destination)) in
+                prepared.into_iter().zip(&mut sealed).zip(&routes).zip(&paths)
+            {
+                let delay_ms: u32 = route.iter().map(|hop| u32::from(hop.delay_ms)).sum();
+                assert_eq!(prepared.delay_ms(), delay_ms);
+                prepared.seal(destination, packet);
+            }
+            assert!(sealed == built, "{count} packets, {dialect:?}");
+        }
+    });
+}
+
+#[test]
+fn what_was_prepared_becomes_surbs_that_bring_replies() {
+    let paths = paths(9);
+    let routes: Vec<_> = paths.iter().map(|(path, _)| path.hops()).collect();
+    let ways: Vec<&[Hop<'_>]> = routes.iter().map(Vec::as_slice).collect();
+    under_each_engine(|| {
+        for dialect in DIALECTS {
+            let mut prepared = vec![];
+            prepare(dialect, &mut rng(16), &ways[..1], &mut prepared).unwrap();
+            let mut same = rng(16);
+            let (expected, _) = build_surb(dialect, &mut same, &routes[0], &[3; 16]).unwrap();
+            let mut draws = rng(16);
+            let _: [u8; 32] = random(&mut draws);
+            let (surb, _) = prepared.remove(0).into_surb(&mut draws, &[3; 16]).unwrap();
+            assert_eq!(surb_bytes(&surb), surb_bytes(&expected));
+
+            prepare(dialect, &mut rng(17), &ways, &mut prepared).unwrap();
+            for (prepared, (path, _)) in prepared.into_iter().zip(&paths) {
+                let (surb, keys) = prepared.into_surb(&mut rng(18), &[4; 16]).unwrap();
+                let mut reply = Packet::zeroed();
+                use_surb(dialect, surb, &[7; 3968], &mut reply);
+                let mut last = None;
+                for secret in &path.secrets {
+                    let peeler = Peeler::new(SecretKey::from_bytes(*secret), dialect);
+                    last = Some(peeler.peel(&mut reply, &mut fresh).unwrap());
+                }
+                assert_eq!(last, Some(Peeled::Reply { id: [4; 16] }));
+                recover(dialect, keys, reply.payload_mut()).unwrap();
+                assert_eq!(*reply.message(), [7; 3968]);
+            }
+        }
+    });
+}
+
+#[test]
+fn one_impossible_route_prepares_nothing_and_no_surb_has_id_zero() {
+    let mut rng = rng(19);
+    let path = Path::random(&mut rng, 3);
+    let route = path.hops();
+    let mut prepared = vec![];
+    assert_eq!(
+        prepare(
+            Dialect::Lioness,
+            &mut rng,
+            &[&route, &route[..2], &route],
+            &mut prepared
+        ),
+        Err(BuildError::Hops(2))
+    );
+    assert!(prepared.is_empty());
+    prepare(Dialect::Lioness, &mut rng, &[&route], &mut prepared).unwrap();
+    assert_eq!(format!("{prepared:?}"), "[Prepared(..)]");
+    let surb = prepared.remove(0).into_surb(&mut rng, &[0; 16]);
+    assert_eq!(surb.unwrap_err(), BuildError::ZeroId);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mizzle_base::Time;
+use mizzle_base::{NodeId, Time};
 
 /// What became of the loops so far.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -23,19 +23,36 @@ pub struct Tally {
     pub lateness_us: u64,
 }
 
+/// What became of the loops that passed a node.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Passed {
+    /// Came back in time.
+    pub returned: u64,
+    /// Did not.
+    pub lost: u64,
+}
+
+struct Out {
+    left: Time,
+    due: Time,
+    along: Vec<NodeId>,
+}
+
 /// Loops that are out, by the random half of their id.
 pub struct Ledger {
     patience: Duration,
     capacity: usize,
-    /// When each left, and when it is due.
-    out: BTreeMap<[u8; 8], (Time, Time)>,
+    out: BTreeMap<[u8; 8], Out>,
     // Expiry looks at the first only.
     by_due: BTreeSet<(Time, [u8; 8])>,
     tally: Tally,
+    /// As many as the document has nodes.
+    by_node: BTreeMap<NodeId, Passed>,
 }
 
 impl Ledger {
-    /// A loop not back `patience` after it was due is lost; at most `capacity` are out (80 bytes each).
+    /// A loop not back `patience` after it was due is lost; at most `capacity` are out (100 bytes each, and 32 for each node
+    /// that it passes).
     #[must_use]
     pub fn new(patience: Duration, capacity: usize) -> Self {
         Self {
@@ -44,11 +61,17 @@ impl Ledger {
             out: BTreeMap::new(),
             by_due: BTreeSet::new(),
             tally: Tally::default(),
+            by_node: BTreeMap::new(),
         }
     }
 
     /// A loop leaves at `now` whose hops delay it by `delay_ms` in all. False when the ledger is full.
     pub fn sent(&mut self, now: Time, id: [u8; 8], delay_ms: u32) -> bool {
+        self.sent_along(now, id, delay_ms, Vec::new())
+    }
+
+    /// The same for a loop that passes these nodes, of which [`Self::by_node`] tells.
+    pub fn sent_along(&mut self, now: Time, id: [u8; 8], delay_ms: u32, along: Vec<NodeId>) -> bool {
         self.expire(now);
         self.tally.sent += 1;
         if self.out.len() >= self.capacity {
@@ -56,15 +79,25 @@ impl Ledger {
             return false;
         }
         let due = now + Duration::from_millis(delay_ms.into());
-        self.out.insert(id, (now, due));
+        self.out.insert(
+            id,
+            Out {
+                left: now,
+                due,
+                along,
+            },
+        );
         self.by_due.insert((due, id));
         true
     }
 
     /// A packet with this id came back: how long it was out. `None` when it is no loop that is out.
     pub fn returned(&mut self, now: Time, id: [u8; 8]) -> Option<Duration> {
-        let (left, due) = self.out.remove(&id)?;
+        let Out { left, due, along } = self.out.remove(&id)?;
         self.by_due.remove(&(due, id));
+        for node in along {
+            self.by_node.entry(node).or_default().returned += 1;
+        }
         self.tally.returned += 1;
         self.tally.lateness_us += now.since(due).as_micros() as u64;
         Some(now.since(left))
@@ -77,8 +110,10 @@ impl Ledger {
                 break;
             }
             self.by_due.pop_first();
-            self.out.remove(&id);
             self.tally.lost += 1;
+            for node in self.out.remove(&id).into_iter().flat_map(|out| out.along) {
+                self.by_node.entry(node).or_default().lost += 1;
+            }
         }
     }
 
@@ -86,6 +121,12 @@ impl Ledger {
     #[must_use]
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// What became of the loops whose nodes were told, by node: one that is lost counts for each that it was to pass.
+    #[must_use]
+    pub fn by_node(&self) -> &BTreeMap<NodeId, Passed> {
+        &self.by_node
     }
 }
 
@@ -113,5 +154,21 @@ mod tests {
             lateness_us: 900_000,
         };
         assert_eq!(ledger.tally(), tally);
+        assert!(ledger.by_node().is_empty(), "none was told");
+    }
+
+    #[test]
+    fn a_loop_counts_for_each_node_that_it_was_to_pass() {
+        let mut ledger = Ledger::new(Duration::from_secs(1), 9);
+        let node = |n: u8| NodeId::new([n; 32]);
+        ledger.sent_along(Time::from_s(0), [1; 8], 100, vec![node(1), node(2)]);
+        ledger.sent_along(Time::from_s(0), [2; 8], 100, vec![node(1), node(3)]);
+        ledger.returned(Time::from_s(1), [1; 8]);
+        ledger.expire(Time::from_s(9));
+        let of = |n| {
+            let Passed { returned, lost } = ledger.by_node()[&node(n)];
+            (returned, lost)
+        };
+        assert_eq!([of(1), of(2), of(3)], [(1, 1), (1, 0), (0, 1)]);
     }
 }

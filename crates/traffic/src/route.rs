@@ -68,6 +68,11 @@ impl<'a> Route<'a> {
         self.hops.first().map(|hop| hop.0)
     }
 
+    /// All nodes, in order.
+    pub fn nodes(&self) -> impl Iterator<Item = &'a Node> + '_ {
+        self.hops.iter().map(|hop| hop.0)
+    }
+
     /// As the packet crate takes it.
     #[must_use]
     pub fn hops(&self) -> Vec<Hop<'_>> {

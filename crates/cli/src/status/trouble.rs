@@ -119,6 +119,14 @@ const NODE: &[Words] = &[
     ),
     ("drop.no_edge", "packets asked to go where this node doesn't send"),
     ("drop.sender_without_edge", "nodes that may not send here did"),
+    (
+        "drop.key_is_over",
+        "packets came for a key whose time is over: a document that others use is old",
+    ),
+    (
+        "drop.client_left",
+        "packets were from clients that had left by then",
+    ),
     ("drop.wrong_length", "what was no packet came from a node"),
     ("drop.loop_too_late", "own loops came back too late to be counted"),
     (

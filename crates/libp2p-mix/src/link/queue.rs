@@ -137,7 +137,14 @@ impl SendQueue {
             return 0;
         }
         state.chosen = Some((conn, connection));
-        std::mem::take(&mut state.frames).len()
+        // At once: what is pushed next is not for the one that writes now.
+        state.owner = Some(connection);
+        state.wanted = false;
+        let dropped = std::mem::take(&mut state.frames).len();
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        dropped
     }
 
     pub(super) fn chosen(&self) -> Option<ConnectionId> {
@@ -326,10 +333,12 @@ mod tests {
         };
         queue.push(frame(2), Some(Conn(1)), false).unwrap();
         assert_eq!(queue.choose(Conn(2), b), 1, "the frame that waits");
+        queue.push(frame(4), Some(Conn(2)), false).unwrap();
+        assert!(matches!(queue.poll_take(a, 100, cx), Poll::Ready(Taken::Revoked)));
         assert_eq!(queue.give_back(a, taken), 1, "and the one under way");
         queue.push(frame(3), Some(Conn(2)), false).unwrap();
         assert_eq!(queue.closed(a), 0);
-        assert_eq!(queue.closed(b), 1);
+        assert_eq!(queue.closed(b), 2);
         assert_eq!(
             queue.push(frame(3), Some(Conn(2)), false).unwrap_err().0,
             SendError::Disconnected

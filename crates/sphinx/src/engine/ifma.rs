@@ -39,6 +39,10 @@ impl Engine for Ifma {
         "ifma"
     }
 
+    fn lanes(&self) -> usize {
+        LANES
+    }
+
     fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]) {
         let count = scalars.len().min(points.len()).min(out.len());
         let portable = portable();

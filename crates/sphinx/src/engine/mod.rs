@@ -54,6 +54,11 @@ pub trait Engine: Send + Sync {
     /// A short name, for logs and figures.
     fn name(&self) -> &'static str;
 
+    /// How many multiplications cost little more than one: a sender that has time gathers as many.
+    fn lanes(&self) -> usize {
+        1
+    }
+
     /// `out[i] = X25519(scalars[i], points[i])`, zeros for a point of small order.
     ///
     /// The slices should have one length; what one of them has beyond another is not touched.
