@@ -64,6 +64,12 @@ pub enum Command {
     /// Build and take apart single packets, for work with other implementations and bug reports
     #[command(subcommand)]
     Sphinx(crate::packet_tool::SphinxCommand),
+    /// Run a node of a libp2p mix network (/mix/1.0.0), and send requests through one
+    ///
+    /// These are the networks of the other implementations of that protocol: each node knows the others from a list, and
+    /// there are no gateways, no cover traffic of clients, and no sessions.
+    #[command(subcommand)]
+    Peer(crate::peer::PeerCommand),
     /// Print a script that teaches a shell to complete mizzle's command line
     ///
     /// For bash: `mizzle completions bash > ~/.local/share/bash-completion/completions/mizzle`. For fish: `mizzle

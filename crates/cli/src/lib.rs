@@ -24,6 +24,7 @@ pub mod mail;
 pub mod member;
 pub mod node;
 pub mod packet_tool;
+pub mod peer;
 pub mod plan;
 pub mod process;
 pub mod processes;

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
 use mizzle::{
-    bench, check, completions, config, init, join, mail, node, packet_tool, plan, rekey, show, status, up,
+    bench, check, completions, config, init, join, mail, node, packet_tool, peer, plan, rekey, show, status,
+    up,
 };
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -21,8 +22,13 @@ fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be closed; there is nowhere else to say so.
             let _ = writeln!(io::stderr(), "mizzle: {error}");
-            let failure = error.downcast_ref::<mail::Failure>();
-            failure.map_or(ExitCode::FAILURE, mail::Failure::exit_code)
+            let letters = error
+                .downcast_ref::<mail::Failure>()
+                .map(mail::Failure::exit_code);
+            let peer = error
+                .downcast_ref::<peer::Failure>()
+                .map(peer::Failure::exit_code);
+            letters.or(peer).unwrap_or(ExitCode::FAILURE)
         }
     }
 }
@@ -79,6 +85,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             json,
         }) => show::run(&file, &authority, show::Form::of(full, json))?,
         Command::Sphinx(command) => return Ok(packet_tool::run(&command)?),
+        Command::Peer(command) => return Ok(runtime()?.block_on(peer::run(command))?),
         Command::Completions(args) => completions::script(args),
     };
     print(&text);

@@ -30,8 +30,8 @@ const MAX_CLIENTS: u32 = 16_384;
 const BYTES_IN_MB: u64 = 1 << 20;
 /// What a mix remembers of a packet that it accepted, in bytes.
 const TAG_BYTES: u64 = 11;
-/// Packets for which there is room from the start, at most: 46 MB.
-const MOST_EXPECTED: f64 = (1 << 22) as f64;
+/// Packets for which there is room from the start, at most: 11 MB. It grows with what comes.
+const MOST_EXPECTED: f64 = (1 << 20) as f64;
 /// Other nodes that a loop passes, and its own.
 const HOPS_OF_A_LOOP: f64 = 4.0;
 /// Threads that peel, unless the configuration says more.

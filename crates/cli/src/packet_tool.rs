@@ -152,7 +152,7 @@ pub enum DialectName {
 }
 
 impl DialectArg {
-    fn dialect(self) -> Dialect {
+    pub(crate) fn dialect(self) -> Dialect {
         match self.name {
             DialectName::Lioness => Dialect::Lioness,
             DialectName::Legacy => Dialect::LegacyCtr,

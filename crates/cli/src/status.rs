@@ -8,6 +8,7 @@
 mod text;
 mod trouble;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,8 @@ use crate::mail::{Failure, say};
 
 /// The share of mixes that are taken to work together, where routes through such are told of.
 const CORRUPT: f64 = 0.1;
+/// Nodes that are told of one by one.
+const NODES_TOLD: usize = 100;
 /// Fewer loops than this tell nothing of a node.
 const FEW: u64 = 20;
 /// The pool is looked at so often; counters are remembered once in so many looks, and so many of them.
@@ -232,7 +235,7 @@ pub struct ClientStatus {
     pub rates: Rates,
     /// Its loops.
     pub loops: Loops,
-    /// Those by node.
+    /// Those by mix, the 100 worst.
     pub nodes: Vec<NodeLoss>,
     /// How many streams there are.
     pub streams: usize,
@@ -321,7 +324,7 @@ struct Lately {
 
 impl Record {
     /// Looks again and again. Must be called within a runtime.
-    fn start(clock: Clock, look: impl Fn() -> (Counters, usize) + Send + 'static) -> Self {
+    fn start(clock: Clock, mut look: impl FnMut() -> (Counters, usize) + Send + 'static) -> Self {
         let looks = Arc::new(Mutex::new(VecDeque::new()));
         let mine = Arc::clone(&looks);
         let task = tokio::spawn(async move {
@@ -366,6 +369,31 @@ fn note(looks: &mut VecDeque<Look>, n: u64, at: Time, counters: Counters, pool: 
     if let Some(last) = looks.back_mut() {
         last.pools.0 += pool as u64;
         last.pools.1 += 1;
+    }
+}
+
+/// Says in the log when pools become too small, and when they are large enough again.
+#[derive(Default)]
+struct Warning {
+    given: bool,
+}
+
+impl Warning {
+    fn look(&mut self, pool: f64) {
+        let small = pool < anonymity::POOL_WANTED;
+        if small == self.given {
+            return;
+        }
+        self.given = small;
+        if small {
+            tracing::warn!(
+                "the network has so few users that less than {} packets are in the pool of a mix: some of them stand out; \
+                 see `mizzle status`",
+                anonymity::POOL_WANTED
+            );
+        } else {
+            tracing::info!("the network has enough users again");
+        }
     }
 }
 
@@ -483,7 +511,14 @@ fn losses(document: &Document, by_node: &BTreeMap<NodeId, Passed>) -> Vec<NodeLo
                 .map(|(best, own)| (1.0 - own / best).max(0.0)),
         }
     };
-    by_node.iter().map(loss).collect()
+    let mut all: Vec<NodeLoss> = by_node.iter().map(loss).collect();
+    // The worst, for an answer has one line, and a network may have thousands of nodes.
+    all.sort_by(|a, b| {
+        let worth = |loss: &NodeLoss| (loss.own_loss.unwrap_or(0.0), loss.lost as f64);
+        worth(b).partial_cmp(&worth(a)).unwrap_or(Ordering::Equal)
+    });
+    all.truncate(NODES_TOLD);
+    all
 }
 
 fn all(counters: &Counters) -> BTreeMap<String, u64> {
@@ -517,9 +552,20 @@ impl ClientWatch {
         min_pool: u64,
         clock: Clock,
     ) -> Self {
-        let watched = observer.clone();
+        let (watched, letters) = (observer.clone(), mail.clone());
+        let mut warning = Warning::default();
+        let look = move || {
+            let seen = watched.snapshot();
+            // As long as nothing is known of others there is nothing to warn of.
+            if let Some(outlook) = seen.outlook.filter(|_| seen.users.is_some()) {
+                warning.look(outlook.pool);
+            }
+            let mut counters = seen.counters;
+            counters.merge(&letters.counters());
+            (counters, 0)
+        };
         Self {
-            record: Record::start(clock, move || (watched.snapshot().counters, 0)),
+            record: Record::start(clock, look),
             started: clock.now(),
             document,
             observer,

@@ -15,7 +15,14 @@ use mizzle_traffic::route::Route;
 /// vectors and else 1, some 1.2 KB each.
 pub(crate) struct Ahead {
     rng: Rng,
-    ways: BTreeMap<(NodeId, NodeId), Vec<Prepared>>,
+    ways: BTreeMap<(NodeId, NodeId), Vec<OnTheWay>>,
+}
+
+/// One that is ready.
+pub(crate) struct OnTheWay {
+    pub(crate) prepared: Prepared,
+    /// What it passes between the gateways.
+    pub(crate) mixes: Vec<NodeId>,
 }
 
 impl Ahead {
@@ -27,14 +34,20 @@ impl Ahead {
     }
 
     /// The next one from gateway `first` to gateway `last`. `None` if there is no route, which a verified document has.
-    pub(crate) fn take(&mut self, document: &Document, first: &Node, last: &Node) -> Option<Prepared> {
+    pub(crate) fn take(&mut self, document: &Document, first: &Node, last: &Node) -> Option<OnTheWay> {
         let ready = self.ways.entry((first.id, last.id)).or_default();
         if ready.is_empty() {
             let mut route = || Route::between(&mut self.rng, document, first, last);
             let routes: Vec<_> = (0..engine().lanes()).map(|_| route()).collect();
             let hops: Vec<Vec<Hop<'_>>> = routes.iter().map(Route::hops).collect();
             let hops: Vec<_> = hops.iter().map(Vec::as_slice).collect();
-            prepare(Dialect::Lioness, &mut self.rng, &hops, ready).ok()?;
+            let mut prepared = Vec::with_capacity(hops.len());
+            prepare(Dialect::Lioness, &mut self.rng, &hops, &mut prepared).ok()?;
+            for (prepared, route) in prepared.into_iter().zip(&routes) {
+                let passed = route.nodes().map(|node| node.id);
+                let mixes = passed.filter(|id| *id != first.id && *id != last.id).collect();
+                ready.push(OnTheWay { prepared, mixes });
+            }
         }
         ready.pop()
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mizzle_base::document::{CLOCK_TOLERANCE_S, LAYERS, Node, Role};
+use mizzle_base::document::{CLOCK_TOLERANCE_S, Node, Role};
 use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
 use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
@@ -33,7 +33,7 @@ use mizzle_traffic::ledger::{Ledger, Passed, Tally};
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
 use rand_core::{Rng as _, SeedableRng as _};
 
-use ahead::Ahead;
+use ahead::{Ahead, OnTheWay};
 use sessions::{Sessions, Speaks};
 pub use sessions::{StreamEvent, StreamKey};
 use surbs::{Owner, Surbs};
@@ -550,6 +550,7 @@ impl Client {
         }
         self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
         self.away_since = self.away_since.map(|at| at - by);
+        self.users = self.users.map(|(users, said)| (users, said - by));
         self.sessions.set_back(now);
     }
 
@@ -777,15 +778,13 @@ impl Client {
 
     fn build_loop(&mut self, at: Time, tag: ClientTag, packet: &mut Packet) -> Option<()> {
         let random = draw::bytes(&mut self.rng);
-        let prepared = self.ahead.take(&self.document, &self.gateway, &self.gateway)?;
+        let OnTheWay { prepared, mixes } = self.ahead.take(&self.document, &self.gateway, &self.gateway)?;
         let delay_ms = prepared.delay_ms();
-        let mixes = prepared.addresses().skip(1).take(LAYERS.into());
-        let along = mixes.filter_map(NodeId::from_address).collect();
         let (surb, _) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
         let mut message = [0; MESSAGE_LEN];
         self.rng.fill_bytes(&mut message);
         use_surb(Dialect::Lioness, surb, &message, packet);
-        self.loops.sent_along(at, random, delay_ms, along);
+        self.loops.sent_along(at, random, delay_ms, mixes);
         self.counters.count("slot.loop");
         Some(())
     }
@@ -841,7 +840,7 @@ impl Client {
                 MailboxId::DROP
             }
         };
-        let prepared = self.ahead.take(&document, &self.gateway, last)?;
+        let prepared = self.ahead.take(&document, &self.gateway, last)?.prepared;
         prepared.seal(&destination.to_address(), packet);
         Some(())
     }
@@ -851,7 +850,7 @@ impl Client {
         let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
         for chunk in out.chunks_exact_mut(SURB_LEN) {
             let random = draw::bytes(&mut self.rng);
-            let prepared = self.ahead.take(&self.document, holder, &self.gateway)?;
+            let prepared = self.ahead.take(&self.document, holder, &self.gateway)?.prepared;
             let (surb, keys) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
             surb.to_bytes(chunk.try_into().ok()?);
             self.surbs.insert(now, random, keys, owner);

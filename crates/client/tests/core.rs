@@ -834,6 +834,56 @@ fn fillers_and_loops_that_return_are_known_and_each_once() {
 }
 
 #[test]
+fn loops_are_told_by_the_mixes_that_they_were_to_pass() {
+    const LOST_AT: u8 = 3;
+    let mut world = World::up(with_exit());
+    let mut passed: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
+    for _ in 0..100 {
+        world.run(Duration::from_millis(100));
+        for (_, frame) in world.take() {
+            let Content::Packet(mut packet) = frame.content else {
+                continue;
+            };
+            let (mut at, mut mixes) = (HOME, Vec::new());
+            let reply = loop {
+                let peeler = Peeler::new(secret(at), Dialect::Lioness);
+                match peeler.peel(&mut packet, &mut |_| false).unwrap() {
+                    Peeled::Forward { next, .. } => at = NodeId::from_address(&next).unwrap().as_bytes()[0],
+                    Peeled::Exit { .. } => break None,
+                    Peeled::Reply { id } => break Some(id),
+                }
+                if at < HOME {
+                    mixes.push(at);
+                }
+            };
+            let Some(reply) = reply else { continue };
+            let lost = mixes.contains(&LOST_AT);
+            for mix in mixes {
+                let entry = passed.entry(id(mix)).or_default();
+                entry.0 += u64::from(!lost);
+                entry.1 += u64::from(lost);
+            }
+            if !lost {
+                let (seq, payload) = (world.seq, Box::new(*packet.payload()));
+                world.seq += 1;
+                world.frame(seq, Content::Reply { id: reply, payload });
+            }
+        }
+    }
+    world.tell(Input::LinkDown);
+    world.run(s(60));
+    let told = world.client.loops_by_node();
+    let told: BTreeMap<_, _> = told
+        .iter()
+        .map(|(id, passed)| (*id, (passed.returned, passed.lost)))
+        .collect();
+    assert_eq!(told, passed);
+    let (returned, lost) = told[&id(LOST_AT)];
+    assert!(returned == 0 && lost > 5, "{lost}");
+    assert_eq!(told[&id(LOST_AT + 1)].1, 0, "the other of its layer");
+}
+
+#[test]
 fn what_a_user_does_changes_neither_times_nor_routes_nor_kinds() {
     let run = |busy: bool| {
         let mut world = World::up(with_exit());

@@ -87,12 +87,6 @@ impl ReplayTags {
                 *short = self.short(tag);
             }
             let short = &short[..tags.len()];
-            // Nothing waits for these: the lines are on their way from memory together.
-            for part in self.parts() {
-                for &tag in short {
-                    black_box(part.line(part.home(tag))[0].load(Ordering::Relaxed));
-                }
-            }
             self.put(short, |tag, verdict| {
                 verdicts.push(verdict);
                 if let (Verdict::New, Some(accepted)) = (verdict, &mut accepted) {
@@ -110,7 +104,7 @@ impl ReplayTags {
             .copied()
             .filter(|tag| ![EMPTY, SEALED].contains(tag))
             .collect();
-        self.put(&tags, |_, _| {});
+        tags.chunks(BATCH).for_each(|tags| self.put(tags, |_, _| {}));
     }
 
     /// No room was left for a tag. From then on there is none for any: forgetting one would let a packet pass twice.
@@ -143,7 +137,14 @@ impl ReplayTags {
         self.parts.iter().map_while(OnceLock::get)
     }
 
+    /// Of a batch.
     fn put(&self, tags: &[u64], mut told: impl FnMut(u64, Verdict)) {
+        // Nothing waits for these: the lines are on their way from memory together.
+        for part in self.parts() {
+            for &tag in tags {
+                black_box(part.line(part.home(tag))[0].load(Ordering::Relaxed));
+            }
+        }
         // Counted here and added up when done: the counters are shared.
         let mut news = [0; MOST_PARTS];
         for &tag in tags {

@@ -508,18 +508,23 @@ impl Mail {
     /// What there is.
     #[must_use]
     pub fn status(&self) -> Status {
-        let own = self.0.own();
-        let (mut counters, inbox_problem) = (own.counters.clone(), own.inbox_problem.clone());
-        drop(own);
-        counters.merge(&self.0.shelf.counters());
+        let inbox_problem = self.0.own().inbox_problem.clone();
         Status {
             waiting: self.0.shelf.len(),
             inbox_bytes: self.0.shelf.bytes(),
             inbox_max_bytes: self.0.inbox_bytes,
             inbox_problem,
             outbox: self.0.outbox.entries(),
-            counters,
+            counters: self.counters(),
         }
+    }
+
+    /// What was counted, without the rest of [`Self::status`].
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.0.own().counters.clone();
+        counters.merge(&self.0.shelf.counters());
+        counters
     }
 
     /// Begins a letter. Blocks on the disk.

@@ -5,6 +5,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{EXIT, GATEWAY, MIX_1, Net, RunningClient, garbage, wait_until, within};
 use libp2p_mix::link::{Config, FrameLen};
@@ -83,6 +84,37 @@ async fn noise_from_a_peer_with_an_edge_is_counted_and_nothing_more() {
     wait_until("22 are rejected", || rejected() >= 22).await;
     still_serves(&client).await;
     assert_eq!(rejected(), 22);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_counted_to_its_last_packet_and_others_are_served_after_it() {
+    const FLOOD: u64 = 20_000;
+    let net = Net::start().await;
+    let client = net.client().await;
+    let rejected = || -> u64 {
+        let counters = net.nodes[MIX_1].counters();
+        ["alpha", "mac"].iter().map(|reason| counters.get(reason)).sum()
+    };
+    let gateway = net.stranger(Some(net.nodes[GATEWAY].keypair.clone())).await;
+    let (link, to) = (gateway.mix.as_ref().unwrap(), &net.nodes[MIX_1]);
+    link.control.add_peer(to.peer, to.addresses.clone());
+    let noise = garbage(PACKET_LEN);
+    let mut sent = 0;
+    within("the link takes the flood", async {
+        while sent < FLOOD {
+            // As fast as the node takes it: what it has no room for stays with the sender.
+            match link.control.try_send(&to.peer, noise.clone()) {
+                Ok(()) => sent += 1,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    })
+    .await;
+    wait_until("all of it is rejected", || rejected() >= FLOOD).await;
+    // It had the key of a node, and so some of that node's packets.
+    within("it is gone", gateway.running.shutdown()).await;
+    still_serves(&client).await;
+    assert_eq!(rejected(), FLOOD);
 }
 
 #[tokio::test(flavor = "multi_thread")]

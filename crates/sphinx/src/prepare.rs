@@ -93,11 +93,6 @@ impl Prepared {
         self.0.delays_ms.iter().copied().map(u32::from).sum()
     }
 
-    /// The address of each hop, in order.
-    pub fn addresses(&self) -> impl Iterator<Item = &[u8; ADDRESS_LEN]> {
-        self.0.addresses[..self.0.hops].iter()
-    }
-
     /// Makes the packet, whose message is in [`Packet::message_mut`] already; its last hop learns `destination`. It is as
     /// [`build_in_place`](crate::build_in_place) makes it.
     pub fn seal(self, destination: &[u8; ADDRESS_LEN], packet: &mut Packet) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Load, Plan, Report, Row};
 use crate::mail::text::time;
-use crate::show::figure;
+use crate::show::{count, figure};
 
 pub(super) fn of(report: &Report) -> String {
     let mut out = String::new();
@@ -70,12 +70,12 @@ fn line(out: &mut String, name: &str, text: &str) {
 fn write_plan(out: &mut String, plan: &Plan) {
     let _ = writeln!(
         out,
-        "{} users of `{}`, {} layers of {} mixes, {} gateways\n",
+        "{} users of `{}`, {} of {}, {}\n",
         figure(plan.users),
         plan.profile.profile,
-        plan.layers,
-        plan.mixes_per_layer,
-        plan.gateways
+        count(plan.layers as usize, "layer", "layers"),
+        count(plan.mixes_per_layer as usize, "mix", "mixes"),
+        count(plan.gateways as usize, "gateway", "gateways")
     );
     head(out);
     write_row(
@@ -144,7 +144,10 @@ fn write_passive(out: &mut String, plan: &Plan) {
     line(
         out,
         "no system beats",
-        &format!("δ {} with this delay and traffic", figure(p.trilemma_floor)),
+        &format!(
+            "δ {} with this delay and traffic and such mixes",
+            figure(p.trilemma_floor)
+        ),
     );
 }
 

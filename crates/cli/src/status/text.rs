@@ -161,7 +161,10 @@ fn document(out: &mut String, network: &Network) {
         "number {}, key epoch {}, {}",
         network.sequence,
         network.epoch,
-        remaining(at(network.now_s), from, until).replacen("for ", "valid for ", 1)
+        match remaining(at(network.now_s), from, until) {
+            left if left.starts_with("for ") => format!("valid {left}"),
+            other => other,
+        }
     );
     line(out, "document", &text);
 }

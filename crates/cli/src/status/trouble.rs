@@ -86,16 +86,20 @@ const NODE: &[Words] = &[
     ("role", "packets asked for what no packet may"),
     ("payload", "packets' contents were changed on their way"),
     (
-        "replay_table_full",
-        "more packets came than can be remembered, and nothing is taken any more: the key must change",
-    ),
-    (
         "drop.replay_table_full",
-        "more packets came than can be remembered, and nothing is taken any more: the key must change",
+        "more packets came than can be remembered, and nothing is taken any more: it needs a new key, `mizzle network rekey`",
     ),
     (
         "drop.delay_queue_full",
         "more packets came than are held at a time: this node is flooded, or too small for the network",
+    ),
+    (
+        "drop.workers_busy",
+        "this gateway's own packets had to wait for too many others: it is flooded, or too small for its clients",
+    ),
+    (
+        "drop.node_busy",
+        "packets that had arrived were not looked at in time: this gateway is too small for its clients",
     ),
     (
         "drop.tag_not_written",
@@ -115,6 +119,14 @@ const NODE: &[Words] = &[
     ),
     ("drop.no_edge", "packets asked to go where this node doesn't send"),
     ("drop.sender_without_edge", "nodes that may not send here did"),
+    (
+        "drop.key_is_over",
+        "packets came for a key whose time is over: a document that others use is old",
+    ),
+    (
+        "drop.client_left",
+        "packets were from clients that had left by then",
+    ),
     ("drop.wrong_length", "what was no packet came from a node"),
     ("drop.loop_too_late", "own loops came back too late to be counted"),
     (

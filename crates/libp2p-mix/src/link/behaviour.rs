@@ -369,6 +369,12 @@ impl Behaviour {
                 });
             }
         }
+        for peer in commands.moved {
+            // What failed at the old place says nothing of the new one.
+            if let Some(link) = self.links.get_mut(&peer) {
+                (link.pause, link.not_before) = (None, None);
+            }
+        }
         for peer in commands.touched {
             if self.shared.peer(&peer).is_none()
                 && let Some(link) = self.links.get_mut(&peer)

@@ -97,6 +97,21 @@ impl Config {
         Ok(self)
     }
 
+    /// Another protocol name.
+    #[must_use]
+    pub(crate) fn with_protocol(mut self, protocol: StreamProtocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// Another length for the frames of both directions.
+    #[must_use]
+    pub(crate) fn with_frame_len(mut self, frame_len: FrameLen) -> Self {
+        self.frame_len = frame_len;
+        self.send_frame_len = frame_len;
+        self
+    }
+
     /// Another length for the frames that we send, as of a server with long answers to short questions.
     #[must_use]
     pub fn with_send_frame_len(mut self, frame_len: FrameLen) -> Self {

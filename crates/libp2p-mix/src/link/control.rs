@@ -150,6 +150,8 @@ pub(super) struct Shared {
 pub(super) struct Commands {
     pub(super) touched: BTreeSet<PeerId>,
     pub(super) disconnect: BTreeSet<PeerId>,
+    /// Peers with other addresses than before.
+    pub(super) moved: BTreeSet<PeerId>,
     pub(super) say: BTreeMap<(PeerId, Conn), Frame>,
     pub(super) close: BTreeSet<(PeerId, Conn)>,
 }
@@ -193,7 +195,10 @@ impl Shared {
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = peers.get(&peer) {
             if addresses.is_some() {
-                *lock(&entry.addresses) = addresses;
+                let old = std::mem::replace(&mut *lock(&entry.addresses), addresses);
+                if old != *lock(&entry.addresses) {
+                    lock(&self.commands).moved.insert(peer);
+                }
             }
             return Some(entry.clone());
         }

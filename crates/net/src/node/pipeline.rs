@@ -222,7 +222,7 @@ impl Drop for Pipeline {
 }
 
 impl Shared {
-    /// Takes what is there, and sees to it that a thread is woken for what comes after.
+    /// Takes what is there. Unless that is a whole batch, a thread is woken when more comes.
     fn take(&self, batch: &mut Batch, cx: &mut Context<'_>) {
         // A half for each side at least, if they need it.
         self.take_own(batch, BATCH / 2);
@@ -240,10 +240,6 @@ impl Shared {
         }
         drop(receiver);
         self.take_own(batch, BATCH);
-        if batch.len() >= BATCH {
-            // There may be more: this thread will be busy for a while.
-            self.idle.wake_one();
-        }
     }
 
     fn take_own(&self, batch: &mut Batch, upto: usize) {
@@ -343,6 +339,10 @@ impl OneThread {
                 }
                 lock(&shared.idle.0).retain(|(number, _)| *number != self.number);
             }
+            if batch.len() >= BATCH {
+                // There may be more, and this thread will be busy for a while.
+                shared.idle.wake_one();
+            }
             self.work(&mut batch);
         }
         self.report(self.clock.now());
@@ -373,6 +373,7 @@ impl OneThread {
 
     fn work(&mut self, batch: &mut Batch) {
         let now = self.clock.now();
+        let (some_came, held) = (batch.len() > 0, self.worker.pool());
         self.check_senders(batch);
         for Loop { at, to, packet } in batch.loops.drain(..) {
             self.worker.handle(now, WorkerInput::Hold { at, to, packet });
@@ -390,10 +391,9 @@ impl OneThread {
         self.worker.handle(now, WorkerInput::Tick);
         self.write_down();
         self.carry_out();
-        if now.since(self.reported) >= REPORT_EVERY {
+        self.is_reported &= !some_came && self.worker.pool() == held;
+        if !self.is_reported && now.since(self.reported) >= REPORT_EVERY {
             self.report(now);
-        } else {
-            self.is_reported = false;
         }
     }
 
@@ -455,7 +455,7 @@ impl OneThread {
             }
         }
         for (peer, frames) in self.leaving.values_mut() {
-            let Err(why) = send_all(&self.control, peer, frames) else {
+            let Err(why) = self.control.try_send_many(peer, frames) else {
                 continue;
             };
             let what = match why {
@@ -484,19 +484,6 @@ impl OneThread {
         report.pool = self.worker.pool();
         (self.is_reported, self.reported) = (true, now);
     }
-}
-
-/// From the front as many as fit; what stays was not taken.
-fn send_all(control: &link::Control, peer: &PeerId, frames: &mut Vec<Frame>) -> Result<(), link::SendError> {
-    let mut rest = std::mem::take(frames).into_iter();
-    while let Some(frame) = rest.next() {
-        if let Err((why, frame)) = control.try_send(peer, frame) {
-            frames.push(frame);
-            frames.extend(rest);
-            return Err(why);
-        }
-    }
-    Ok(())
 }
 
 /// A panic elsewhere leaves these plain containers usable.

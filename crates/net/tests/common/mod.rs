@@ -254,7 +254,8 @@ impl Seedling {
                 }
             });
         let link = self.host.mix.take().expect("its link");
-        let mix = mix.expect("the document lists it");
+        // Two, so that whatever is tested is tested of more than one.
+        let mix = mix.expect("the document lists it").with_workers(2);
         let parts = Parts {
             id,
             document: Arc::clone(document),
