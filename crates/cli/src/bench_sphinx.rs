@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use mizzle_base::Rng;
 use mizzle_sphinx::{
     ADDRESS_LEN, BuildError, Dialect, Engine, Hop, MESSAGE_LEN, Outgoing, Packet, Peeler, PublicKey,
-    SecretKey, SurbRequest, build, build_batch, build_surbs, engine, engines, use_engine,
+    SecretKey, SurbRequest, build, build_batch, build_surbs, engine, engines, prepare, use_engine,
 };
 use rand_core::SeedableRng as _;
 use serde_json::{Value, json};
@@ -29,6 +29,10 @@ pub const HOP: &str = "hop";
 /// What a build's figures are called.
 pub const BUILD: &str = "build";
 const SURB: &str = "SURB";
+/// The part of a build that can be done ahead, many at once.
+const PREPARE: &str = "prepare";
+/// What is left of it then, one at a time.
+const SEAL: &str = "seal";
 
 /// Something to measure.
 pub struct Case<'a> {
@@ -100,6 +104,7 @@ pub fn measure(rounds: u32, others: Vec<Case<'_>>) -> Result<Figures, BuildError
         hops(engine, &packets, secrets[0], &mut cases);
         builds(engine, &route, &mut cases);
         surbs(engine, &route, &mut cases);
+        prepares(engine, &route, &mut cases);
     }
     let mut times: Vec<Vec<f64>> = cases
         .iter()
@@ -230,6 +235,46 @@ fn surbs<'a>(engine: &'static dyn Engine, route: &'a [Hop<'a>], cases: &mut Vec<
     }
 }
 
+fn prepares<'a>(engine: &'static dyn Engine, route: &'a [Hop<'a>], cases: &mut Vec<Case<'a>>) {
+    for batch in BATCHES {
+        let mut rng = Rng::from_seed([6; 32]);
+        let mut prepared = Vec::with_capacity(batch);
+        let routes = vec![route; batch];
+        let run = move || {
+            choose(engine);
+            prepared.clear();
+            timed(|| prepare(DIALECT, &mut rng, &routes, &mut prepared))
+        };
+        cases.push(Case {
+            what: PREPARE,
+            by: engine.name(),
+            batch,
+            run: Box::new(run),
+        });
+    }
+    let mut rng = Rng::from_seed([7; 32]);
+    let (mut prepared, mut packet) = (Vec::with_capacity(8), Packet::zeroed());
+    let run = move || {
+        choose(engine);
+        if prepared.is_empty() {
+            // The route was built with before.
+            let _ = prepare(DIALECT, &mut rng, &[route; 8], &mut prepared);
+        }
+        let next = prepared.pop();
+        timed(|| {
+            if let Some(next) = next {
+                next.seal(&[1; ADDRESS_LEN], &mut packet);
+            }
+        })
+    };
+    cases.push(Case {
+        what: SEAL,
+        by: engine.name(),
+        batch: 1,
+        run: Box::new(run),
+    });
+}
+
 impl Figures {
     /// The least time of a case, microseconds a packet.
     #[must_use]
@@ -245,11 +290,12 @@ impl Figures {
         rows.map(|row| row.least_us).min_by(f64::total_cmp)
     }
 
-    /// How many times as long as our best engine's in batches of 64 something takes.
+    /// How many times as long as our best engine in batches of 64 something takes; what has no batches, as it alone.
     #[must_use]
     pub fn ratio(&self, row: &Row) -> Option<f64> {
         let (best, _) = best_and_portable();
-        Some(row.least_us / self.least(row.what, best, 64)?)
+        let ours = self.least(row.what, best, 64).or(self.least(row.what, best, 1));
+        Some(row.least_us / ours?)
     }
 
     /// For people.
@@ -297,6 +343,9 @@ impl Figures {
             "build_one_us": self.least(BUILD, best, 1),
             "build_portable_us": self.best(BUILD, portable),
             "surb_us": self.least(SURB, best, 64),
+            "prepare_us": self.least(PREPARE, best, 64),
+            "prepare_8_us": self.least(PREPARE, best, 8),
+            "seal_us": self.least(SEAL, best, 1),
             // Of others' packets: `compare/` measures them, this binary doesn't hold them.
             "peer_hop_us": self.least(HOP, PEER, 1),
             "peer_build_us": self.least(BUILD, PEER, 1),
@@ -328,7 +377,8 @@ mod tests {
         let figures = measure(1, Vec::new()).expect("five hops can be built");
         assert_eq!(engine().name(), before);
         for engine in engines() {
-            for what in [HOP, BUILD, SURB] {
+            assert!(figures.least(SEAL, engine.name(), 1).is_some_and(|us| us > 0.0));
+            for what in [HOP, BUILD, SURB, PREPARE] {
                 for batch in BATCHES {
                     assert!(
                         figures
@@ -339,7 +389,7 @@ mod tests {
             }
         }
         let json = figures.json(1);
-        for key in ["hop_us", "hop_portable_us", "build_us"] {
+        for key in ["hop_us", "hop_portable_us", "build_us", "prepare_us", "seal_us"] {
             assert!(json[key].as_f64().is_some_and(|us| us > 0.0), "{key}");
         }
         assert!(

@@ -3,7 +3,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests"
+    clippy::disallowed_methods,
+    reason = "tests: how long things take is bounded"
 )]
 
 mod common;

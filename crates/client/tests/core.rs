@@ -871,7 +871,8 @@ fn loops_are_told_by_the_mixes_that_they_were_to_pass() {
         }
     }
     world.tell(Input::LinkDown);
-    world.run(s(60));
+    world.now = world.now + s(60);
+    world.tell(Input::Tick);
     let told = world.client.loops_by_node();
     let told: BTreeMap<_, _> = told
         .iter()

@@ -34,6 +34,9 @@ struct Kept {
     delays_ms: [u16; MAX_HOPS],
 }
 
+/// More than the stack that a batch takes, in bytes.
+const STACK_LEN: usize = 64 << 10;
+
 /// Agrees on keys for many routes, appended to `out` in their order. Eight or more at a time cost much less than one after
 /// the other.
 ///
@@ -53,11 +56,14 @@ pub fn prepare(
         } else {
             begin::<BUILD_BATCH>(dialect, rng, routes, out);
         }
+        // Keys were moved about there, and a move leaves its origin as it was.
+        zeroize::zeroize_stack::<STACK_LEN>();
     }
     Ok(())
 }
 
-/// The routes have been checked; there are at most `W`.
+/// The routes have been checked; there are at most `W`. In a stack frame of its own, which the caller overwrites.
+#[inline(never)]
 fn begin<const W: usize>(
     dialect: Dialect,
     rng: &mut (impl CryptoRng + ?Sized),
