@@ -132,7 +132,7 @@ fn tags(n: usize) {
         row("  least of the rounds", ns[0], "ns");
         row(
             "  bytes a tag",
-            (resident() - before) as f64 / table.len() as f64,
+            (resident() - before) as f64 / table.remembered() as f64,
             "",
         );
     }

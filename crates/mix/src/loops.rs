@@ -66,7 +66,7 @@ struct Prepared {
     what: Loop,
 }
 
-/// See the [module](self).
+/// A node's own loops, and what becomes of packets at their last hop, here.
 pub struct Loops {
     document: Arc<Document>,
     me: Node,

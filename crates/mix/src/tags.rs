@@ -48,7 +48,7 @@ pub enum Verdict {
     NoRoom,
 }
 
-/// All tags of one key; see the [module](self).
+/// All tags of one key: a flat table that several workers share without a lock, and that grows without stopping them.
 pub struct ReplayTags {
     secret: Zeroizing<[u8; 16]>,
     parts: [OnceLock<Part>; MOST_PARTS],
@@ -115,7 +115,7 @@ impl ReplayTags {
 
     /// How many there are; some of the last batches may be missing.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn remembered(&self) -> usize {
         self.parts().map(|part| part.taken.load(Ordering::Relaxed)).sum()
     }
 
@@ -287,11 +287,11 @@ mod tests {
         let tags = ReplayTags::new(&[1; 32], 1, 2);
         assert_eq!(admit(&tags, [1, 1, 2, 1, 2]), [New, Known, New, Known, Known]);
         assert!(!tags.is_full(), "nothing was refused yet");
-        assert_eq!((tags.len(), tags.limit()), (2, 2));
+        assert_eq!((tags.remembered(), tags.limit()), (2, 2));
         assert_eq!(admit(&tags, [3, 1]), [NoRoom, NoRoom]);
         assert!(tags.is_full());
         assert_eq!(admit(&tags, [1]), [NoRoom], "the key has ended");
-        assert_eq!(tags.len(), 2);
+        assert_eq!(tags.remembered(), 2);
         assert_eq!(admit(&ReplayTags::new(&[1; 32], 0, 0), [1]), [NoRoom]);
     }
 
@@ -304,7 +304,7 @@ mod tests {
         let next = ReplayTags::new(&[1; 32], 1, 9);
         // What a file may hold that nobody wrote does no harm.
         next.remember(&[&written[..], &[EMPTY, SEALED]].concat());
-        assert_eq!(next.len(), 2);
+        assert_eq!(next.remembered(), 2);
         assert_eq!(
             admit(&next, [1, 2, 3]),
             [Verdict::Known, Verdict::Known, Verdict::New]
@@ -324,7 +324,7 @@ mod tests {
             let before = admit(&tags, n.saturating_sub(99)..n);
             assert!(before.iter().all(|v| *v == Verdict::Known), "{n}");
         }
-        assert_eq!((tags.parts().count(), tags.len()), (5, N as usize));
+        assert_eq!((tags.parts().count(), tags.remembered()), (5, N as usize));
         assert!(admit(&tags, 0..N).iter().all(|v| *v == Verdict::Known));
         assert_eq!(admit(&tags, [N]), [Verdict::NoRoom]);
     }
@@ -367,7 +367,7 @@ mod tests {
             let total: usize = accepted.iter().map(Vec::len).sum();
             let distinct: BTreeSet<u64> = accepted.into_iter().flatten().collect();
             assert_eq!((total, distinct.len()), (N as usize, N as usize), "{expected}");
-            assert_eq!(tags.len(), N as usize);
+            assert_eq!(tags.remembered(), N as usize);
         }
     }
 }

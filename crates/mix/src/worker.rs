@@ -46,7 +46,7 @@ impl Key {
     /// How many packets were accepted under it. Those of the last moment may be missing.
     #[must_use]
     pub fn accepted(&self) -> usize {
-        self.tags.len()
+        self.tags.remembered()
     }
 
     /// How many may be ([`Config::with_replay_tags`]).
@@ -120,7 +120,8 @@ pub enum Outcome<H = NodeId> {
     },
 }
 
-/// See the [module](self).
+/// Peels, refuses replays, holds each packet for its delay, and says where it goes next. One of several with a [`Key`], or
+/// the only one.
 pub struct Worker<R: Routing> {
     key: Arc<Key>,
     previous: Option<Arc<Key>>,
