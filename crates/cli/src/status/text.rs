@@ -139,7 +139,7 @@ fn node(out: &mut String, s: &NodeStatus) {
             format!(
                 "about {}, {} at least, by the messages that come here",
                 figure(mean),
-                figure(least.floor())
+                figure(least.floor().max(1.0))
             )
         }
         (Some(mean), _) => format!("about {}, by the packets that are held here", figure(mean)),
