@@ -1,8 +1,9 @@
 //! Gossip without a name on it: a message reaches a gossipsub topic through the mixnet.
 //!
 //! There are two ways. An exit that has gossipsub itself [publishes for the sender](Control::publish_by), or the sender writes the
-//! message as gossipsub does and the exit [hands it to a peer of the topic](Control::publish_to), without knowing what it is;
-//! every exit can do that.
+//! message as gossipsub does and the exit [hands it to a peer of the topic](Control::publish_to), without knowing what it is.
+//! Peers on rust-libp2p take that only from exits that speak gossipsub themselves, and a message is lost where its stream crosses with the
+//! exit's own, and they hear no more than five streams on one connection: with such peers the first way is better.
 //!
 //! Either way the topic's messages must be anonymous: without source, number and signature
 //! (`MessageAuthenticity::Anonymous`, `ValidationMode::Anonymous`), with a [`message_id`] made of their content, and a check
