@@ -278,14 +278,6 @@ impl Desk {
         admission: watch::Receiver<Option<Admission>>,
     ) -> Running {
         let shared = self.mail.0;
-        // From the first moment on: who is told that the client is ready may ask for it.
-        let own = admission
-            .borrow()
-            .as_ref()
-            .and_then(|admitted| own_address(&shared, admitted));
-        if own.is_some() {
-            shared.address.send_replace(own);
-        }
         let tasks = [
             tokio::spawn(keep_address(Arc::clone(&shared), admission)),
             tokio::spawn(bring(Arc::clone(&shared), carrier.clone())),
