@@ -33,7 +33,7 @@ pub enum Event {
     /// As many packets were accepted under this mix key as can be remembered: no further ones are. The peer wants a new
     /// mix key.
     ReplayMemoryFull,
-    /// The replay memory couldn't be written down, for the reason said: no further packets are accepted.
+    /// The replay memory couldn't be written down, for the reason said: from now on no packet is accepted, and none sent.
     ReplayStoreFailed(String),
     /// A node was found by discovery and is in the pool.
     NodeFound {

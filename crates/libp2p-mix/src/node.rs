@@ -35,6 +35,8 @@ use crate::{
 const BATCH: usize = 64;
 /// Old SURBs, nodes and such are looked for this often.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Why nothing passes any more once the replay memory can't be written.
+const STORE_FAILED: &str = "drop.replay_store_failed";
 /// Proofs that are made or checked elsewhere at a time.
 const PROOFS: usize = 1024;
 
@@ -303,13 +305,18 @@ impl Running {
             if let Err(error) = store.append(self.node.worker.accepted())
                 && self.refuses.is_none()
             {
-                self.refuses = Some("drop.replay_store_failed");
-                tracing::error!(%error, "the replay memory cannot be written; no further packets are accepted");
+                self.refuses = Some(STORE_FAILED);
+                tracing::error!(%error, "the replay memory cannot be written; no packets are accepted or sent any more");
                 self.node.shared.tell(Event::ReplayStoreFailed(error.to_string()));
             }
             self.node.worker.clear_accepted();
         }
         while let Some(outcome) = self.node.worker.poll() {
+            if self.refuses == Some(STORE_FAILED) {
+                // Among them are packets that a later run could not know were accepted.
+                self.counters.count(STORE_FAILED);
+                continue;
+            }
             match outcome {
                 Outcome::Forward { to, packet } => self.prove(now, to, packet),
                 Outcome::Exit { destination, packet } => {

@@ -14,7 +14,8 @@ use common::*;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::identity::Keypair;
 use libp2p_mix::{
-    Config, Cover, Destination, Dialect, Event, FileReplayStore, Read, RequestOptions, SecretKey, message,
+    Config, Cover, Destination, Dialect, Event, FileReplayStore, Read, ReplayStore, RequestOptions,
+    SecretKey, message,
     spam::{ProofOfWork, TokenBucket},
 };
 
@@ -159,6 +160,39 @@ async fn a_packet_is_a_replay_after_a_restart_too() {
     raw.send(&again.node.endpoint, once);
     again.until("replay", 1).await;
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// Can't be written.
+struct Broken;
+
+impl ReplayStore for Broken {
+    fn load(&mut self) -> std::io::Result<Vec<u64>> {
+        Ok(Vec::new())
+    }
+
+    fn append(&mut self, _: &[u64]) -> std::io::Result<()> {
+        Err(std::io::Error::other("the disk is full"))
+    }
+}
+
+#[tokio::test]
+async fn a_packet_that_cannot_be_remembered_goes_nowhere() {
+    let peers = network(Over::Memory, 3, |i| {
+        if i == 0 {
+            config().with_replay_store(Broken)
+        } else {
+            config()
+        }
+    })
+    .await;
+    let mut message = [0; 3968];
+    message::encode_request(Dialect::Lioness, &ECHO, &[], b"lost", 0, &mut message).unwrap();
+    let path = [&peers[0], &peers[1], &peers[2]];
+    let one = packet(Dialect::Lioness, path, [0; 94], &message, 0);
+    let mut raw = Raw::start(Over::Memory).await;
+    raw.send(&peers[0].node.endpoint, one);
+    peers[0].until("drop.replay_store_failed", 1).await;
+    assert_eq!(peers[0].counter("link.accepted"), 0);
 }
 
 #[tokio::test]
