@@ -1,4 +1,6 @@
-//! What a packet costs in CPU: `cargo run --release -p libp2p-mix-rln --example cost`. Takes some seconds.
+//! What a packet costs: `cargo run --release -p libp2p-mix-rln --example cost`. Takes some seconds.
+//!
+//! By the wall clock, one thread at work at a time: where other programs run, the least is nearest to the truth.
 #![allow(clippy::print_stdout, reason = "an example talks")]
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 

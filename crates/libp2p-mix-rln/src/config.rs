@@ -77,7 +77,7 @@ impl Config {
         self
     }
 
-    /// How long a root counts after another took its place. Default: a minute.
+    /// How long a root counts after another took its place, from the next packet on. Default: a minute.
     ///
     /// The specification knows no such bound; without it a member who was removed sends on until enough others have come
     /// or gone.

@@ -230,7 +230,7 @@ fn look(inner: &Weak<Inner>, path: &PathBuf, every: Duration, stopped: &Receiver
             match members {
                 Ok(members) => inner.set_members(&members),
                 Err(error) => {
-                    tracing::warn!(%error, "the list of members stays as it was");
+                    tracing::warn!(file = %path.display(), %error, "the list of members stays as it was");
                     inner.core.count(|stats| &mut stats.members_unreadable);
                 }
             }

@@ -1,5 +1,5 @@
 //! Proofs of real members, checked by another: what passes, and what is dropped under which counter.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests")]
 
 use std::time::{Duration, SystemTime};
 
