@@ -24,7 +24,7 @@ use crate::{
     Config, Identity, Member, Members, StartError, Stats,
     codec::{self, RateLimitProof},
     field,
-    ids::{Ids, NoId},
+    ids::{Id, Ids, NoId},
     lock,
     members::{Tree, Way},
     nullifiers::{Full, Nullifiers, Seen, Share},
@@ -65,8 +65,7 @@ impl fmt::Debug for Own {
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
     own: Arc<Own>,
-    epoch: u64,
-    id: u32,
+    id: Id,
 }
 
 /// A proof that passed the cheap checks.
@@ -232,12 +231,12 @@ impl Core {
                 }
             })
         })?;
-        Ok(Order { own, epoch, id })
+        Ok(Order { own, id })
     }
 
     /// Takes a number back whose packet is not sent.
     pub(crate) fn give_back(&self, order: &Order) {
-        lock(&self.ids).give_back(order.epoch, order.id);
+        lock(&self.ids).give_back(order.id);
     }
 
     /// Computes what all proofs at this place have in common, unless another list came meanwhile.
@@ -278,14 +277,14 @@ impl Core {
     }
 
     fn try_prove(&self, order: &Order, packet: &[u8; PACKET_LEN]) -> Result<Proof, String> {
-        let epoch = codec::epoch_bytes(order.epoch);
+        let epoch = codec::epoch_bytes(order.id.epoch);
         let witness = RLNWitnessInput::new_single()
             .identity_secret(self.identity.secret())
             .user_message_limit(Fr::from(self.member.limit.get()))
             .merkle_proof(merkle_proof(&order.own.way))
             .x(hash_to_field_le(packet))
             .external_nullifier(self.external_nullifier(&epoch))
-            .message_id(Fr::from(order.id))
+            .message_id(Fr::from(order.id.number))
             .build()
             .map_err(|error| error.to_string())?;
         let ahead = self.ahead(&order.own);
@@ -320,16 +319,16 @@ impl Core {
 
     /// Whether a packet proven under this token would be accepted for an epoch to come.
     pub(crate) fn is_valid(&self, now: Time, token: &[u8]) -> bool {
-        let Some((epoch, _, root)) = read_token(token) else {
+        let Some((id, root)) = read_token(token) else {
             return false;
         };
-        let age = self.epoch(now).saturating_sub(epoch);
+        let age = self.epoch(now).saturating_sub(id.epoch);
         age < self.max_epoch_gap.max(1) && self.is_root(now, &root)
     }
 
     pub(crate) fn reclaim(&self, token: &[u8]) {
-        if let Some((epoch, id, _)) = read_token(token)
-            && lock(&self.ids).give_back(epoch, id)
+        if let Some((id, _)) = read_token(token)
+            && lock(&self.ids).give_back(id)
         {
             self.count(|stats| &mut stats.reclaimed);
         }
@@ -449,22 +448,25 @@ fn merkle_proof(way: &Way) -> RLNMerkleProof {
     RLNMerkleProof::new(way.neighbours.clone(), way.sides.clone())
 }
 
-/// Epoch, number and root.
+/// A number, and the root under which it was used.
 fn token(order: &Order) -> Vec<u8> {
     [
-        &order.epoch.to_le_bytes()[..],
-        &order.id.to_le_bytes(),
+        &order.id.epoch.to_le_bytes()[..],
+        &order.id.number.to_le_bytes(),
+        &order.id.giving.to_le_bytes(),
         &order.own.root,
     ]
     .concat()
 }
 
-fn read_token(token: &[u8]) -> Option<(u64, u32, [u8; 32])> {
+fn read_token(token: &[u8]) -> Option<(Id, [u8; 32])> {
     let (epoch, rest) = token.split_first_chunk()?;
-    let (id, root) = rest.split_first_chunk()?;
-    Some((
-        u64::from_le_bytes(*epoch),
-        u32::from_le_bytes(*id),
-        root.try_into().ok()?,
-    ))
+    let (number, rest) = rest.split_first_chunk()?;
+    let (giving, root) = rest.split_first_chunk()?;
+    let id = Id {
+        epoch: u64::from_le_bytes(*epoch),
+        number: u32::from_le_bytes(*number),
+        giving: u64::from_le_bytes(*giving),
+    };
+    Some((id, root.try_into().ok()?))
 }

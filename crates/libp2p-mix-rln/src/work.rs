@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, Weak,
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
@@ -18,7 +18,7 @@ use libp2p_mix::spam::{CannotProve, Proof};
 use mizzle_sphinx::PACKET_LEN;
 
 use crate::{
-    Config, Members, lock,
+    Config, Members, MembersError, lock,
     protocol::{Claim, Core, Order, Own},
 };
 
@@ -105,7 +105,7 @@ impl Inner {
                     return prover.give_back(&job.order);
                 }
                 let order = job.order.clone();
-                if job.answer.send(prover.prove(job.order, &job.packet)).is_err() {
+                if let Err(Ok(_unsent)) = job.answer.send(prover.prove(job.order, &job.packet)) {
                     prover.give_back(&order);
                 }
             }
@@ -216,20 +216,29 @@ pub(crate) fn watch(inner: &Arc<Inner>, path: PathBuf, every: Duration) -> std::
     Ok(())
 }
 
-fn look(inner: &Weak<Inner>, path: &PathBuf, every: Duration, stopped: &Receiver<()>) {
+fn look(inner: &Weak<Inner>, path: &Path, every: Duration, stopped: &Receiver<()>) {
     let mut known = None;
+    let mut said = false;
     loop {
         let stamp = std::fs::metadata(path)
-            .ok()
-            .map(|data| (data.modified().ok(), data.len()));
-        // The same bad or missing file is said once.
-        if known != Some(stamp) {
-            known = Some(stamp);
+            .and_then(|data| Ok((data.modified()?, data.len())))
+            .ok();
+        if known.is_none() || known != stamp {
             let members = Members::read(path);
             let Some(inner) = inner.upgrade() else { return };
+            // A file that isn't there, or not for us, is tried again each time and said once; a bad one is read once.
+            known = match &members {
+                Err(MembersError::Io(_)) => None,
+                _ => stamp,
+            };
             match members {
-                Ok(members) => inner.set_members(&members),
+                Ok(members) => {
+                    said = false;
+                    inner.set_members(&members);
+                }
+                Err(MembersError::Io(_)) if said => {}
                 Err(error) => {
+                    said = true;
                     tracing::warn!(file = %path.display(), %error, "the list of members stays as it was");
                     inner.core.count(|stats| &mut stats.members_unreadable);
                 }
