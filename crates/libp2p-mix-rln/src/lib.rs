@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Behind each packet stand 301 bytes, and each hop makes them anew: it checks the last hop's proof, peels, and proves
-//! what comes out with its own identity. So every node of a network is a member, and pays **a tenth of a second of
-//! CPU for each packet it sends** and a millisecond for each it receives (`--example cost` measures it): ten packets a second and
+//! what comes out with its own identity. So every node of a network is a member, and pays **0.1 to 0.2 s of CPU
+//! for each packet it sends** and 1 to 3 ms for each it receives (`--example cost` measures it): five to ten packets a second and
 //! core. Use it where a network demands it or at its edge, and not for high rates. Packets and proofs are those of the Nim plug-in
 //! `mix-rln-spam-protection`: the same circuit and keys, hashes, epochs and layout.
 //!
