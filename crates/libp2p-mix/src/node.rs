@@ -283,7 +283,19 @@ impl Running {
                 }
             }
             Command::Verified(packet) => self.arrived.push(packet),
-            Command::Proven { to, packet, proof } => self.ship(&to, packet, proof),
+            Command::Proven { to, packet, proof } => {
+                let spam = &self.node.shared.spam;
+                let holds = spam
+                    .as_ref()
+                    .is_none_or(|spam| proof.token.is_empty() || spam.is_valid(now, &proof.token));
+                if holds {
+                    self.ship(&to, packet, proof);
+                } else {
+                    // Its epoch went by while it was made.
+                    self.counters.count("proof.made_again");
+                    self.prove(now, to, packet);
+                }
+            }
         }
     }
 
