@@ -37,7 +37,9 @@ pub enum ConnectError {
         message: String,
     },
     /// It went away in the middle.
-    #[error("it stopped before it answered: start it again with `mizzle client run`, or a node with `mizzle node run`")]
+    #[error(
+        "it stopped before it answered: start it again with `mizzle client run`, or a node with `mizzle node run`"
+    )]
     Gone,
     /// It doesn't speak as it should.
     #[error("it answers in another way than this program expects: are both the same version of mizzle?")]
