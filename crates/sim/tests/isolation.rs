@@ -48,7 +48,7 @@ fn common_windows(a: &[Box<[u8]>], b: &[Box<[u8]>]) -> usize {
 
 #[test]
 fn a_gateway_with_the_last_layer_off_learns_only_the_mailbox() {
-    let mut net = network(Plan::default(), 30_000);
+    let mut net = network(Plan::default(), 100_000);
     let messages = seen_by_the_exit(&mut net, |net| fetch(net, fresh("files.test", FILE_PORT)));
     assert!(messages.len() > 10);
     for message in &messages {
