@@ -102,7 +102,11 @@ fn clients_and_nodes_tell_how_they_are_and_a_client_below_its_floor_sends_cover_
 
     // Nodes.
     for name in network.made.nodes() {
-        let node = status_json(&network, &name);
+        // A gateway counts for ten seconds before it says a number.
+        let node = poll_until("it can tell how many users there are", || {
+            let node = status_json(&network, &name);
+            node["anonymity"]["users"].is_number().then_some(node)
+        });
         assert_eq!(node["kind"], "node", "{name}");
         let is_gateway = name.starts_with("gateway");
         let role = if is_gateway { "gateway with exit" } else { "mix" };
