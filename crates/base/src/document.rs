@@ -4,11 +4,18 @@
 //! hexadecimal), then JSON to the end. The signature is over the JSON bytes as they are, after a domain separator;
 //! they are verified as received and passed on as received, never encoded again, so fields that this version
 //! doesn't know are kept. How a document travels is the shells' part.
+//!
+//! **Key epochs.** Each node lists the keys of several epochs in a row, in one string of hexadecimal digits, 64 an epoch;
+//! all nodes and services list equally many, and these epochs divide the document's time into equal parts ([`Epochs`]).
+//! The first of them has the number `epoch`. So a document can't say when a key is used in two ways that differ. A
+//! [`Document`] is that of one epoch: its nodes' keys are those of then, and [`Document::turned`] is it at another time.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use mizzle_sphinx::PublicKey;
@@ -28,6 +35,14 @@ pub const MAX_NODES: usize = 4_096;
 /// How far a clock may be off before a document's times are held against it, in seconds (the design: 5 minutes).
 pub const CLOCK_TOLERANCE_S: u64 = 300;
 
+/// Most epochs in a document: eleven years of days.
+pub const MAX_EPOCHS: usize = 4_096;
+/// The means of a delay that the five delays of a path are longer together with a probability of 10⁻⁹: the quantile of
+/// Gamma(5, 1) (R: qgamma(1e-9, 5, lower.tail = FALSE)), rounded up.
+const PATH_Q1E9: f64 = 32.0;
+/// What links and queues may add to a path.
+const LINKS_AND_QUEUES: Duration = Duration::from_secs(1);
+
 const MAGIC: &str = "mizzle document 1";
 const DOMAIN: &[u8] = b"mizzle network document 1\0";
 
@@ -46,7 +61,7 @@ pub enum Role {
 pub struct ServiceEntry {
     /// Mailbox id in hexadecimal: where packets for it go at its gateway.
     pub mailbox: String,
-    /// X25519 key of its sessions in hexadecimal, for this epoch.
+    /// X25519 keys of its sessions in hexadecimal, one after the other for all epochs.
     pub stream_key: String,
 }
 
@@ -63,7 +78,7 @@ pub struct NodeEntry {
     pub peer: String,
     /// Multiaddrs to dial.
     pub addresses: Vec<String>,
-    /// Sphinx key of this epoch in hexadecimal.
+    /// Sphinx keys in hexadecimal, one after the other for all epochs.
     pub sphinx_key: String,
     /// Share of a gateway in all slots, relative to the sum; not used for mixes.
     #[serde(default)]
@@ -86,7 +101,7 @@ pub struct Content {
     pub network: String,
     /// A later document has a greater number; a smaller one is refused.
     pub sequence: u64,
-    /// Key epoch that the Sphinx and stream keys belong to.
+    /// Number of the first epoch that the document has keys of. It begins when the document's time does.
     pub epoch: u32,
     /// First second (UTC) of validity.
     pub valid_from_s: u64,
@@ -103,8 +118,9 @@ pub struct Content {
 pub struct Service {
     /// Where packets for it go at its gateway.
     pub mailbox: MailboxId,
-    /// X25519 key of its sessions.
+    /// X25519 key of its sessions in the document's epoch.
     pub stream_key: [u8; 32],
+    keys: Arc<[PublicKey]>,
 }
 
 /// A node, checked.
@@ -120,8 +136,9 @@ pub struct Node {
     pub peer: String,
     /// Multiaddrs, as text.
     pub addresses: Vec<String>,
-    /// Sphinx key, on the curve and of prime order.
+    /// Sphinx key of the document's epoch, on the curve and of prime order.
     pub sphinx_key: PublicKey,
+    keys: Arc<[PublicKey]>,
     /// Share of a gateway in all slots, relative to the sum.
     pub weight: f64,
     /// Who runs it.
@@ -132,14 +149,193 @@ pub struct Node {
     pub mail: Option<Service>,
 }
 
+/// When which keys are used: equal epochs in a row, from the beginning of a document's time to its end.
+///
+/// Senders use the keys of the epoch that it is ([`Self::at`]). A node takes packets for the next epoch's key from
+/// [`Self::grace`] before it begins, as a sender's clock may be fast by that, and for an epoch's key until [`Self::overlap`]
+/// after its end. Never more than two keys are alive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Epochs {
+    first: u32,
+    count: u32,
+    start: Time,
+    length: Duration,
+    overlap: Duration,
+    grace: Duration,
+}
+
+impl Epochs {
+    fn check(content: &Content, count: usize) -> Result<Self, String> {
+        let long_s = content.valid_until_s - content.valid_from_s;
+        if count > MAX_EPOCHS {
+            return Err(format!("keys of more than {MAX_EPOCHS} epochs"));
+        }
+        // It fits, by the line above.
+        let count = count as u32;
+        if count == 0 || !long_s.is_multiple_of(u64::from(count)) {
+            return Err(format!(
+                "the keys of {count} epochs don't divide its {long_s} s into epochs of whole seconds"
+            ));
+        }
+        if content.epoch.checked_add(count).is_none() {
+            return Err("the numbers of its epochs are beyond 2^32".into());
+        }
+        let length = Duration::from_secs(long_s / u64::from(count));
+        let epochs = Self::new(
+            &content.profile,
+            content.epoch,
+            count,
+            Time::from_s(content.valid_from_s),
+            length,
+        );
+        let shortest = epochs.overlap + epochs.grace;
+        if count > 1 && length < shortest {
+            return Err(format!(
+                "its epochs of {} s are too short: with this profile a key must be taken for {} s beyond its epoch",
+                length.as_secs(),
+                shortest.as_secs() + 1,
+            ));
+        }
+        Ok(epochs)
+    }
+
+    fn new(profile: &Profile, first: u32, count: u32, start: Time, length: Duration) -> Self {
+        let grace = Duration::from_secs(CLOCK_TOLERANCE_S).min(length / 8);
+        let path = Duration::from_micros((PATH_Q1E9 * profile.mean_delay_ms * 1e3) as u64) + LINKS_AND_QUEUES;
+        Self {
+            first,
+            count,
+            start,
+            length,
+            overlap: profile.surb_life() + path + grace,
+            grace,
+        }
+    }
+
+    /// The shortest epoch that a network with this profile can have, in seconds.
+    #[must_use]
+    pub fn shortest_s(profile: &Profile) -> u64 {
+        // Each of the two graces is an eighth of the epoch at most, and five minutes at most.
+        let without = Self::new(profile, 0, 1, Time::ZERO, Duration::ZERO)
+            .overlap
+            .as_secs_f64();
+        let tolerance = 2.0 * CLOCK_TOLERANCE_S as f64;
+        (without / 0.75).min(without + tolerance) as u64 + 1
+    }
+
+    /// Number of the first one.
+    #[must_use]
+    pub fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Number of the last one.
+    #[must_use]
+    pub fn last(&self) -> u32 {
+        self.first + (self.count - 1)
+    }
+
+    /// How long each is.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// For how long after its end packets of an epoch are taken: the longest life of a SURB, the 1 - 10⁻⁹ quantile of a path,
+    /// and [`Self::grace`].
+    #[must_use]
+    pub fn overlap(&self) -> Duration {
+        self.overlap
+    }
+
+    /// What clocks may be off: five minutes, or an eighth of an epoch if that is shorter.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// The epoch that it is: the first one before all, the last one after all.
+    #[must_use]
+    pub fn at(&self, now: Time) -> u32 {
+        let since = now.since(self.start).as_secs() / self.length.as_secs().max(1);
+        self.first + u32::try_from(since).unwrap_or(u32::MAX).min(self.count - 1)
+    }
+
+    /// When an epoch begins.
+    #[must_use]
+    pub fn begin(&self, epoch: u32) -> Time {
+        self.start + self.length.saturating_mul(epoch.saturating_sub(self.first))
+    }
+
+    /// When the next one begins.
+    #[must_use]
+    pub fn end(&self, epoch: u32) -> Time {
+        self.begin(epoch) + self.length
+    }
+
+    /// The epochs whose packets a node takes at `now`: the current one, and perhaps the one before or after it. None when
+    /// the last one and its overlap are over.
+    #[must_use]
+    pub fn alive(&self, now: Time) -> Option<(u32, Option<u32>)> {
+        let current = self.at(now);
+        if now >= self.end(current) + self.overlap {
+            return None;
+        }
+        let other = if current > self.first && now < self.begin(current) + self.overlap {
+            Some(current - 1)
+        } else if current < self.last() && now + self.grace >= self.end(current) {
+            Some(current + 1)
+        } else {
+            None
+        };
+        Some((current, other))
+    }
+
+    /// When [`Self::alive`] will say something else; none once it says nothing.
+    #[must_use]
+    pub fn next_change(&self, now: Time) -> Option<Time> {
+        let (current, _) = self.alive(now)?;
+        let end = self.end(current);
+        let mut changes = alloc::vec![end + self.overlap];
+        if current > self.first {
+            changes.push(self.begin(current) + self.overlap);
+        }
+        if current < self.last() {
+            changes = alloc::vec![end - self.grace, end];
+            if current > self.first {
+                changes.push(self.begin(current) + self.overlap);
+            }
+        }
+        changes.into_iter().filter(|at| *at > now).min()
+    }
+
+    /// Whether an epoch that both have is at the same time in both.
+    #[must_use]
+    pub fn agree(&self, other: &Self) -> bool {
+        let (earlier, later) = if self.first <= other.first {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        self.length == other.length && earlier.begin(later.first) == later.start
+    }
+}
+
 /// A verified document.
 #[derive(Clone, Debug)]
 pub struct Document {
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     network: NetworkId,
     name: String,
     sequence: u64,
     epoch: u32,
+    epochs: Epochs,
     valid_from: Time,
     valid_until: Time,
     profile: Profile,
@@ -213,7 +409,7 @@ impl Content {
     /// When what it says isn't a valid document; nothing is signed that [`Document::verify`] would refuse for its content.
     pub fn sign(&self, authority: &SigningKey) -> Result<Vec<u8>, DocumentError> {
         let json = serde_json::to_vec_pretty(self).map_err(|e| DocumentError::Json(e.to_string()))?;
-        Document::build(Vec::new(), &authority.verifying_key(), self.clone())?;
+        Document::build(&[], &authority.verifying_key(), self.clone(), Time::ZERO)?;
         let signature = authority.sign(&signed_bytes(&json));
         let mut out = format!(
             "{MAGIC}\n{}\n{}\n",
@@ -279,10 +475,24 @@ impl Document {
         if now_s.saturating_add(CLOCK_TOLERANCE_S) < from {
             return Err(DocumentError::NotYetValid { in_s: from - now_s });
         }
-        Self::build(bytes.to_vec(), authority, content)
+        Self::build(bytes, authority, content, now)
     }
 
-    fn build(bytes: Vec<u8>, authority: &VerifyingKey, content: Content) -> Result<Self, DocumentError> {
+    /// What the signature is of, where [`Self::verify`] has said that it is good: to change something and sign it again.
+    ///
+    /// # Errors
+    /// [`DocumentError::Json`] can't happen with a verified document.
+    pub fn content(&self) -> Result<Content, DocumentError> {
+        let json = self.bytes.splitn(4, |&b| b == b'\n').nth(3).unwrap_or_default();
+        serde_json::from_slice(json).map_err(|e| DocumentError::Json(e.to_string()))
+    }
+
+    fn build(
+        bytes: &[u8],
+        authority: &VerifyingKey,
+        content: Content,
+        now: Time,
+    ) -> Result<Self, DocumentError> {
         let wrong = |what: &str| DocumentError::Content(what.to_string());
         content.profile.check()?;
         if content.network.is_empty() || content.network.len() > 255 {
@@ -294,14 +504,17 @@ impl Document {
         if content.nodes.len() > MAX_NODES {
             return Err(wrong("more than 4096 nodes"));
         }
-        let mut nodes = Vec::with_capacity(content.nodes.len());
+        let digits = content.nodes.first().map_or(0, |node| node.sphinx_key.len());
+        let epochs = Epochs::check(&content, digits / KEY_DIGITS).map_err(DocumentError::Content)?;
+        let mut nodes: Vec<Node> = Vec::with_capacity(content.nodes.len());
         let mut by_id = BTreeMap::new();
         let mut layers: [Vec<usize>; LAYERS as usize] = Default::default();
         let mut gateways = Vec::new();
         let mut keys = BTreeSet::new();
         for (index, entry) in content.nodes.into_iter().enumerate() {
-            let node = Node::check(entry).map_err(|e| wrong(&format!("node {index}: {e}")))?;
-            if by_id.insert(node.id, index).is_some() || !keys.insert(*node.sphinx_key.as_bytes()) {
+            let node =
+                Node::check(entry, epochs.count()).map_err(|e| wrong(&format!("node {index}: {e}")))?;
+            if by_id.insert(node.id, index).is_some() || !node.keys.iter().all(|key| keys.insert(*key)) {
                 return Err(wrong(&format!("node {index}: its id or Sphinx key stands twice")));
             }
             match node.role {
@@ -316,12 +529,13 @@ impl Document {
             ));
         }
         let name = content.network;
-        Ok(Self {
-            bytes,
+        let mut document = Self {
+            bytes: bytes.into(),
             network: NetworkId::of(authority.as_bytes(), &name),
             name,
             sequence: content.sequence,
             epoch: content.epoch,
+            epochs,
             valid_from: Time::from_s(content.valid_from_s),
             valid_until: Time::from_s(content.valid_until_s),
             profile: content.profile,
@@ -329,7 +543,59 @@ impl Document {
             by_id,
             layers,
             gateways,
+        };
+        document.turn(epochs.at(now));
+        Ok(document)
+    }
+
+    /// Makes it that of another epoch, one that it has.
+    fn turn(&mut self, epoch: u32) {
+        let Some(index) = epoch.checked_sub(self.epochs.first).map(|index| index as usize) else {
+            return;
+        };
+        self.epoch = epoch;
+        for node in &mut self.nodes {
+            node.sphinx_key = node.keys.get(index).copied().unwrap_or(node.sphinx_key);
+            for service in [&mut node.exit, &mut node.mail].into_iter().flatten() {
+                service.stream_key = service
+                    .keys
+                    .get(index)
+                    .map_or(service.stream_key, |key| *key.as_bytes());
+            }
+        }
+    }
+
+    /// The document with the keys of the epoch that it is at `now`, if that is another one than this one's.
+    #[must_use]
+    pub fn turned(&self, now: Time) -> Option<Self> {
+        let epoch = self.epochs.at(now);
+        (epoch != self.epoch).then(|| {
+            let mut turned = self.clone();
+            turned.turn(epoch);
+            turned
         })
+    }
+
+    /// Whether it is a later one than `older`, of the same network, and differs from it in keys and its time alone: then
+    /// whoever runs with that one can go on with this one. Any other newer document is for the next start.
+    #[must_use]
+    pub fn continues(&self, older: &Self) -> bool {
+        let same_service = |a: &Option<Service>, b: &Option<Service>| {
+            a.as_ref().map(|s| s.mailbox) == b.as_ref().map(|s| s.mailbox)
+        };
+        let same_node = |(a, b): (&Node, &Node)| {
+            (a.id, a.role, a.layer) == (b.id, b.role, b.layer)
+                && (&a.peer, &a.addresses, &a.operator) == (&b.peer, &b.addresses, &b.operator)
+                && a.weight.to_bits() == b.weight.to_bits()
+                && same_service(&a.exit, &b.exit)
+                && same_service(&a.mail, &b.mail)
+        };
+        self.network == older.network
+            && self.sequence > older.sequence
+            && self.epochs.agree(&older.epochs)
+            && self.profile == older.profile
+            && self.nodes.len() == older.nodes.len()
+            && self.nodes.iter().zip(&older.nodes).all(same_node)
     }
 
     /// The bytes as received, to pass on.
@@ -356,10 +622,22 @@ impl Document {
         self.sequence
     }
 
-    /// Key epoch.
+    /// The epoch whose keys its nodes have here.
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// Its epochs.
+    #[must_use]
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// When the next epoch begins; none in the last one.
+    #[must_use]
+    pub fn turns_at(&self) -> Option<Time> {
+        (self.epoch < self.epochs.last()).then(|| self.epochs.end(self.epoch))
     }
 
     /// When it becomes valid, and when it ceases to be.
@@ -413,11 +691,16 @@ impl Document {
 }
 
 impl Node {
-    fn check(entry: NodeEntry) -> Result<Self, String> {
+    /// Its Sphinx keys of all epochs.
+    #[must_use]
+    pub fn sphinx_keys(&self) -> &[PublicKey] {
+        &self.keys
+    }
+
+    fn check(entry: NodeEntry, epochs: u32) -> Result<Self, String> {
         let id = NodeId::from_hex(&entry.id).ok_or("`id` must be 64 hexadecimal digits")?;
-        let key: [u8; 32] =
-            hex::decode(&entry.sphinx_key).ok_or("`sphinx_key` must be 64 hexadecimal digits")?;
-        let sphinx_key = PublicKey::from_bytes(&key).map_err(|_| "`sphinx_key` is not a good X25519 key")?;
+        let keys = keys(&entry.sphinx_key, epochs).map_err(|e| format!("`sphinx_key`{e}"))?;
+        let sphinx_key = *keys.first().ok_or("no `sphinx_key`")?;
         match entry.role {
             Role::Mix if (1..=LAYERS).contains(&entry.layer) => {}
             Role::Gateway if entry.layer == 0 => {}
@@ -433,7 +716,7 @@ impl Node {
         let service = |name: &str, service: Option<ServiceEntry>| match service {
             Some(_) if is_mix => Err(format!("only a gateway has `{name}`")),
             service => service
-                .map(Service::check)
+                .map(|service| Service::check(service, epochs))
                 .transpose()
                 .map_err(|e| format!("`{name}`: {e}")),
         };
@@ -451,6 +734,7 @@ impl Node {
             peer: entry.peer,
             addresses: entry.addresses,
             sphinx_key,
+            keys,
             weight: entry.weight,
             operator: entry.operator,
             exit,
@@ -460,16 +744,41 @@ impl Node {
 }
 
 impl Service {
-    fn check(entry: ServiceEntry) -> Result<Self, &'static str> {
+    fn check(entry: ServiceEntry, epochs: u32) -> Result<Self, String> {
         let mailbox = MailboxId::from_hex(&entry.mailbox).ok_or("`mailbox` must be 32 hexadecimal digits")?;
         if mailbox == MailboxId::DROP {
-            return Err("`mailbox` must not be zero");
+            return Err("`mailbox` must not be zero".into());
         }
-        let stream_key =
-            hex::decode(&entry.stream_key).ok_or("`stream_key` must be 64 hexadecimal digits")?;
-        PublicKey::from_bytes(&stream_key).map_err(|_| "`stream_key` is not a good X25519 key")?;
-        Ok(Self { mailbox, stream_key })
+        let keys = keys(&entry.stream_key, epochs).map_err(|e| format!("`stream_key`{e}"))?;
+        let stream_key = *keys.first().ok_or("no `stream_key`")?.as_bytes();
+        Ok(Self {
+            mailbox,
+            stream_key,
+            keys,
+        })
     }
+
+    /// Its keys of all epochs.
+    #[must_use]
+    pub fn stream_keys(&self) -> &[PublicKey] {
+        &self.keys
+    }
+}
+
+/// Hexadecimal digits of a key.
+const KEY_DIGITS: usize = 64;
+
+/// The keys of so many epochs.
+fn keys(digits: &str, epochs: u32) -> Result<Arc<[PublicKey]>, String> {
+    let wrong = || format!(" must be {KEY_DIGITS} hexadecimal digits for each of {epochs} epochs");
+    if digits.len() != epochs as usize * KEY_DIGITS {
+        return Err(wrong());
+    }
+    let one = |digits: &[u8]| {
+        let key = core::str::from_utf8(digits).ok().and_then(hex::decode::<32>);
+        PublicKey::from_bytes(&key.ok_or_else(wrong)?).map_err(|_| " is not a good X25519 key".to_string())
+    };
+    digits.as_bytes().chunks(KEY_DIGITS).map(one).collect()
 }
 
 #[cfg(test)]
@@ -586,6 +895,185 @@ mod tests {
         let other = SigningKey::from_bytes(&[8; 32]).verifying_key();
         let got = Document::verify(&bytes, &other, Time::from_s(15_000), 0);
         assert!(matches!(got, Err(DocumentError::OtherAuthority { .. })));
+    }
+
+    fn key_of(n: u8, epoch: u8) -> String {
+        hex::encode(
+            SecretKey::from_bytes([n.wrapping_mul(17) ^ epoch; 32])
+                .public()
+                .as_bytes(),
+        )
+    }
+
+    /// Four nodes, one with an exit, and keys of ten epochs of 1,000 s.
+    fn with_epochs() -> Content {
+        let mut content = content();
+        (content.epoch, content.sequence) = (5, 8);
+        for (n, node) in content.nodes.iter_mut().enumerate() {
+            node.sphinx_key = (0..10).map(|epoch| key_of(n as u8 + 1, epoch)).collect();
+        }
+        content.nodes[3].exit = Some(ServiceEntry {
+            stream_key: (0..10).map(|epoch| key_of(9, epoch)).collect(),
+            ..service(1)
+        });
+        content
+    }
+
+    #[test]
+    fn each_epoch_has_its_keys_and_two_are_alive_at_most() {
+        let document = verify(&with_epochs().sign(&authority()).unwrap(), 12_500, 0).unwrap();
+        let key = |document: &Document, n: u8| {
+            let node = document.node(&NodeId::new([n; 32])).unwrap();
+            let exit = node.exit.as_ref().map(|exit| hex::encode(&exit.stream_key));
+            (hex::encode(node.sphinx_key.as_bytes()), exit)
+        };
+        assert_eq!((document.epoch(), key(&document, 1).0), (7, key_of(1, 2)));
+        assert_eq!(document.turns_at(), Some(Time::from_s(13_000)));
+        assert!(document.turned(Time::from_us(12_999_999_999)).is_none());
+        let next = document.turned(Time::from_s(13_000)).unwrap();
+        assert_eq!((next.epoch(), next.bytes()), (8, document.bytes()));
+        assert_eq!(key(&next, 4), (key_of(4, 3), Some(key_of(9, 3))));
+        let last = next.turned(Time::from_s(99_999)).unwrap();
+        assert_eq!((last.epoch(), last.turns_at()), (14, None));
+        assert_eq!(last.turned(Time::ZERO).unwrap().epoch(), 5);
+
+        let epochs = document.epochs();
+        let (grace, overlap) = (epochs.grace(), epochs.overlap());
+        assert_eq!(
+            grace,
+            Duration::from_secs(125),
+            "an eighth, as that is less than 5 min"
+        );
+        assert!(overlap > Profile::browse().surb_life() + grace);
+        let us = Duration::from_micros(1);
+        let (from, begin, end) = (Time::from_s(10_000), Time::from_s(11_000), Time::from_s(20_000));
+        for (at, alive) in [
+            (Time::ZERO, Some((5, None))),
+            (begin - grace - us, Some((5, None))),
+            (begin - grace, Some((5, Some(6)))),
+            (begin - us, Some((5, Some(6)))),
+            (begin, Some((6, Some(5)))),
+            (begin + overlap - us, Some((6, Some(5)))),
+            (begin + overlap, Some((6, None))),
+            (end - grace, Some((14, None))),
+            (end + overlap - us, Some((14, None))),
+            (end + overlap, None),
+            (Time::FAR_FUTURE, None),
+        ] {
+            assert_eq!(epochs.alive(at), alive, "{at}");
+        }
+        // Whoever asks at each change misses none.
+        let (mut at, mut seen) = (from, alloc::vec![epochs.alive(from)]);
+        while let Some(next) = epochs.next_change(at) {
+            assert!(next > at && epochs.alive(next - us) == epochs.alive(at), "{at}");
+            at = next;
+            seen.push(epochs.alive(at));
+        }
+        assert_eq!((seen.len(), seen.last()), (1 + 3 * 9 + 1, Some(&None)));
+    }
+
+    #[test]
+    fn a_document_of_one_key_has_one_epoch() {
+        let document = verify(&content().sign(&authority()).unwrap(), 15_000, 0).unwrap();
+        assert_eq!((document.epochs().count(), document.turns_at()), (1, None));
+        assert_eq!(document.epochs().alive(Time::from_s(19_000)), Some((1, None)));
+    }
+
+    #[test]
+    fn impossible_epochs_are_refused() {
+        type Spoil = fn(&mut Content);
+        let cases: [(&str, Spoil); 9] = [
+            ("a key is missing", |c| c.nodes[2].sphinx_key.truncate(9 * 64)),
+            ("one is cut off", |c| c.nodes[0].sphinx_key.truncate(10 * 64 - 1)),
+            ("none at all", |c| {
+                c.nodes.iter_mut().for_each(|n| n.sphinx_key.clear())
+            }),
+            ("one of the exit is missing", |c| {
+                c.nodes[3].exit.as_mut().unwrap().stream_key.truncate(9 * 64);
+            }),
+            ("a later one is no key", |c| {
+                c.nodes[1].sphinx_key.replace_range(9 * 64.., &"00".repeat(32))
+            }),
+            ("no hexadecimal digit, but a character of two bytes", |c| {
+                c.nodes[1].sphinx_key.replace_range(63..65, "\u{e4}");
+            }),
+            ("epochs that aren't whole seconds", |c| c.valid_until_s += 1),
+            ("epochs shorter than what a key lives beyond them", |c| {
+                c.valid_until_s = c.valid_from_s + 100
+            }),
+            ("numbers beyond all", |c| c.epoch = u32::MAX - 5),
+        ];
+        for (what, spoil) in cases {
+            let mut bad = with_epochs();
+            spoil(&mut bad);
+            assert!(
+                matches!(bad.sign(&authority()), Err(DocumentError::Content(_))),
+                "{what}"
+            );
+        }
+        let mut huge = content();
+        huge.valid_until_s = u64::MAX;
+        huge.valid_from_s = 0;
+        for node in &mut huge.nodes {
+            node.sphinx_key = node.sphinx_key.repeat(MAX_EPOCHS + 1);
+        }
+        assert!(huge.sign(&authority()).is_err());
+        let mut repeated = with_epochs();
+        repeated.nodes[0].sphinx_key = key_of(1, 0).repeat(10);
+        assert!(repeated.sign(&authority()).is_err(), "the same key in two epochs");
+    }
+
+    #[test]
+    fn the_shortest_epoch_is_one_that_is_taken_and_one_second_less_is_not() {
+        for profile in [Profile::chat(), Profile::browse(), Profile::bulk()] {
+            let of = |s: u64| {
+                let mut content = with_epochs();
+                content.profile = profile.clone();
+                content.valid_until_s = content.valid_from_s + 10 * s;
+                content.sign(&authority())
+            };
+            let shortest = Epochs::shortest_s(&profile);
+            assert!(of(shortest).is_ok(), "{} {shortest}", profile.name);
+            assert!(of(shortest - 2).is_err(), "{} {shortest}", profile.name);
+        }
+    }
+
+    #[test]
+    fn a_renewed_document_continues_one_that_differs_in_keys_alone() {
+        let old = verify(&with_epochs().sign(&authority()).unwrap(), 15_000, 0).unwrap();
+        let renewed = || {
+            let mut content = with_epochs();
+            content.sequence += 1;
+            (content.valid_from_s, content.valid_until_s, content.epoch) = (14_000, 24_000, 9);
+            for (n, node) in content.nodes.iter_mut().enumerate() {
+                node.sphinx_key = (4..14).map(|epoch| key_of(n as u8 + 1, epoch)).collect();
+            }
+            content
+        };
+        let read = |content: Content| verify(&content.sign(&authority()).unwrap(), 15_000, 0).unwrap();
+        let new = read(renewed());
+        assert!(new.continues(&old) && !old.continues(&new) && !new.continues(&new));
+        assert_eq!(
+            new.node(&NodeId::new([2; 32])).unwrap().sphinx_key,
+            old.nodes()[1].sphinx_key
+        );
+        type Change = fn(&mut Content);
+        let cases: [(&str, Change); 5] = [
+            ("another node", |c| c.nodes[0].id = hex::encode(&[77; 32])),
+            ("another address", |c| c.nodes[0].addresses.clear()),
+            ("another weight", |c| c.nodes[3].weight = 2.0),
+            ("another profile", |c| c.profile.mean_delay_ms += 1.0),
+            ("epochs at another time", |c| {
+                c.valid_from_s += 1;
+                c.valid_until_s += 1;
+            }),
+        ];
+        for (what, change) in cases {
+            let mut other = renewed();
+            change(&mut other);
+            assert!(!read(other).continues(&old), "{what}");
+        }
+        assert_eq!(new.content().unwrap(), renewed());
     }
 
     #[test]

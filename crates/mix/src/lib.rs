@@ -6,11 +6,12 @@
 //! `mizzle-net`'s; here a packet's *next* hop is checked.
 //!
 //! A [`Worker`] does what is done to every packet; a node runs one or several beside its [`Loops`]. [`Mix`] is both in
-//! one, for a shell with one thread, like the simulator. What a header's address and delay mean is the worker's
+//! one, for a shell with one thread, like the simulator. Which keys it has when, and how they are erased, is the [`Ring`]'s. What a header's address and delay mean is the worker's
 //! [`Routing`]: [`Edges`] of the network document here, a pool in the `libp2p` profile.
 
 mod document;
 mod loops;
+mod ring;
 mod tags;
 mod wheel;
 mod worker;
@@ -27,6 +28,7 @@ use rand_core::SeedableRng as _;
 
 pub use document::Edges;
 pub use loops::{Delivered, Loop, Loops, NotOurs};
+pub use ring::{NodeKeys, Ratchet, Ring, TooEarly, Turn};
 pub use tags::{ReplayTags, Verdict};
 pub use worker::{Input as WorkerInput, Key, Outcome, Routing, Worker};
 
@@ -122,7 +124,7 @@ pub enum Action {
 /// A mix core with one worker; see the [crate](self).
 pub struct Mix {
     worker: Worker<Edges>,
-    key: Arc<Key>,
+    keys: Vec<Arc<Key>>,
     loops: Loops,
     told: Time,
     actions: VecDeque<Action>,
@@ -148,7 +150,7 @@ impl Mix {
         let key = Arc::new(Key::new(secret, Dialect::Lioness, &config));
         Ok(Self {
             worker: Worker::new(&config, Arc::clone(&key), edges, rng),
-            key,
+            keys: vec![key],
             loops,
             told: now,
             actions: VecDeque::new(),
@@ -159,8 +161,19 @@ impl Mix {
     /// Tells the core which tags earlier runs with the same key wrote down. From here on it asks for its own to be written
     /// down too, with [`Action::Accepted`].
     pub fn remember(&mut self, tags: &[u64]) {
-        self.key.remember(tags);
+        self.keys.iter().for_each(|key| key.remember(tags));
         self.worker.tags_are_written_down();
+    }
+
+    /// From now on packets are taken for these keys, see [`Worker::set_keys`]. Its own loops turn by themselves.
+    pub fn set_keys(&mut self, keys: &[Arc<Key>]) {
+        self.keys = keys.to_vec();
+        self.worker.set_keys(keys);
+    }
+
+    /// From now on this is the network document: one that [continues](Document::continues) the one before.
+    pub fn set_document(&mut self, document: Arc<Document>) {
+        self.loops.set_document(document);
     }
 
     /// Tells the core what happened at `now`. A bad packet is dropped and counted, nothing else.
@@ -173,8 +186,9 @@ impl Mix {
             Input::Packets(mut packets) => self.worker.handle(now, WorkerInput::Packets(&mut packets)),
             Input::Tick => self.worker.handle(now, WorkerInput::Tick),
         }
-        if !self.worker.accepted().is_empty() {
-            let accepted = self.worker.accepted().to_vec();
+        if !self.worker.accepted().is_empty() || !self.worker.accepted_beside().is_empty() {
+            // Under whichever key: to know a tag under another one does no harm.
+            let accepted = [self.worker.accepted(), self.worker.accepted_beside()].concat();
             self.worker.clear_accepted();
             self.actions.push_back(Action::Accepted(accepted));
         }
@@ -232,6 +246,6 @@ impl Mix {
     /// Whether its key has ended early, see [`Key::has_ended`].
     #[must_use]
     pub fn key_has_ended(&self) -> bool {
-        self.key.has_ended()
+        self.keys.first().is_none_or(|key| key.has_ended())
     }
 }

@@ -129,6 +129,9 @@ impl Loops {
 
     /// The next one, if it leaves by `until`: that is `now`, or a little ahead where somebody holds it until then.
     pub fn take(&mut self, now: Time, until: Time) -> Option<Loop> {
+        if let Some(turned) = self.document.turned(now) {
+            self.set_document(Arc::new(turned));
+        }
         self.ledger.expire(now);
         // Nothing is later than `FAR_FUTURE`, so a loop after it would be at it again, for ever.
         let Prepared {
@@ -147,6 +150,18 @@ impl Loops {
         self.counters.count("loop.sent");
         self.prepare(what.at);
         Some(what)
+    }
+
+    /// From now on this is the network document: one that [continues](Document::continues) the one before, or that one in
+    /// another epoch. The loop that is ready leaves when it would have, built anew for the keys that it says.
+    pub fn set_document(&mut self, document: Arc<Document>) {
+        if let Some(me) = document.node(&self.me.id) {
+            self.me = me.clone();
+        }
+        self.document = document;
+        if let Some(at) = self.prepared.as_ref().map(|l| l.what.at) {
+            self.prepare_for(at);
+        }
     }
 
     /// The clock was set back to `now`, by more than a moment. No loop until it is where it was would be a silence that
@@ -203,6 +218,10 @@ impl Loops {
 
     fn prepare(&mut self, last: Time) {
         let at = self.pattern.next(&mut self.rng, last);
+        self.prepare_for(at);
+    }
+
+    fn prepare_for(&mut self, at: Time) {
         let random = draw::bytes(&mut self.rng);
         let route = Route::around(&mut self.rng, &self.document, &self.me);
         let (Some(first), delay_ms) = (route.first(), route.delay_ms()) else {

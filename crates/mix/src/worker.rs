@@ -77,11 +77,9 @@ pub trait Routing {
 
 /// What a worker is told.
 pub enum Input<'a, H = NodeId> {
-    /// Packets arrived under the current key. They are taken out of the vector. Peeled as one batch; the order of arrival
-    /// doesn't matter to what leaves when.
+    /// Packets arrived. They are taken out of the vector. Peeled as one batch; the order of arrival doesn't matter to what
+    /// leaves when.
     Packets(&'a mut Vec<Packet>),
-    /// The same, under the key before the current one ([`Worker::rotate`]).
-    Previous(&'a mut Vec<Packet>),
     /// A packet of the node itself leaves at a time, among the others.
     Hold {
         /// When.
@@ -123,20 +121,27 @@ pub enum Outcome<H = NodeId> {
 /// Peels, refuses replays, holds each packet for its delay, and says where it goes next. One of several with a [`Key`], or
 /// the only one.
 pub struct Worker<R: Routing> {
-    key: Arc<Key>,
-    previous: Option<Arc<Key>>,
+    /// The current one first; two at most.
+    keys: Vec<Alive>,
     routing: R,
     wheel: Wheel<R::Hop>,
     /// Of delays drawn here, and of the order in which packets of one moment leave.
     rng: Rng,
     told: Time,
     outcomes: VecDeque<Outcome<R::Hop>>,
-    /// Where somebody writes them down.
-    accepted: Option<Vec<u64>>,
+    /// Somebody writes tags down.
+    tells_tags: bool,
     counters: Counters,
     // Kept between batches, for their memory.
     results: Vec<Result<Peeled, Rejected>>,
     verdicts: Vec<Verdict>,
+    not_under_first: Vec<Packet>,
+}
+
+/// A key under which packets are taken, and the tags that are to be written down.
+struct Alive {
+    key: Arc<Key>,
+    accepted: Vec<u64>,
 }
 
 impl<R: Routing> Worker<R> {
@@ -144,23 +149,26 @@ impl<R: Routing> Worker<R> {
     #[must_use]
     pub fn new(config: &Config, key: Arc<Key>, routing: R, rng: Rng) -> Self {
         Self {
-            key,
-            previous: None,
+            keys: vec![Alive {
+                key,
+                accepted: Vec::new(),
+            }],
             routing,
             wheel: Wheel::new(config.held_packets, config.tick),
             rng,
             told: Time::ZERO,
             outcomes: VecDeque::new(),
-            accepted: None,
+            tells_tags: false,
             counters: Counters::default(),
             results: Vec::new(),
             verdicts: Vec::new(),
+            not_under_first: Vec::new(),
         }
     }
 
     /// Somebody writes down what it accepts: from here on [`Self::accepted`] says it.
     pub fn tags_are_written_down(&mut self) {
-        self.accepted.get_or_insert_default();
+        self.tells_tags = true;
     }
 
     /// Where packets go. For a pool that changes.
@@ -168,14 +176,19 @@ impl<R: Routing> Worker<R> {
         &mut self.routing
     }
 
-    /// From now on `next` is the key, and the one before it opens only [`Input::Previous`]. The one before that is let go.
-    pub fn rotate(&mut self, next: Arc<Key>) {
-        self.previous = Some(std::mem::replace(&mut self.key, next));
-    }
-
-    /// The time of the key before the current one is over.
-    pub fn forget_previous(&mut self) {
-        self.previous = None;
+    /// From now on packets are taken for these keys, the first two of them: the first is that of the epoch that it is, the
+    /// second that of the one before or after it. With none, every packet is dropped and counted as `drop.key_is_over`. What
+    /// [`Self::accepted`] said must have been taken before.
+    ///
+    /// All packets are tried under the first key. Those whose MAC is wrong there are tried once more, as one batch, under the
+    /// second; which key a packet is for stands nowhere in it. So while two keys are alive a forged packet costs twice what
+    /// it costs else (a point multiplication and a MAC), and a good one for the second key costs that much more.
+    pub fn set_keys(&mut self, keys: &[Arc<Key>]) {
+        let alive = |key: &Arc<Key>| Alive {
+            key: Arc::clone(key),
+            accepted: Vec::new(),
+        };
+        self.keys = keys.iter().take(2).map(alive).collect();
     }
 
     /// Tells it what happened at `now`. A bad packet is dropped and counted, nothing else.
@@ -189,13 +202,7 @@ impl<R: Routing> Worker<R> {
         }
         self.told = now;
         match input {
-            Input::Packets(packets) => self.peel(now, &Arc::clone(&self.key), packets),
-            Input::Previous(packets) => match self.previous.clone() {
-                Some(key) => self.peel(now, &key, packets),
-                None => self
-                    .counters
-                    .add("drop.key_is_over", packets.drain(..).len() as u64),
-            },
+            Input::Packets(packets) => self.take(now, packets),
             Input::Hold { at, to, packet } => self.hold(
                 at.max(now),
                 Due {
@@ -215,16 +222,22 @@ impl<R: Routing> Worker<R> {
         self.count("forwarded", forwarded);
     }
 
-    /// The tags of packets that were accepted, to be written down before anything of [`Self::poll`] is done: a later run
-    /// with the same key must not accept them again. Empty unless [`Self::tags_are_written_down`].
+    /// The tags of packets that were accepted under the first key, to be written down before anything of [`Self::poll`] is
+    /// done: a later run with the same key must not accept them again. Empty unless [`Self::tags_are_written_down`].
     #[must_use]
     pub fn accepted(&self) -> &[u64] {
-        self.accepted.as_deref().unwrap_or_default()
+        self.keys.first().map_or(&[], |alive| &alive.accepted)
     }
 
-    /// What [`Self::accepted`] said was taken: written down, or kept by who will.
+    /// The same under the second key.
+    #[must_use]
+    pub fn accepted_beside(&self) -> &[u64] {
+        self.keys.get(1).map_or(&[], |alive| &alive.accepted)
+    }
+
+    /// What [`Self::accepted`] and [`Self::accepted_beside`] said was taken: written down, or kept by who will.
     pub fn clear_accepted(&mut self) {
-        self.accepted.iter_mut().for_each(Vec::clear);
+        self.keys.iter_mut().for_each(|alive| alive.accepted.clear());
     }
 
     /// The next thing that it is done with; drain until `None`.
@@ -251,17 +264,39 @@ impl<R: Routing> Worker<R> {
         self.wheel.len()
     }
 
-    fn peel(&mut self, now: Time, key: &Key, packets: &mut Vec<Packet>) {
+    fn take(&mut self, now: Time, packets: &mut Vec<Packet>) {
         self.count("received", packets.len() as u64);
-        if key.has_ended() {
+        match self.keys.len() {
+            0 => self.count("drop.key_is_over", packets.drain(..).len() as u64),
+            1 => self.peel(now, 0, packets),
+            _ => {
+                self.peel(now, 0, packets);
+                let mut others = std::mem::take(&mut self.not_under_first);
+                if !others.is_empty() {
+                    self.peel(now, 1, &mut others);
+                }
+                self.not_under_first = others;
+            }
+        }
+    }
+
+    /// Under one of the keys. What may be for the next one is left in `not_under_first`.
+    fn peel(&mut self, now: Time, which: usize, packets: &mut Vec<Packet>) {
+        let is_last = which + 1 == self.keys.len();
+        let Some(Alive { key, accepted }) = self.keys.get_mut(which) else {
+            return;
+        };
+        let has_ended = key.has_ended();
+        if has_ended && is_last {
             return self.count("drop.replay_table_full", packets.drain(..).len() as u64);
         }
         self.results.clear();
         self.verdicts.clear();
-        let (verdicts, accepted) = (&mut self.verdicts, &mut self.accepted);
+        let verdicts = &mut self.verdicts;
+        let mut accepted = self.tells_tags.then_some(accepted);
         let mut seen = |tags: &[_], known: &mut [bool]| {
             let before = verdicts.len();
-            key.tags.admit(tags, verdicts, accepted.as_mut());
+            key.tags.admit(tags, verdicts, accepted.as_deref_mut());
             let new = verdicts[before..].iter();
             known
                 .iter_mut()
@@ -278,6 +313,8 @@ impl<R: Routing> Worker<R> {
                 Err(Rejected::Replay) if refused.next() == Some(&Verdict::NoRoom) => {
                     self.count("drop.replay_table_full", 1);
                 }
+                // It is as it came.
+                Err(Rejected::Mac) if !is_last => self.not_under_first.push(packet),
                 Err(rejected) => self.count(rejected.as_str(), 1),
                 Ok(Peeled::Forward { next, delay_ms }) => match self.routing.next_hop(next) {
                     None => self.count("drop.no_edge", 1),

@@ -352,53 +352,61 @@ fn of_workers_with_one_key_one_alone_forwards_each_packet() {
 }
 
 #[test]
-fn packets_of_the_key_before_are_taken_until_it_is_forgotten_and_no_replay_passes_meanwhile() {
+fn packets_of_two_keys_are_told_apart_and_no_replay_passes_while_the_keys_change() {
     let mut rng = Rng::seed_from_u64(3);
     let (old, new) = (key(ME), key(101));
-    let of_old: Vec<_> = (0..3).map(|_| packet(&mut rng, ME, 3, 0)).collect();
-    let of_new = packet(&mut rng, 101, 3, 0);
+    let of_old: Vec<_> = (0..4).map(|_| packet(&mut rng, ME, 3, 0)).collect();
+    let of_new: Vec<_> = (0..2).map(|_| packet(&mut rng, 101, 3, 0)).collect();
     let mut worker = worker(&old, 1);
-    let tell = |worker: &mut Worker<Nine>, previous: bool, packet: &Packet| {
-        let batch = &mut vec![copy(packet)];
-        worker.handle(
-            START,
-            if previous {
-                Input::Previous(batch)
-            } else {
-                Input::Packets(batch)
-            },
-        );
+    worker.tags_are_written_down();
+    let tell = |worker: &mut Worker<Nine>, packets: &[&Packet]| {
+        let batch = &mut packets.iter().copied().map(copy).collect();
+        worker.handle(START, Input::Packets(batch));
+        let tags = (worker.accepted().len(), worker.accepted_beside().len());
         let mut seen = Seen::default();
         seen.take(worker, START);
-        let counted: Vec<_> = seen
-            .counters
-            .iter()
-            .filter(|(name, _)| *name != "received")
-            .collect();
-        assert_eq!(counted.len(), 1, "{counted:?}");
-        counted[0].0
+        assert_eq!(seen.counters.get("received"), packets.len() as u64);
+        let counters = seen.counters.iter().filter(|(name, _)| *name != "received");
+        let counted: Vec<_> = counters.map(|(name, n)| format!("{name} {n}")).collect();
+        (counted.join(", "), tags)
     };
+    let said = |text: &str, tags| (text.to_string(), tags);
     assert_eq!(
-        tell(&mut worker, true, &of_old[0]),
-        "drop.key_is_over",
-        "there was none before"
+        tell(&mut worker, &[&of_old[0], &of_new[0]]),
+        said("forwarded 1, mac 1", (1, 0))
     );
-    assert_eq!(tell(&mut worker, false, &of_old[0]), "forwarded");
-    worker.rotate(new);
-    assert_eq!(tell(&mut worker, false, &of_new), "forwarded");
-    assert_eq!(tell(&mut worker, true, &of_old[0]), "replay");
-    assert_eq!(tell(&mut worker, true, &of_old[1]), "forwarded");
-    assert_eq!(tell(&mut worker, true, &of_old[1]), "replay");
+    // The next one's time is near.
+    worker.set_keys(&[Arc::clone(&old), Arc::clone(&new)]);
     assert_eq!(
-        tell(&mut worker, false, &of_old[2]),
-        "mac",
-        "each with its key alone"
+        tell(&mut worker, &[&of_new[0], &of_old[0], &of_old[1], &of_new[0]]),
+        said("forwarded 2, replay 2", (1, 1))
     );
-    assert_eq!(tell(&mut worker, false, &of_new), "replay");
-    worker.forget_previous();
-    assert_eq!(tell(&mut worker, true, &of_old[2]), "drop.key_is_over");
+    // It has come.
+    worker.set_keys(&[Arc::clone(&new), Arc::clone(&old)]);
+    let stranger = packet(&mut rng, 102, 3, 0);
+    assert_eq!(
+        tell(
+            &mut worker,
+            &[&of_new[0], &of_old[1], &of_old[2], &stranger, &of_new[1]]
+        ),
+        said("forwarded 2, mac 1, replay 2", (1, 1))
+    );
+    worker.set_keys(&[Arc::clone(&new)]);
+    assert_eq!(
+        tell(&mut worker, &[&of_old[2], &of_old[3], &of_new[1]]),
+        said("mac 2, replay 1", (0, 0))
+    );
     // Nobody has its secret any more.
     assert_eq!(Arc::strong_count(&old), 1);
+    worker.set_keys(&[]);
+    assert_eq!(
+        tell(&mut worker, &[&of_new[0]]),
+        said("drop.key_is_over 1", (0, 0))
+    );
+    assert_eq!(
+        (Arc::strong_count(&new), old.accepted(), new.accepted()),
+        (1, 3, 2)
+    );
 }
 
 #[test]
