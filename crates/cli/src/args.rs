@@ -181,6 +181,9 @@ pub enum NodeCommand {
         /// Print one JSON object when ready instead of text
         #[arg(long)]
         json: bool,
+        /// Have a clock that is fast by so many seconds. For tests
+        #[arg(long, hide = true, default_value_t = 0, allow_negative_numbers = true)]
+        clock_fast_s: i64,
     },
 }
 
@@ -258,6 +261,10 @@ pub struct ClientRun {
     /// Print one JSON object when ready instead of text
     #[arg(long)]
     pub json: bool,
+
+    /// Have a clock that is fast by so many seconds. For tests
+    #[arg(long, hide = true, default_value_t = 0, allow_negative_numbers = true)]
+    pub clock_fast_s: i64,
 }
 
 /// The proxy's port.
@@ -434,6 +441,22 @@ pub enum NetworkCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make the next network document: the same nodes, with keys of further epochs
+    ///
+    /// Before the document is over, as `mizzle status` and the log of each node say in time. Reads and writes DIR, which `mizzle
+    /// network init` made. The nodes' further keys come from the seeds in their folders there, or from the file
+    /// `state/next.keys` that each node writes, copied there. Says what to copy to which machine afterwards; no node needs to
+    /// be started again for it.
+    Renew {
+        /// The network's folder, with authority.key
+        dir: PathBuf,
+        /// For how long the new document is valid from now on
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3_650), value_name = "DAYS")]
+        valid_days: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Verify a document and show what it says
     Show {
         /// The document
@@ -491,8 +514,14 @@ pub struct NetworkInit {
     #[arg(long, default_value_t = 4_100, value_name = "PORT")]
     pub base_port: u16,
     /// How long the network document is valid
-    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3_650), value_name = "DAYS")]
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3_650), value_name = "DAYS")]
     pub valid_days: u32,
+    /// How long a key is used: all nodes change theirs at the same moments, and erase those that are over
+    #[arg(long, default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..=31_536_000), value_name = "SECONDS")]
+    pub epoch_s: u64,
+    /// For how many epochs the document has keys, in place of --valid-days. For tests
+    #[arg(long, hide = true, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub epochs: Option<u32>,
     /// Let exits connect to these addresses for anyone although they are not public; once for each range. For tests
     #[arg(long, value_parser = Allow::parse, value_name = "RANGE")]
     pub exit_allow: Vec<Allow>,

@@ -11,11 +11,11 @@ use mizzle_base::{Document, MailboxId, NetworkId, NodeId, Rng, hex};
 use mizzle_exit::{Allow, Exit, Policy};
 use mizzle_gateway::Gateway;
 use mizzle_gateway::store::{Limits, MailStore, MemoryMailStore, StoreError};
+use mizzle_mix::{NodeKeys, Ratchet};
 use mizzle_net::clock::Clock;
 use mizzle_net::host::{self, Host, HostConfig, HostError, Transport};
-use mizzle_net::node::{GatewayParts, MixParts, Parts};
-use mizzle_net::state::{Folder, State, StateError};
-use mizzle_net::tags::TagError;
+use mizzle_net::node::{GatewayParts, KeysError, MixParts, Parts};
+use mizzle_net::state::{Folder, State, StateError, seed};
 use mizzle_net::{client, directory, identity, store, wire};
 use mizzle_sphinx::{PublicKey, SecretKey};
 use mizzle_traffic::draw;
@@ -29,10 +29,10 @@ const OTHER_CONNECTIONS: u32 = 1_024;
 
 /// Files of a node's state.
 pub const IDENTITY_KEY: &str = "identity.key";
-/// See [`IDENTITY_KEY`].
-pub const SPHINX_KEY: &str = "sphinx.key";
-const EXIT_KEY: &str = "exit.key";
-const MAIL_KEY: &str = "mail.key";
+/// The public keys that a node will have when the network document is over, for `mizzle network renew`.
+pub const NEXT_KEYS: &str = "next.keys";
+/// Number of a network's first key epoch.
+pub const FIRST_EPOCH: u32 = 1;
 /// In the same folder: the letters for a gateway's clients.
 const MAIL: &str = "mail";
 
@@ -69,9 +69,9 @@ pub enum StartError {
     /// A gateway's letters.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What a mix accepted in earlier runs.
+    /// A node's keys, and what it accepted under them in earlier runs.
     #[error(transparent)]
-    Tags(#[from] TagError),
+    Keys(#[from] KeysError),
     /// A node's threads.
     #[error("the system gives no thread for a node: {0}")]
     Thread(std::io::Error),
@@ -80,34 +80,67 @@ pub enum StartError {
 /// A node's secrets.
 pub struct Keys {
     identity: Zeroizing<[u8; 32]>,
-    sphinx: SecretKey,
-    exit: Option<SecretKey>,
-    /// Of a gateway's mail service.
-    mail: Option<SecretKey>,
+    /// Of which the keys of all epochs come.
+    ratchet: Ratchet,
 }
 
 /// A secret that isn't the one that the network document speaks of.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{file} doesn't belong to the key that the network document lists for this node: restore the state that it was \
-     made with, or have the authority list this key"
-)]
-pub struct OtherKey {
-    file: &'static str,
+pub enum OtherKey {
+    /// It gives other keys.
+    #[error(
+        "{file} doesn't belong to the {what} key that the network document lists for this node in epoch {epoch}: restore the \
+         state that it was made with, give the node new keys with `mizzle network rekey`, or have the authority list these"
+    )]
+    Other {
+        /// The file.
+        file: &'static str,
+        /// Of what.
+        what: &'static str,
+        /// The first epoch in which they differ.
+        epoch: u32,
+    },
+    /// It begins later than now.
+    #[error(
+        "{file} begins with epoch {found}, and by this machine's clock it is epoch {now}: either the clock is slow (set it, \
+         UTC), or it was fast and keys were erased too early (give the node new ones with `mizzle network rekey`)"
+    )]
+    Later {
+        /// The file.
+        file: &'static str,
+        /// Its epoch.
+        found: u32,
+        /// The current one.
+        now: u32,
+    },
+}
+
+/// Hexadecimal digits of a key.
+pub(crate) const KEY_DIGITS: usize = 64;
+
+/// Public keys of one kind, as the document writes them.
+pub fn digits(keys: &[NodeKeys], of: impl Fn(&NodeKeys) -> &SecretKey) -> String {
+    keys.iter()
+        .map(|keys| hex::encode(of(keys).public().as_bytes()))
+        .collect()
 }
 
 impl Keys {
-    /// Fresh ones for a node in this place.
+    /// Fresh ones, from [`FIRST_EPOCH`] on.
     #[must_use]
-    pub fn generate(place: &Place, rng: &mut Rng) -> Self {
+    pub fn generate(rng: &mut Rng) -> Self {
         let mut identity = Zeroizing::new([0; 32]);
         rng.fill_bytes(&mut *identity);
         Self {
             identity,
-            sphinx: SecretKey::generate(rng),
-            exit: place.has_exit.then(|| SecretKey::generate(rng)),
-            mail: (place.role == Role::Gateway).then(|| SecretKey::generate(rng)),
+            ratchet: Self::fresh_ratchet(FIRST_EPOCH, rng),
         }
+    }
+
+    fn fresh_ratchet(epoch: u32, rng: &mut Rng) -> Ratchet {
+        let mut seed = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *seed);
+        Ratchet::new(epoch, seed)
     }
 
     /// Writes them to a new state.
@@ -116,50 +149,38 @@ impl Keys {
     /// [`StateError`].
     pub fn write(&self, state: &State) -> Result<(), StateError> {
         state.create_secret(IDENTITY_KEY, &self.identity)?;
-        state.create_secret(SPHINX_KEY, self.sphinx.expose_bytes())?;
-        for (file, key) in [(EXIT_KEY, &self.exit), (MAIL_KEY, &self.mail)] {
-            if let Some(key) = key {
-                state.create_secret(file, key.expose_bytes())?;
-            }
-        }
-        Ok(())
+        seed::create(state, &self.ratchet)
     }
 
-    /// Reads them; the exit's and the mail's if there are such.
+    /// Reads them.
     ///
     /// # Errors
     /// One for each file that can't be used.
     pub fn read(folder: &Folder) -> Result<Self, Vec<StateError>> {
-        let identity = folder.secret(IDENTITY_KEY);
-        let sphinx = folder.secret(SPHINX_KEY);
-        let service = |file| folder.has(file).then(|| folder.secret(file)).transpose();
-        match (identity, sphinx, service(EXIT_KEY), service(MAIL_KEY)) {
-            (Ok(identity), Ok(sphinx), Ok(exit), Ok(mail)) => Ok(Self {
-                identity,
-                sphinx: SecretKey::from_bytes(*sphinx),
-                exit: exit.map(|key| SecretKey::from_bytes(*key)),
-                mail: mail.map(|key| SecretKey::from_bytes(*key)),
-            }),
-            (identity, sphinx, exit, mail) => Err([identity.err(), sphinx.err(), exit.err(), mail.err()]
-                .into_iter()
-                .flatten()
-                .collect()),
+        match (folder.secret(IDENTITY_KEY), seed::read(folder)) {
+            (Ok(identity), Ok(ratchet)) => Ok(Self { identity, ratchet }),
+            (identity, ratchet) => Err([identity.err(), ratchet.err()].into_iter().flatten().collect()),
         }
     }
 
-    /// Writes a new Sphinx key in place of the one of a node's state.
+    /// Writes a new seed in place of the one of a node's state, which is overwritten: other keys from this epoch on.
     ///
     /// # Errors
     /// [`StateError`]; the old one is there still.
-    pub fn renew_sphinx(state: &State, rng: &mut Rng) -> Result<PublicKey, StateError> {
-        let secret = SecretKey::generate(rng);
-        state.replace_secret(SPHINX_KEY, secret.expose_bytes())?;
-        Ok(secret.public())
+    pub fn renew(state: &State, epoch: u32, rng: &mut Rng) -> Result<Ratchet, StateError> {
+        let ratchet = Self::fresh_ratchet(epoch, rng);
+        seed::replace(state.path(), &ratchet)?;
+        Ok(ratchet)
     }
 
-    /// The key of its packets.
-    pub(crate) fn sphinx(&self) -> &SecretKey {
-        &self.sphinx
+    /// What the keys of all epochs come from.
+    pub(crate) fn ratchet(&self) -> &Ratchet {
+        &self.ratchet
+    }
+
+    /// The keys of the first epoch; none when that is over.
+    pub(crate) fn first(&self) -> Option<NodeKeys> {
+        self.ratchet.keys(FIRST_EPOCH)
     }
 
     /// The libp2p identity; `None` can't happen, as any 32 bytes are an Ed25519 secret.
@@ -168,25 +189,40 @@ impl Keys {
         identity::keypair(&mut Zeroizing::clone(&self.identity))
     }
 
-    /// Compares them with what the document says of their node.
+    /// Compares them with what the document says of their node, from the epoch that it is to the last one.
     ///
     /// # Errors
-    /// One for each that differs or is missing.
-    pub fn check(&self, listed: &mizzle_base::document::Node) -> Result<(), Vec<OtherKey>> {
+    /// One for each that differs.
+    pub fn check(
+        &self,
+        document: &Document,
+        listed: &mizzle_base::document::Node,
+    ) -> Result<(), Vec<OtherKey>> {
+        let (file, now, epochs) = (seed::FILE, document.epoch(), document.epochs());
+        let count = epochs.last() - now + 1;
+        let Some(own) = self.ratchet.keys_of(now, count) else {
+            let found = self.ratchet.epoch();
+            return Err(vec![OtherKey::Later { file, found, now }]);
+        };
+        let from = (now - epochs.first()) as usize;
         let mut wrong = Vec::new();
-        if self.sphinx.public() != listed.sphinx_key {
-            wrong.push(OtherKey { file: SPHINX_KEY });
+        let mut compare = |what, listed: &[PublicKey], of: fn(&NodeKeys) -> &SecretKey| {
+            let differs = listed[from.min(listed.len())..]
+                .iter()
+                .zip(&own)
+                .find(|(listed, own)| **listed != of(own).public());
+            wrong.extend(differs.map(|(_, own)| OtherKey::Other {
+                file,
+                what,
+                epoch: own.epoch,
+            }));
+        };
+        compare("Sphinx", listed.sphinx_keys(), |keys| &keys.sphinx);
+        if let Some(exit) = &listed.exit {
+            compare("exit's stream", exit.stream_keys(), |keys| &keys.exit);
         }
-        let services = [
-            (EXIT_KEY, &listed.exit, &self.exit),
-            (MAIL_KEY, &listed.mail, &self.mail),
-        ];
-        for (file, listed, own) in services {
-            if let Some(listed) = listed
-                && own.as_ref().map(|own| *own.public().as_bytes()) != Some(listed.stream_key)
-            {
-                wrong.push(OtherKey { file });
-            }
+        if let Some(mail) = &listed.mail {
+            compare("mail's stream", mail.stream_keys(), |keys| &keys.mail);
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
@@ -253,7 +289,7 @@ pub fn places(mixes_per_layer: u16, gateways: u16, exits: u16) -> Vec<Place> {
     mixes.chain((0..gateways).map(gateway)).collect()
 }
 
-/// What the network document says of a new node, to be reached at `addresses`.
+/// What the network document says of a new node, to be reached at `addresses`, with keys of so many epochs.
 ///
 /// # Errors
 /// [`StartError::NoLink`] can't happen.
@@ -261,13 +297,15 @@ pub fn entry(
     place: &Place,
     keys: &Keys,
     addresses: &[Multiaddr],
+    epochs: u32,
     rng: &mut Rng,
 ) -> Result<NodeEntry, StartError> {
     let keypair = keys.keypair().ok_or(StartError::NoLink)?;
-    let mut service = |secret: &Option<SecretKey>| {
-        secret.as_ref().map(|secret| ServiceEntry {
+    let of_epochs = keys.ratchet.keys_of(FIRST_EPOCH, epochs).unwrap_or_default();
+    let mut service = |is_there: bool, of: fn(&NodeKeys) -> &SecretKey| {
+        is_there.then(|| ServiceEntry {
             mailbox: MailboxId::new(draw::bytes(rng)).to_string(),
-            stream_key: hex::encode(secret.public().as_bytes()),
+            stream_key: digits(&of_epochs, of),
         })
     };
     Ok(NodeEntry {
@@ -276,11 +314,11 @@ pub fn entry(
         layer: place.layer,
         peer: keypair.public().to_peer_id().to_string(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
-        sphinx_key: hex::encode(keys.sphinx.public().as_bytes()),
+        sphinx_key: digits(&of_epochs, |keys| &keys.sphinx),
         weight: place.weight,
         operator: String::new(),
-        exit: service(&keys.exit),
-        mail: service(&keys.mail),
+        exit: service(place.has_exit, |keys| &keys.exit),
+        mail: service(place.role == Role::Gateway, |keys| &keys.mail),
     })
 }
 
@@ -312,11 +350,11 @@ pub async fn listen(
     role: Role,
     transport: Transport,
     addresses: Vec<Multiaddr>,
-    (network, epoch): (&NetworkId, u32),
+    network: &NetworkId,
     clients: u32,
 ) -> Result<Host, StartError> {
     let keypair = keys.keypair().ok_or(StartError::NoLink)?;
-    let mut config = HostConfig::new(keypair, transport).with_mix(wire::mix_link(network, epoch));
+    let mut config = HostConfig::new(keypair, transport).with_mix(wire::mix_link(network));
     for address in addresses {
         config = config.with_listen(address);
     }
@@ -344,11 +382,13 @@ pub fn parts(
 ) -> Result<(host::Running, Parts), StartError> {
     let id = identity::node_id(&keys.keypair().ok_or(StartError::NoLink)?);
     let now = clock.now();
-    let mut mix = MixParts::new(
+    // The exit and the mail are told by the node which keys there are; these are what they begin with.
+    let first = keys.ratchet.keys(document.epoch()).ok_or(StartError::NoLink)?;
+    let mut mix = MixParts::with_ratchet(
         options.mix,
         Arc::clone(document),
         &id,
-        keys.sphinx,
+        keys.ratchet,
         fork(rng),
         now,
     )?
@@ -366,14 +406,14 @@ pub fn parts(
             let core = Gateway::new(options.gateway, Arc::clone(document), &id, registered, fork(rng));
             let listed = document.node(&id);
             let listed_mail = listed.and_then(|n| n.mail.as_ref());
-            let mail = keys.mail.filter(|_| listed_mail.is_some()).map(|secret| {
+            let mail = listed_mail.map(|_| {
                 let config = mizzle_exit::Config::for_mail();
-                Exit::for_mail(config, document, &id, *secret.expose_bytes(), fork(rng))
+                Exit::for_mail(config, document, &id, *first.mail.expose_bytes(), fork(rng))
             });
             let listed_exit = listed.and_then(|n| n.exit.as_ref());
-            let exit = keys.exit.filter(|_| listed_exit.is_some()).map(|secret| {
+            let exit = listed_exit.map(|_| {
                 let config = mizzle_exit::Config::default();
-                let secret = *secret.expose_bytes();
+                let secret = *first.exit.expose_bytes();
                 Exit::new(config, document, &id, secret, options.policy, fork(rng))
             });
             Some(GatewayParts {
@@ -417,6 +457,19 @@ pub fn policy(document: &Document, allowed: impl IntoIterator<Item = Allow>) -> 
 /// [`StartError::NoLink`] can't happen.
 pub fn node_id(keys: &Keys) -> Result<NodeId, StartError> {
     Ok(identity::node_id(&keys.keypair().ok_or(StartError::NoLink)?))
+}
+
+/// The id of the node whose identity is in this folder.
+///
+/// # Errors
+/// [`StateError`].
+pub fn id_in(folder: &Folder) -> Result<NodeId, StateError> {
+    let mut secret = folder.secret(IDENTITY_KEY)?;
+    // Any 32 bytes are an Ed25519 secret.
+    let keypair = identity::keypair(&mut secret).ok_or_else(|| StateError::NotASecret {
+        path: folder.path().join(IDENTITY_KEY),
+    })?;
+    Ok(identity::node_id(&keypair))
 }
 
 /// A generator of its own for a part, from that of the whole.

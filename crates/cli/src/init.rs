@@ -10,17 +10,16 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::SigningKey;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
-use mizzle_base::document::{Content, DocumentError, Role};
-use mizzle_base::{Rng, hex};
+use mizzle_base::document::{Content, DocumentError, Epochs, MAX_EPOCHS, Role};
+use mizzle_base::{Profile, Rng, hex};
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::state::{self, Kind, State, StateError};
 use mizzle_traffic::draw;
 use zeroize::Zeroizing;
 
 use crate::args::{NetworkInit, TransportName};
-use crate::assemble::{self, Keys, Place, StartError};
+use crate::assemble::{self, FIRST_EPOCH, Keys, Place, StartError};
 use crate::config;
-use crate::local::EPOCH;
 
 /// Free ports are looked for here: below those that systems give to outgoing connections, one of which could take a port
 /// between now and the node's start.
@@ -55,6 +54,22 @@ pub enum InitError {
         /// Gateways asked for.
         gateways: u16,
     },
+    /// Keys that would change too often.
+    #[error(
+        "--epoch-s {epoch_s} is too short for this profile, {shortest_s} is the least: packets and replies that are under way \
+         when keys change must arrive"
+    )]
+    ShortEpoch {
+        /// Asked for.
+        epoch_s: u64,
+        /// The least.
+        shortest_s: u64,
+    },
+    /// More epochs than a document may have.
+    #[error(
+        "keys of {0} epochs are more than the {MAX_EPOCHS} that a document may have: choose a longer --epoch-s or fewer --valid-days"
+    )]
+    Epochs(u64),
     /// No name.
     #[error("--name must be 1 to 255 bytes without control characters")]
     Name,
@@ -105,6 +120,8 @@ pub struct Made {
     pub authority_pub: PathBuf,
     /// The signed document.
     pub document: PathBuf,
+    /// How many key epochs it has.
+    pub epochs: u32,
     /// All nodes.
     pub nodes: Vec<MadeNode>,
     /// The configurations of all clients.
@@ -158,6 +175,12 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
         Some(name) => name.clone(),
         None => format!("mizzle-{}", hex::encode(&draw::bytes::<4>(&mut rng))),
     };
+    let profile = args.profile.profile();
+    let profile = match args.mean_delay_ms {
+        Some(ms) => profile.with_mean_delay_ms(ms),
+        None => profile,
+    };
+    let epochs = epochs(args, &profile)?;
     let seedlings = plant(args, &mut rng)?;
     let secret = Zeroizing::new(draw::bytes(&mut rng));
     let authority = SigningKey::from_bytes(&secret);
@@ -166,21 +189,18 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
             &s.place,
             &s.keys,
             &[multiaddr(s.socket, args.transport)],
+            epochs,
             &mut rng,
         )
     });
     let now_s = clock.now().as_s();
-    let profile = args.profile.profile();
     let content = Content {
         network: name.clone(),
         sequence: 1,
-        epoch: EPOCH,
+        epoch: FIRST_EPOCH,
         valid_from_s: now_s,
-        valid_until_s: now_s + u64::from(args.valid_days) * 86_400,
-        profile: match args.mean_delay_ms {
-            Some(ms) => profile.with_mean_delay_ms(ms),
-            None => profile,
-        },
+        valid_until_s: now_s + u64::from(epochs) * args.epoch_s,
+        profile,
         nodes: nodes.collect::<Result<_, _>>()?,
     };
     let signed = content.sign(&authority)?;
@@ -207,6 +227,7 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
         authority_key,
         authority_pub,
         document,
+        epochs,
         nodes,
         clients,
     })
@@ -232,6 +253,25 @@ fn check(args: &NetworkInit) -> Result<(), InitError> {
     Ok(())
 }
 
+/// How many epochs the document has keys of: as many whole ones as it is valid.
+fn epochs(args: &NetworkInit, profile: &Profile) -> Result<u32, InitError> {
+    let shortest_s = Epochs::shortest_s(profile);
+    if args.epoch_s < shortest_s {
+        return Err(InitError::ShortEpoch {
+            epoch_s: args.epoch_s,
+            shortest_s,
+        });
+    }
+    let wanted = match args.epochs {
+        Some(epochs) => u64::from(epochs),
+        None => u64::from(args.valid_days) * 86_400 / args.epoch_s,
+    };
+    match u32::try_from(wanted) {
+        Ok(wanted) if wanted as usize <= MAX_EPOCHS => Ok(wanted.max(1)),
+        _ => Err(InitError::Epochs(wanted)),
+    }
+}
+
 /// Names, keys and sockets of all nodes.
 fn plant(args: &NetworkInit, rng: &mut Rng) -> Result<Vec<Seedling>, InitError> {
     let places = assemble::places(args.mixes_per_layer, args.gateways, args.exits);
@@ -247,7 +287,7 @@ fn plant(args: &NetworkInit, rng: &mut Rng) -> Result<Vec<Seedling>, InitError> 
         };
         seedlings.push(Seedling {
             name,
-            keys: Keys::generate(&place, rng),
+            keys: Keys::generate(rng),
             place,
             socket: SocketAddr::new(host, ports.next(host)?),
         });
@@ -436,10 +476,12 @@ fn empty_folder(path: &Path) -> Result<PathBuf, InitError> {
 fn next_steps(args: &NetworkInit, made: &Made) -> String {
     let dir = args.dir.display();
     let mut out = format!(
-        "network `{}`: {} nodes, document valid for {} days\n\n",
+        "network `{}`: {} nodes, document valid for {} days, keys of {} epochs of {} s\n\n",
         made.network,
         made.nodes.len(),
-        args.valid_days
+        u64::from(made.epochs) * args.epoch_s / 86_400,
+        made.epochs,
+        args.epoch_s,
     );
     for node in &made.nodes {
         let _ = writeln!(out, "  {:<12} {:<18} {}", node.name, node.role, node.address);

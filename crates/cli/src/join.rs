@@ -15,7 +15,7 @@ use mizzle_base::document::{DocumentError, MAX_DOCUMENT_LEN, Role};
 use mizzle_base::frame::Refusal;
 use mizzle_base::{Document, NetworkId, NodeId, Rng, Time, hex};
 use mizzle_client::NoSuchGateway;
-use mizzle_net::clock::{self, Clock};
+use mizzle_net::clock::{self, Clock, ClockOff};
 use mizzle_net::directory::FetchError;
 use mizzle_net::state::{Folder, Kind, State, StateError};
 use mizzle_net::{client, identity};
@@ -24,8 +24,9 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::args::{ClientRun, OpenProxy};
-use crate::assemble::{IDENTITY_KEY, StartError};
+use crate::assemble::{IDENTITY_KEY, StartError, fork};
 use crate::config::{ClientConfig, Problems, paths};
+use crate::follow::{Follow, Keep};
 use crate::mail::serve::{Letters, LettersError, SEAL_KEY};
 use crate::member::{self, Join, Member, Source};
 use crate::node::say;
@@ -110,6 +111,9 @@ pub enum JoinError {
     /// Its letters.
     #[error(transparent)]
     Letters(#[from] LettersError),
+    /// The clock.
+    #[error(transparent)]
+    Clock(ClockOff),
     /// Another client has taken this one's place.
     #[error("{}", Refusal::Replaced)]
     Replaced,
@@ -128,14 +132,14 @@ pub async fn run(args: ClientRun) -> Result<(), JoinError> {
     let mut kept = None;
     let json = args.json;
     let started = async {
-        let clock = Clock::start();
+        let clock = Clock::start_fast(args.clock_fast_s);
         let mut rng = clock::rng().map_err(StartError::Entropy)?;
         if args.document.is_some() || args.gateway.is_some() {
             by_flags(&args, clock, &mut rng).await
         } else {
             let config = config(&args)?;
-            let state = kept.insert(State::open_or_create(&config.state, Kind::Client)?);
-            by_config(&config, state, clock, &mut rng).await
+            let state = Arc::new(State::open_or_create(&config.state, Kind::Client)?);
+            by_config(&config, kept.insert(state), clock, &mut rng).await
         }
     };
     let (member, peer) = tokio::select! {
@@ -150,6 +154,7 @@ pub async fn run(args: ClientRun) -> Result<(), JoinError> {
     let outcome = tokio::select! {
         () = interrupted.wait() => Ok(()),
         () = member.replaced() => Err(JoinError::Replaced),
+        off = member.clock_off() => Err(JoinError::Clock(off)),
     };
     tokio::select! {
         () = member.stop() => {}
@@ -187,17 +192,33 @@ async fn by_flags(args: &ClientRun, clock: Clock, rng: &mut Rng) -> Result<(Memb
     let transport = args.transport.transport();
     let bytes = match source {
         Err(bytes) => bytes,
-        Ok(gateway) => member::fetch(&gateway, transport, 0, rng).await?,
+        Ok(gateway) => member::fetch(&gateway, transport, 0, rng).await?.document,
     };
     let document = Document::verify(&bytes, &authority, clock.now(), 0).map_err(StartError::from)?;
     let join = Join::new(Arc::new(document), transport, rng)?;
-    start(join, door, clock, rng).await
+    let follow = follow(&join, authority, clock, rng, Box::new(|_| Ok(())));
+    start(join, follow, door, clock, rng).await
+}
+
+/// From its own gateway it hears of newer documents, from others only of the time, if that one's is another.
+fn follow(join: &Join, authority: VerifyingKey, clock: Clock, rng: &mut Rng, keep: Keep) -> Follow {
+    Follow {
+        document: Arc::clone(&join.document),
+        authority,
+        file: None,
+        first: Some(join.gateway),
+        but: None,
+        transport: join.transport,
+        clock,
+        rng: fork(rng),
+        keep,
+    }
 }
 
 /// A client with a state.
 async fn by_config(
     config: &ClientConfig,
-    state: &State,
+    state: &Arc<State>,
     clock: Clock,
     rng: &mut Rng,
 ) -> Result<(Member, PeerId), JoinError> {
@@ -225,7 +246,16 @@ async fn by_config(
         min_pool: config.min_pool,
         letters: Some(letters),
     };
-    let started = start(join, door, clock, rng).await;
+    let keeper = Arc::clone(state);
+    let keep = move |document: &Document| {
+        let written = keeper
+            .write(DOCUMENT, document.bytes())
+            .and_then(|()| remember(&keeper, document));
+        written.map_err(|e| e.to_string())
+    };
+    let mut follow = follow(&join, config.authority, clock, rng, Box::new(keep));
+    follow.file.clone_from(&config.document);
+    let started = start(join, follow, door, clock, rng).await;
     // One that is full or gone is not kept: the next start draws again, and an identity with it. One that wants to know
     // its clients is, for its operator is about to be told of this one.
     let asks_for_more = matches!(
@@ -243,13 +273,17 @@ async fn by_config(
 
 async fn start(
     join: Join,
+    follow: Follow,
     door: proxy::Server,
     clock: Clock,
     rng: &mut Rng,
 ) -> Result<(Member, PeerId), JoinError> {
     let client = join.keypair.public().to_peer_id();
     match Member::start(join, door, clock, rng).await {
-        Ok(member) => Ok((member, client)),
+        Ok(mut member) => {
+            member.follow(follow);
+            Ok((member, client))
+        }
         Err(StartError::Client(client::StartError::Refused(why))) => Err(JoinError::Refused { why, client }),
         Err(why) => Err(why.into()),
     }
@@ -263,7 +297,7 @@ async fn document(
     rng: &mut Rng,
 ) -> Result<Document, JoinError> {
     if let Some(path) = &config.document {
-        return Ok(newest(&read_document(path)?, &config.authority, now, state)?);
+        return in_file(path, config, state, now);
     }
     let kept = match state.read(DOCUMENT)? {
         // One of another authority, or that has expired, is of no use any more.
@@ -281,8 +315,8 @@ async fn document(
             let gateway = gateways.swap_remove(draw::below(rng, gateways.len()));
             match (member::fetch(&gateway, config.transport, known, rng).await, &kept) {
                 // The gateway has none that is newer.
-                (Ok(bytes), Some(kept)) if bytes.is_empty() => return Ok(kept.clone()),
-                (Ok(bytes), _) => match newest(&bytes, &config.authority, now, state) {
+                (Ok(answer), Some(kept)) if answer.document.is_empty() => return Ok(kept.clone()),
+                (Ok(answer), _) => match newest(&answer.document, &config.authority, now, state) {
                     Ok(document) => {
                         state.write(DOCUMENT, document.bytes())?;
                         return Ok(document);
@@ -311,6 +345,24 @@ async fn document(
     }
 }
 
+/// The document of the file that the configuration names, or a newer one that was kept while the client ran.
+fn in_file(path: &Path, config: &ClientConfig, state: &State, now: Time) -> Result<Document, JoinError> {
+    let read = read_document(path)?;
+    let named = newest(&read, &config.authority, now, state);
+    let Some(kept) = state.read(DOCUMENT)? else {
+        return Ok(named?);
+    };
+    match (named, newest(&kept, &config.authority, now, state)) {
+        (Ok(named), _) => Ok(named),
+        // Only where the one in the file is an older one of the same network, or its time is over.
+        (
+            Err(NewestError::Document(DocumentError::Superseded { .. } | DocumentError::Expired { .. })),
+            Ok(kept),
+        ) => Ok(kept),
+        (Err(why), _) => Err(why.into()),
+    }
+}
+
 /// Verifies a document, and that this client has not seen a newer one of the same network. Remembers its number.
 fn newest(bytes: &[u8], authority: &VerifyingKey, now: Time, state: &State) -> Result<Document, NewestError> {
     let document = Document::verify(bytes, authority, now, 0)?;
@@ -320,9 +372,15 @@ fn newest(bytes: &[u8], authority: &VerifyingKey, now: Time, state: &State) -> R
             return Err(DocumentError::Superseded { found, known }.into());
         }
         Some(same) if same == (network, found) => {}
-        _ => state.write(SEQUENCE, format!("{network} {found}\n").as_bytes())?,
+        _ => remember(state, &document)?,
     }
     Ok(document)
+}
+
+/// Notes the newest document that this client has used.
+fn remember(state: &State, document: &Document) -> Result<(), StateError> {
+    let text = format!("{} {}\n", document.network(), document.sequence());
+    state.write(SEQUENCE, text.as_bytes())
 }
 
 /// Network and number of the newest document that this client has used.

@@ -20,15 +20,14 @@ use mizzle_traffic::draw;
 use mizzle_traffic::ledger::Tally;
 
 use crate::args::NetworkArgs;
-use crate::assemble::{self, Keys, Place, StartError, fork};
+use crate::assemble::{self, FIRST_EPOCH, Keys, Place, StartError, fork};
 use crate::member::{self, Join, Member, Source};
 
 /// Clients that a gateway of such a network can link.
 const CLIENTS: u32 = 128;
-/// The document of such a network outlives any trial.
-const VALID: Duration = Duration::from_secs(30 * 86_400);
-/// The key epoch of a network's first document.
-pub(crate) const EPOCH: u32 = 1;
+/// The document of such a network outlives any trial: 30 epochs of a day.
+const EPOCHS: u32 = 30;
+const EPOCH: Duration = Duration::from_secs(86_400);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -137,8 +136,8 @@ impl Local {
         }
         // As any client: the document comes from a gateway.
         let source = first_gateway(&document, &mut rng)?;
-        let bytes = member::fetch(&source, config.transport, 0, &mut rng).await?;
-        let document = Arc::new(Document::verify(&bytes, &authority, clock.now(), 0)?);
+        let answer = member::fetch(&source, config.transport, 0, &mut rng).await?;
+        let document = Arc::new(Document::verify(&answer.document, &authority, clock.now(), 0)?);
         let mut join = Join::new(Arc::clone(&document), config.transport, &mut rng)?;
         join.loss = config.loss;
         let member = Member::start(join, door, clock, &mut rng).await?;
@@ -211,16 +210,9 @@ async fn plant(
 ) -> Result<Vec<Seedling>, StartError> {
     let mut seedlings = Vec::new();
     for place in assemble::places(config.mixes_per_layer, config.gateways, 1) {
-        let keys = Keys::generate(&place, rng);
+        let keys = Keys::generate(rng);
         let (transport, address) = (config.transport, wire::loopback(config.transport));
-        let listening = assemble::listen(
-            &keys,
-            place.role,
-            transport,
-            vec![address],
-            (network, EPOCH),
-            CLIENTS,
-        );
+        let listening = assemble::listen(&keys, place.role, transport, vec![address], network, CLIENTS);
         let host = listening.await?;
         seedlings.push(Seedling { place, keys, host });
     }
@@ -236,14 +228,14 @@ fn content(
 ) -> Result<Content, StartError> {
     let nodes = seedlings
         .iter()
-        .map(|s| assemble::entry(&s.place, &s.keys, &s.host.listen, rng));
+        .map(|s| assemble::entry(&s.place, &s.keys, &s.host.listen, EPOCHS, rng));
     let now_s = clock.now().as_s();
     Ok(Content {
         network: name,
         sequence: 1,
-        epoch: EPOCH,
+        epoch: FIRST_EPOCH,
         valid_from_s: now_s,
-        valid_until_s: now_s + VALID.as_secs(),
+        valid_until_s: now_s + (EPOCH * EPOCHS).as_secs(),
         profile: config.profile.clone(),
         nodes: nodes.collect::<Result<_, _>>()?,
     })

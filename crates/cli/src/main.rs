@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
 use mizzle::{
-    bench, check, completions, config, init, join, mail, node, packet_tool, peer, plan, rekey, show, status,
-    up,
+    bench, check, completions, config, init, join, mail, node, packet_tool, peer, plan, rekey, renew, show,
+    status, up,
 };
+use mizzle_net::clock::Clock;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -62,8 +63,13 @@ fn log() {
 fn run(command: Command) -> Result<(), Box<dyn Error>> {
     let text = match command {
         Command::Up(args) => return Ok(runtime()?.block_on(up::run(args))?),
-        Command::Node(NodeCommand::Run { config, json }) => {
-            return Ok(runtime()?.block_on(node::run(&config, json))?);
+        Command::Node(NodeCommand::Run {
+            config,
+            json,
+            clock_fast_s,
+        }) => {
+            let clock = Clock::start_fast(clock_fast_s);
+            return Ok(runtime()?.block_on(node::run(&config, json, clock))?);
         }
         Command::Client(ClientCommand::Run(args)) => return Ok(runtime()?.block_on(join::run(args))?),
         Command::Mail(command) => return Ok(mail::run(command)?),
@@ -78,6 +84,11 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Plan(args) => plan::run(&args)?,
         Command::Network(NetworkCommand::Init(args)) => init::run(&args)?,
         Command::Network(NetworkCommand::Rekey { dir, node, json }) => rekey::run(&dir, &node, json)?,
+        Command::Network(NetworkCommand::Renew {
+            dir,
+            valid_days,
+            json,
+        }) => renew::run(&dir, valid_days, json)?,
         Command::Network(NetworkCommand::Show {
             file,
             authority,

@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
 use mizzle_apps::proxy;
 use mizzle_base::{Document, NodeId, Rng};
 use mizzle_client::{Client, NoSuchGateway};
-use mizzle_net::clock::Clock;
+use mizzle_net::clock::{Clock, ClockOff};
 use mizzle_net::host::{self, Host, HostConfig, Transport};
 use mizzle_net::mail::Cursor;
 use mizzle_net::{client, directory, identity, wire};
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::assemble::{StartError, fork};
+use crate::follow::{Follow, Following};
 use crate::mail::serve::{Letters, Serving};
 
 /// Between two attempts to reach a gateway that isn't there.
@@ -54,7 +55,7 @@ pub async fn fetch(
     transport: Transport,
     known: u64,
     rng: &mut Rng,
-) -> Result<Vec<u8>, StartError> {
+) -> Result<directory::Answer, StartError> {
     // An identity for this question alone: whoever answers doesn't see who will send.
     let keypair = identity::generate(rng).ok_or(StartError::NoLink)?;
     let config = HostConfig::new(keypair, transport).with_directory(wire::directory_link());
@@ -118,6 +119,7 @@ pub struct Member {
     letters: Option<Serving>,
     stop_proxy: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
+    following: Option<Following>,
 }
 
 impl Member {
@@ -165,7 +167,21 @@ impl Member {
             letters,
             stop_proxy,
             serving,
+            following: None,
         })
+    }
+
+    /// Looks for newer documents from here on, and compares the clock with what gateways say.
+    pub fn follow(&mut self, follow: Follow) {
+        self.following = Some(follow.start(self.client.documents()));
+    }
+
+    /// Waits until gateways say that this machine's clock is off by more than it may be; for ever if nothing follows.
+    pub async fn clock_off(&self) -> ClockOff {
+        match &self.following {
+            Some(following) => following.clock_off().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits until another client with the same identity has taken this one's place.

@@ -4,11 +4,11 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use mizzle_base::{Document, Time};
+use mizzle_base::{Document, NodeId, Time};
 use mizzle_exit::Policy;
 use mizzle_gateway::ClientId;
 use mizzle_gateway::store::Limits;
-use mizzle_net::clock::{self, Clock};
+use mizzle_net::clock::{self, Clock, ClockOff};
 use mizzle_net::host::{HostError, Transport};
 use mizzle_net::node;
 use mizzle_net::state::{self, Folder, Kind, State, StateError};
@@ -20,7 +20,9 @@ use crate::assemble::{self, Keys, Options, StartError, role_name};
 use crate::config::node::Admission;
 use crate::config::{NodeConfig, Problem, Problems};
 use crate::control;
+use crate::follow::Follow;
 use crate::join;
+use crate::renew::NextKeys;
 use crate::signals::interrupted;
 use crate::status::NodeWatch;
 
@@ -56,6 +58,9 @@ pub enum NodeError {
     /// It doesn't start.
     #[error(transparent)]
     Start(StartError),
+    /// The clock.
+    #[error(transparent)]
+    Clock(ClockOff),
     /// Signals.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -122,7 +127,7 @@ fn check(config: &NodeConfig, document: &Document, keys: &Keys) -> Result<(), Ve
             .into(),
         ]);
     };
-    keys.check(listed).map_err(|wrong| {
+    keys.check(document, listed).map_err(|wrong| {
         let text = |e: assemble::OtherKey| format!("{}: {e}", config.state.display()).into();
         wrong.into_iter().map(text).collect()
     })
@@ -160,11 +165,11 @@ fn mail_limits(config: &NodeConfig) -> Limits {
         .with_total_bytes(config.mail_total_mb * BYTES_IN_MB)
 }
 
-/// How much it remembers, and for how much there is room from the start: for the loops of the whole network while the
-/// document is valid. What clients send comes on top, and nobody knows how many there will be.
+/// How much it remembers, and for how much there is room from the start: for the loops of the whole network in an
+/// epoch. What clients send comes on top, and nobody knows how many there will be.
 fn mix_config(config: &NodeConfig, document: &Document) -> mizzle_mix::Config {
-    let (from, until) = document.validity();
-    let loops = document.profile().node_loop_per_s * HOPS_OF_A_LOOP * until.since(from).as_secs_f64();
+    let length = document.epochs().length();
+    let loops = document.profile().node_loop_per_s * HOPS_OF_A_LOOP * length.as_secs_f64();
     mizzle_mix::Config::default()
         .with_replay_tags((config.replay_mb * BYTES_IN_MB / TAG_BYTES) as usize)
         .with_expected_tags(loops.min(MOST_EXPECTED) as usize)
@@ -182,12 +187,11 @@ fn workers(config: &NodeConfig) -> usize {
 ///
 /// # Errors
 /// [`NodeError`], before anything is announced.
-pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
+pub async fn run(path: &Path, json: bool, clock: Clock) -> Result<(), NodeError> {
     let interrupted = interrupted()?;
     let config = NodeConfig::load(path)?;
     // This process's until it ends.
     let state = State::open(&config.state, Kind::Node)?;
-    let clock = Clock::start();
     let mut rng = clock::rng().map_err(StartError::Entropy)?;
     let Loaded {
         document,
@@ -203,11 +207,11 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
         .map(|n| (n.role, n.layer, n.exit.is_some()))
         .ok_or(StartError::Node(mizzle_mix::NotOurs::NotListed))?;
     let clients = (config.capacity_frames_per_s as f64 / document.profile().downlink_per_s) as u32;
-    let network = (&document.network(), document.epoch());
+    let network = document.network();
     // It listens where it is told, and dials whatever the document names.
     let (transport, addresses) = (Transport::Both, config.listen.clone());
     let clients = clients.clamp(1, MAX_CLIENTS);
-    let host = assemble::listen(&keys, role, transport, addresses, network, clients).await?;
+    let host = assemble::listen(&keys, role, transport, addresses, &network, clients).await?;
     let listening = host.listen.clone();
     let options = Options {
         gateway,
@@ -218,8 +222,24 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
         mix: mix_config(&config, &document),
         loss: 0.0,
     };
+    if let Err(why) = write_next_keys(&state, &keys, id, &document) {
+        tracing::warn!("{why}");
+    }
     let (host, parts) = assemble::parts(host, keys, &document, options, clock, &mut rng)?;
     let node = node::run(parts, clock, assemble::fork(&mut rng)).map_err(StartError::Thread)?;
+    let folder = config.state.clone();
+    let follow = Follow {
+        document: Arc::clone(&document),
+        authority: config.authority,
+        file: Some(config.document.clone()),
+        first: None,
+        but: Some(id),
+        transport: Transport::Both,
+        clock,
+        rng: assemble::fork(&mut rng),
+        keep: Box::new(move |document| keep(&folder, id, document)),
+    };
+    let following = follow.start(node.documents());
     let mail_max_bytes = config.mail_total_mb * BYTES_IN_MB;
     let watch = NodeWatch::start(Arc::clone(&document), id, node.observer(), mail_max_bytes, clock);
     let answering = answer(&state, watch);
@@ -249,15 +269,39 @@ pub async fn run(path: &Path, json: bool) -> Result<(), NodeError> {
         )
     };
     say(&text);
-    interrupted.wait().await;
-    drop(answering);
+    let outcome = tokio::select! {
+        () = interrupted.wait() => Ok(()),
+        off = following.clock_off() => Err(NodeError::Clock(off)),
+    };
+    drop((answering, following));
     // Connections have a few seconds to close; who asks a second time doesn't want to wait for them.
     tokio::select! {
         () = async { node.stop().await; host.shutdown().await } => {}
         () = interrupted.wait() => {}
     }
     drop(state);
-    Ok(())
+    outcome
+}
+
+/// Whether the node has the keys of a newer document. If it has, it says which it will have when that one is over.
+fn keep(state: &Path, id: NodeId, document: &Document) -> Result<(), String> {
+    let folder = State::inspect(state, Kind::Node).map_err(|e| e.to_string())?;
+    let wrong = |list: Vec<String>| list.join("; ");
+    let keys = Keys::read(&folder).map_err(|list| wrong(list.iter().map(ToString::to_string).collect()))?;
+    let listed = document.node(&id).ok_or("it doesn't list this node")?;
+    keys.check(document, listed)
+        .map_err(|list| wrong(list.iter().map(ToString::to_string).collect()))?;
+    write_next_keys(&folder, &keys, id, document)
+}
+
+/// The public keys that the node will have when the document is over, for whoever makes the next one.
+fn write_next_keys(folder: &Folder, keys: &Keys, id: NodeId, document: &Document) -> Result<(), String> {
+    let next = NextKeys::of(keys, id, document).ok_or("the keys of the document's end are over")?;
+    let path = folder.path().join(assemble::NEXT_KEYS);
+    let beside = folder.path().join(".next.keys.new");
+    std::fs::write(&beside, next.text())
+        .and_then(|()| std::fs::rename(&beside, &path))
+        .map_err(|e| format!("cannot write {}: {e}", path.display()))
 }
 
 /// Answers `mizzle status` until what it returns is dropped. A node whose socket can't be had mixes none the worse.

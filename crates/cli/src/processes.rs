@@ -224,6 +224,8 @@ impl OnDisk {
             hosts: vec![std::net::Ipv4Addr::LOCALHOST.into()],
             base_port: 0,
             valid_days: 1,
+            epoch_s: 86_400,
+            epochs: None,
             exit_allow: Vec::new(),
             json: false,
         };

@@ -1,4 +1,5 @@
-//! `mizzle network rekey`: gives one node of a network's folder a new Sphinx key and signs the document again.
+//! `mizzle network rekey`: gives one node of a network's folder a new seed, and so new keys from the epoch that it is on, and
+//! signs the document again. What it shares with `mizzle network renew`, which makes the document of further epochs.
 //!
 //! For a node that must not use its key any more: its machine stopped without warning, it accepted as many packets as it
 //! can remember, or somebody may have read the key.
@@ -8,10 +9,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
-use mizzle_base::document::{Content, DocumentError};
-use mizzle_base::{Document, hex};
+use mizzle_base::Document;
+use mizzle_base::document::DocumentError;
 use mizzle_net::clock::{self, Clock};
-use mizzle_net::state::{self, Kind, State, StateError};
+use mizzle_net::state::{self, Kind, State, StateError, seed};
 
 use crate::assemble::{self, Keys, StartError};
 use crate::join::{self, JoinError};
@@ -108,7 +109,7 @@ fn rekey(dir: &Path, name: &str) -> Result<Rekeyed, RekeyError> {
     };
     let bytes = join::read_document(&path)?;
     let document = Document::verify(&bytes, &authority.verifying_key(), clock.now(), 0).map_err(wrong)?;
-    let mut content = content(&bytes).map_err(wrong)?;
+    let mut content = document.content().map_err(wrong)?;
     let folders = folders(dir)?;
     let folder = folders
         .iter()
@@ -119,41 +120,56 @@ fn rekey(dir: &Path, name: &str) -> Result<Rekeyed, RekeyError> {
         })?;
     // Nobody else's from here on.
     let state = State::open(&folder.join("state"), Kind::Node)?;
-    let id = assemble::node_id(&Keys::read(&state).map_err(RekeyError::Keys)?)?.to_string();
+    let id = assemble::id_in(&state)?.to_string();
     let entry = content.nodes.iter_mut().find(|n| n.id == id);
     let entry = entry.ok_or_else(|| RekeyError::NotListed {
         name: name.into(),
         document: path.clone(),
     })?;
+    let (now, epochs) = (document.epoch(), document.epochs());
     // If this ends between the two, the node doesn't start, and the command run again mends it.
-    let key = Keys::renew_sphinx(&state, &mut rng)?;
-    let sphinx_key = hex::encode(key.as_bytes());
-    entry.sphinx_key.clone_from(&sphinx_key);
+    let ratchet = Keys::renew(&state, now, &mut rng)?;
+    let keys = ratchet.keys_of(now, epochs.last() - now + 1).unwrap_or_default();
+    let kept = (now - epochs.first()) as usize;
+    let replace_from = |all: &mut String, new: String| {
+        all.truncate(kept * assemble::KEY_DIGITS);
+        all.push_str(&new);
+    };
+    let first = |digits: &str| digits.get(..assemble::KEY_DIGITS).unwrap_or_default().to_owned();
+    let sphinx_keys = assemble::digits(&keys, |keys| &keys.sphinx);
+    let sphinx_key = first(&sphinx_keys);
+    replace_from(&mut entry.sphinx_key, sphinx_keys);
+    if let Some(exit) = &mut entry.exit {
+        replace_from(&mut exit.stream_key, assemble::digits(&keys, |keys| &keys.exit));
+    }
+    if let Some(mail) = &mut entry.mail {
+        replace_from(&mut mail.stream_key, assemble::digits(&keys, |keys| &keys.mail));
+    }
     content.sequence = document.sequence() + 1;
     let signed = content.sign(&authority).map_err(wrong)?;
-    replace(&path, &signed)?;
-    for copy in folders.iter().map(|folder| folder.join("network.doc")) {
-        if copy.is_file() {
-            replace(&copy, &signed)?;
-        }
-    }
+    write_everywhere(&path, &folders, &signed)?;
     Ok(Rekeyed {
         node: name.into(),
         sphinx_key,
         sequence: content.sequence,
-        key: state.path().join(assemble::SPHINX_KEY),
+        key: state.path().join(seed::FILE),
         document: path,
     })
 }
 
-/// What the signature is of; it was verified before.
-fn content(bytes: &[u8]) -> Result<Content, DocumentError> {
-    let json = bytes.splitn(4, |&b| b == b'\n').nth(3).unwrap_or_default();
-    serde_json::from_slice(json).map_err(|e| DocumentError::Json(e.to_string()))
+/// The document, and all copies of it in the folders of nodes and clients.
+pub(crate) fn write_everywhere(path: &Path, folders: &[PathBuf], signed: &[u8]) -> Result<(), RekeyError> {
+    replace(path, signed)?;
+    for copy in folders.iter().map(|folder| folder.join("network.doc")) {
+        if copy.is_file() {
+            replace(&copy, signed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Those of all nodes and clients: two levels below, as `mizzle network init` makes them.
-fn folders(dir: &Path) -> Result<Vec<PathBuf>, RekeyError> {
+pub(crate) fn folders(dir: &Path) -> Result<Vec<PathBuf>, RekeyError> {
     let inside = |dir: &Path| -> Result<Vec<PathBuf>, RekeyError> {
         let read = std::fs::read_dir(dir).and_then(|entries| {
             let paths = entries
@@ -188,16 +204,17 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), RekeyError> {
 
 fn next_steps(done: &Rekeyed) -> String {
     let mut out = format!(
-        "{} has a new Sphinx key, and the document a new number, {}; it was written to all folders here.\n\nNext:\n\n",
+        "{} has new keys from now on, and the document a new number, {}; it was written to all folders here.\n\nNext:\n\n",
         done.node, done.sequence
     );
     let _ = write!(
         out,
-        "  1. Copy the new key to the node's machine, over the one in its folder `state`, and keep the rest of that folder:\n\n     \
-         {}\n\n  \
-         2. Copy the document to every machine, over the `network.doc` of each of its nodes, and start all nodes again:\n\n     \
-         {}\n\n  \
-         3. Give it to users, whose clients must be started again with it; what they send through {} is lost until then.\n",
+        "  1. Copy the new seed to the node's machine, over the one in its folder `state`, and keep the rest of that folder; the \
+         node must not run meanwhile:\n\n     {}\n\n  \
+         2. Copy the document to every machine, over the `network.doc` of each of its nodes, and start this node again; the others \
+         take it while they run, within a minute:\n\n     {}\n\n  \
+         3. Clients have it from their gateways within some hours, or when they are started again; what they send through {} is \
+         lost until then.\n",
         done.key.display(),
         done.document.display(),
         done.node

@@ -93,10 +93,11 @@ fn text(document: &Document, now: Time, full: bool) -> String {
     // Writing to a `String` can't fail, here and below.
     let _ = write!(
         out,
-        "network `{}` ({network}), signature good\nsequence {}, key epoch {}\nvalid from {} to {}, {}\n\n",
+        "network `{}` ({network}), signature good\nsequence {}, key epoch {}{}\nvalid from {} to {}, {}\n\n",
         clean(document.name()),
         document.sequence(),
         document.epoch(),
+        epochs(document),
         utc(from),
         utc(until),
         remaining(now, from, until),
@@ -225,6 +226,20 @@ fn write_whole(out: &mut String, node: &Node, share: Option<String>) {
         line(&format!("{name} mailbox"), &mailbox);
         line(&format!("{name} stream key"), &stream_key);
     }
+}
+
+/// Where keys change: which epochs there are.
+fn epochs(document: &Document) -> String {
+    let epochs = document.epochs();
+    if epochs.count() == 1 {
+        return String::new();
+    }
+    format!(
+        " of {} to {}, each of {:.1} h",
+        epochs.first(),
+        epochs.last(),
+        epochs.length().as_secs_f64() / 3_600.0
+    )
 }
 
 /// What runs in a gateway: its name for users, mailbox and stream key.

@@ -77,6 +77,10 @@ pub struct Network {
     pub sequence: u64,
     /// Epoch of its keys.
     pub epoch: u32,
+    /// When it ends and, but for the last one, all nodes change their keys: seconds since 1970, UTC.
+    pub epoch_ends_s: u64,
+    /// The last one of which the document has keys.
+    pub epoch_last: u32,
     /// Seconds since 1970 from which on it is valid.
     pub valid_from_s: u64,
     /// Seconds since 1970 until which it is.
@@ -424,6 +428,8 @@ impl Network {
             profile: document.profile().name.clone(),
             sequence: document.sequence(),
             epoch: document.epoch(),
+            epoch_ends_s: document.epochs().end(document.epoch()).as_s(),
+            epoch_last: document.epochs().last(),
             valid_from_s: from.as_s(),
             valid_until_s: until.as_s(),
             now_s: now.as_s(),
@@ -599,9 +605,10 @@ impl ClientWatch {
         );
         let mut counters = seen.counters.clone();
         counters.merge(&mail.counters);
-        let anonymity = Anonymity::of(&self.document, seen.users.map(f64::from), None);
+        let document = seen.document.as_ref().unwrap_or(&self.document);
+        let anonymity = Anonymity::of(document, seen.users.map(f64::from), None);
         let mut trouble = trouble::of_client(&counters, &lately);
-        trouble.extend(trouble::of_clock(&self.document, now));
+        trouble.extend(trouble::of_clock(document, now));
         trouble.extend(mail.inbox_problem.clone().map(trouble::plain));
         let stream = |stream: &client::StreamSnapshot| Stream {
             open: stream.open,
@@ -612,7 +619,7 @@ impl ClientWatch {
         value(&Status::Client(Box::new(ClientStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: now.since(self.started).as_secs(),
-            network: Network::of(&self.document, now),
+            network: Network::of(document, now),
             connected: seen.up,
             min_pool: self.min_pool,
             may_send: seen.may_send,
@@ -729,7 +736,8 @@ impl NodeWatch {
             users.map(|(_, mean)| mean),
         );
         let mut trouble = trouble::of_node(&seen.counters, &lately);
-        trouble.extend(trouble::of_clock(&self.document, now));
+        let document = seen.document.as_ref().unwrap_or(&self.document);
+        trouble.extend(trouble::of_clock(document, now));
         let (mut received, mut sent) = (
             lately.rates(&seen.counters, RECEIVED),
             lately.rates(&seen.counters, SENT),
@@ -741,7 +749,7 @@ impl NodeWatch {
         value(&Status::Node(Box::new(NodeStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: now.since(self.started).as_secs(),
-            network: Network::of(&self.document, now),
+            network: Network::of(document, now),
             role: role_name(role, has_exit).into(),
             layer,
             pool: seen.pool,

@@ -33,6 +33,11 @@ impl Ahead {
         }
     }
 
+    /// Forgets what is ready: the nodes have other keys now.
+    pub(crate) fn clear(&mut self) {
+        self.ways.clear();
+    }
+
     /// The next one from gateway `first` to gateway `last`. `None` if there is no route, which a verified document has.
     pub(crate) fn take(&mut self, document: &Document, first: &Node, last: &Node) -> Option<OnTheWay> {
         let ready = self.ways.entry((first.id, last.id)).or_default();

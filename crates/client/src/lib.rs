@@ -138,6 +138,8 @@ pub enum Input {
         /// The first number that is not.
         next: u64,
     },
+    /// A newer network document, verified. It is taken if it [continues](Document::continues) the one before.
+    Document(Arc<Document>),
     /// Time passed. Packets leave on this alone: if it is told when [`Client::deadline`] is over and at no other moment,
     /// what else happens moves no packet by a microsecond.
     Tick,
@@ -315,6 +317,7 @@ impl Client {
             self.set_back(now);
         }
         self.told = now;
+        self.be_in_epoch(now);
         // Whoever slept heard nothing, and what came meanwhile is told next.
         let slept = self.deadline().map_or(Duration::ZERO, |due| now.since(due));
         if slept > JUMP
@@ -341,6 +344,7 @@ impl Client {
                 self.mail.kept = self.mail.kept.max(next).min(self.mail.next);
             }
             Input::MailKept { .. } => {}
+            Input::Document(document) => self.take_document(now, document),
             Input::Tick => self.serve_slots(now),
         }
         if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {
@@ -401,6 +405,7 @@ impl Client {
     /// When it can't even be tried: no exit outside one's own gateway, too many sessions, a document whose time is over, too
     /// few users.
     pub fn open(&mut self, now: Time, request: OpenRequest) -> Result<StreamKey, OpenError> {
+        self.be_in_epoch(now);
         if self.has_expired(now) {
             return Err(OpenError::Expired);
         }
@@ -423,6 +428,7 @@ impl Client {
         gateway: &NodeId,
         mailbox: MailboxId,
     ) -> Result<StreamKey, OpenError> {
+        self.be_in_epoch(now);
         if self.has_expired(now) {
             return Err(OpenError::Expired);
         }
@@ -458,6 +464,12 @@ impl Client {
         let bytes = self.sessions.read(key, max);
         self.forward_events();
         bytes
+    }
+
+    /// The network document, in the epoch that it is.
+    #[must_use]
+    pub fn document(&self) -> &Arc<Document> {
+        &self.document
     }
 
     /// What it did and dropped.
@@ -535,6 +547,38 @@ impl Client {
     /// The document's time is over, by more than clocks may be off.
     fn has_expired(&self, now: Time) -> bool {
         now >= self.document.validity().1 + Duration::from_secs(CLOCK_TOLERANCE_S)
+    }
+
+    /// From here on packets, SURBs and handshakes are for the keys of the epoch that it is. What is under way is taken for
+    /// longer than it can be under way.
+    fn be_in_epoch(&mut self, now: Time) {
+        if let Some(turned) = self.document.turned(now) {
+            self.counters.count("document.next_epoch");
+            self.use_document(Arc::new(turned));
+        }
+    }
+
+    fn take_document(&mut self, now: Time, document: Arc<Document>) {
+        if !document.continues(&self.document) {
+            return self.counters.count("document.not_taken");
+        }
+        self.counters.count("document.taken");
+        let had_expired = self.has_expired(now);
+        self.use_document(document);
+        self.be_in_epoch(now);
+        if had_expired && !self.has_expired(now) && !self.replaced {
+            self.actions.push_back(Action::Reconnect);
+        }
+    }
+
+    /// Its nodes are the same ones.
+    fn use_document(&mut self, document: Arc<Document>) {
+        if let Some(gateway) = document.node(&self.gateway.id) {
+            self.gateway = gateway.clone();
+        }
+        self.ahead.clear();
+        self.sessions.set_document(&document, &self.gateway);
+        self.document = document;
     }
 
     /// The clock was set back: what waits for a moment would wait until it is where it was.

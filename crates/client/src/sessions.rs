@@ -96,34 +96,9 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub(crate) fn new(capacity: usize, document: &Document, own: &Node, rng: Rng) -> Self {
-        let same_hands =
-            |g: &Node| g.id == own.id || (!own.operator.is_empty() && g.operator == own.operator);
-        let mut services = Vec::new();
-        for gateway in document.gateways() {
-            let mut add = |service: &mizzle_base::document::Service, exit_weight: Option<f64>| {
-                let params = Params::for_network(document, &gateway.id);
-                services.push(Service {
-                    gateway: gateway.id,
-                    mailbox: service.mailbox,
-                    stream_key: service.stream_key,
-                    exit_weight,
-                    // A letter goes on where its upload broke off.
-                    params: match exit_weight {
-                        Some(_) => params,
-                        None => params.resumed_elsewhere(),
-                    },
-                });
-            };
-            if let Some(exit) = gateway.exit.as_ref().filter(|_| !same_hands(gateway)) {
-                add(exit, Some(gateway.weight));
-            }
-            if let Some(mail) = &gateway.mail {
-                add(mail, None);
-            }
-        }
         Self {
             capacity,
-            services,
+            services: services(document, own),
             live: BTreeMap::new(),
             streams: BTreeMap::new(),
             wakeups: BTreeSet::new(),
@@ -133,6 +108,12 @@ impl Sessions {
             events: VecDeque::new(),
             counters: Counters::default(),
         }
+    }
+
+    /// The services have other keys now; they are the same in the same order. Sessions that live go on with the keys that their
+    /// two ends drew.
+    pub(crate) fn set_document(&mut self, document: &Document, own: &Node) {
+        self.services = services(document, own);
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -466,4 +447,33 @@ impl Sessions {
             live.streams.remove(&stream);
         }
     }
+}
+
+/// All services that a client of gateway `own` can have sessions with.
+fn services(document: &Document, own: &Node) -> Vec<Service> {
+    let same_hands = |g: &Node| g.id == own.id || (!own.operator.is_empty() && g.operator == own.operator);
+    let mut services = Vec::new();
+    for gateway in document.gateways() {
+        let mut add = |service: &mizzle_base::document::Service, exit_weight: Option<f64>| {
+            let params = Params::for_network(document, &gateway.id);
+            services.push(Service {
+                gateway: gateway.id,
+                mailbox: service.mailbox,
+                stream_key: service.stream_key,
+                exit_weight,
+                // A letter goes on where its upload broke off.
+                params: match exit_weight {
+                    Some(_) => params,
+                    None => params.resumed_elsewhere(),
+                },
+            });
+        };
+        if let Some(exit) = gateway.exit.as_ref().filter(|_| !same_hands(gateway)) {
+            add(exit, Some(gateway.weight));
+        }
+        if let Some(mail) = &gateway.mail {
+            add(mail, None);
+        }
+    }
+    services
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
-use mizzle_base::{Counters, Document, MailboxId, NodeId, Rng, Time};
+use mizzle_base::{Counters, Document, MailboxId, NetworkId, NodeId, Rng, Time};
 use mizzle_sphinx::{Dialect, MAX_BODY_LEN, Packet, pad_in_place, unpad, use_surb_in_place};
 use mizzle_stream::{
     Acceptor, Arrival, CODEC_STREAM, DropReason, Event, Host, Initial, OpenError, Params, Received, Session,
@@ -241,6 +241,8 @@ fn name_in_mail(name: &'static str) -> &'static str {
 /// An exit core: [`Self::handle`], [`Self::poll`], [`Self::deadline`].
 pub struct Exit {
     config: Config,
+    network: NetworkId,
+    me: NodeId,
     serves: Serves,
     sessions: BTreeMap<u64, Live>,
     conns: BTreeMap<ConnId, Conn>,
@@ -301,6 +303,8 @@ impl Exit {
             surbs: ReplySlots::new(document.profile().reply_due_mean_ms, config.surbs),
             acceptor: Acceptor::new(params, stream_secret, config.sessions, acceptor_rng),
             config,
+            network: document.network(),
+            me: *me,
             serves,
             sessions: BTreeMap::new(),
             conns: BTreeMap::new(),
@@ -312,6 +316,14 @@ impl Exit {
             actions: VecDeque::new(),
             tally,
         }
+    }
+
+    /// From now on sessions begin with these stream keys, each with its epoch, the current one first; with those of before no
+    /// more. Sessions that live go on, with keys of their own which the two ends drew.
+    pub fn set_keys(&mut self, keys: impl IntoIterator<Item = (u32, [u8; 32])>) {
+        let context = |epoch| Params::context_of(&self.network, epoch, &self.me);
+        let keys = keys.into_iter().map(|(epoch, secret)| (context(epoch), secret));
+        self.acceptor.set_keys(keys);
     }
 
     /// Tells the core what happened at `now`. Answers for connections that were given up meanwhile are ignored.

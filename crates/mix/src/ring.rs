@@ -181,6 +181,11 @@ impl Ring {
         self.change_at = Some(Time::ZERO);
     }
 
+    /// A key could not be taken into use: [`Self::turn`] it again at this time.
+    pub fn ask_again(&mut self, at: Time) {
+        self.change_at = Some(self.change_at.map_or(at, |change_at| change_at.min(at)));
+    }
+
     /// Which keys are to be used at `now`. Those of earlier epochs are forgotten, also after the document's end.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::host::Link;
-use crate::node::peer_of;
+use crate::node::{Documents, peer_of};
 use crate::stream::{Changed, Far, Left, MixStream, pair};
 
 /// A gateway that doesn't admit within this is said to be unreachable.
@@ -81,6 +81,8 @@ pub struct Snapshot {
     pub users: Option<u32>,
     /// How well the network hides this client, as far as it can tell.
     pub outlook: Option<Outlook>,
+    /// The network document that it goes by, in the epoch that it is.
+    pub document: Option<Arc<Document>>,
     /// Whether what programs and letters say may be sent ([`mizzle_client::Config::with_min_pool`]).
     pub may_send: bool,
 }
@@ -188,6 +190,7 @@ pub struct Running {
     admission: watch::Receiver<Option<Admission>>,
     mail: Option<mpsc::Receiver<Incoming>>,
     keeper: MailKeeper,
+    documents: watch::Sender<Option<Arc<Document>>>,
     observer: Observer,
 }
 
@@ -246,6 +249,12 @@ impl Running {
     #[must_use]
     pub fn admission(&self) -> watch::Receiver<Option<Admission>> {
         self.admission.clone()
+    }
+
+    /// What those get who look for newer network documents.
+    #[must_use]
+    pub fn documents(&self) -> Documents {
+        Documents(self.documents.clone())
     }
 
     /// What those get who only look.
@@ -334,6 +343,7 @@ pub fn run(
     // Room for all that the core hands on before it hears what is kept.
     let (mail, mail_queue) = mpsc::channel(MAIL_WINDOW as usize);
     let (keeper, kept) = watch::channel((0, 0));
+    let (documents, brought) = watch::channel(None);
     let (loops, _) = broadcast::channel(LOOP_QUEUE);
     let weak_loops = loops.downgrade();
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
@@ -356,7 +366,7 @@ pub fn run(
         published: Time::ZERO,
         not_sent: 0,
     };
-    let task = tokio::spawn(task.run(command_queue, kept, stopped));
+    let task = tokio::spawn(task.run(command_queue, kept, brought, stopped));
     Ok(Running {
         opener: ClientOpener(commands),
         task,
@@ -365,6 +375,7 @@ pub fn run(
         admission: admission_seen,
         mail: Some(mail_queue),
         keeper: MailKeeper(Arc::new(keeper)),
+        documents,
         observer: Observer {
             loops: weak_loops,
             snapshot,
@@ -410,6 +421,7 @@ impl Task {
         mut self,
         mut commands: mpsc::Receiver<OpenCommand>,
         mut kept: watch::Receiver<(u64, u64)>,
+        mut brought: watch::Receiver<Option<Arc<Document>>>,
         mut stopped: watch::Receiver<bool>,
     ) {
         let mut events = Vec::with_capacity(BATCH);
@@ -439,6 +451,11 @@ impl Task {
                 Ok(()) = kept.changed() => {
                     let (generation, next) = *kept.borrow_and_update();
                     self.core.handle(self.clock.now(), Input::MailKept { generation, next });
+                }
+                Ok(()) = brought.changed() => {
+                    if let Some(document) = brought.borrow_and_update().clone() {
+                        self.core.handle(self.clock.now(), Input::Document(document));
+                    }
                 }
                 () = changed.wait() => {}
             }
@@ -668,6 +685,7 @@ impl Task {
             round_trips: self.round_trips.clone(),
             users: self.core.users(),
             outlook: Some(self.core.outlook()),
+            document: Some(Arc::clone(self.core.document())),
             may_send: self.core.may_send(),
         };
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;

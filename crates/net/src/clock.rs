@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mizzle_base::document::CLOCK_TOLERANCE_S;
 use mizzle_base::{Rng, Time};
 use rand_core::SeedableRng as _;
 use tokio::time::Instant;
@@ -29,6 +30,19 @@ impl Clock {
         }
     }
 
+    /// The same, fast by so many seconds, or slow: for trying and testing.
+    #[must_use]
+    pub fn start_fast(fast_s: i64) -> Self {
+        let mut clock = Self::start();
+        let by = Duration::from_secs(fast_s.unsigned_abs());
+        clock.origin_utc = if fast_s < 0 {
+            clock.origin_utc - by
+        } else {
+            clock.origin_utc + by
+        };
+        clock
+    }
+
     /// Now.
     #[must_use]
     pub fn now(&self) -> Time {
@@ -49,6 +63,27 @@ impl Clock {
     }
 }
 
+/// This machine's clock is off by more than it may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "this machine's clock is {} s {} by what the gateways say: packets would be for keys of another time. Set it (UTC), as with \
+     NTP, and start again", .fast_s.unsigned_abs(), if *.fast_s < 0 { "slow" } else { "fast" }
+)]
+pub struct ClockOff {
+    /// By how many seconds it is fast; negative if it is slow.
+    pub fast_s: i64,
+}
+
+impl ClockOff {
+    /// If a clock that shows `now` is off by more than clocks may be ([`CLOCK_TOLERANCE_S`]) where another one shows `told`.
+    #[must_use]
+    pub fn of(now: Time, told: Time) -> Option<Self> {
+        let seconds = |s: u64| i64::try_from(s).unwrap_or(i64::MAX);
+        let fast_s = seconds(now.as_s()).saturating_sub(seconds(told.as_s()));
+        (fast_s.unsigned_abs() > CLOCK_TOLERANCE_S).then_some(Self { fast_s })
+    }
+}
+
 /// A CSPRNG seeded by the operating system.
 ///
 /// # Errors
@@ -58,4 +93,19 @@ pub fn rng() -> io::Result<Rng> {
     getrandom::fill(&mut *seed)
         .map_err(|e| io::Error::other(format!("no entropy from the operating system: {e}")))?;
     Ok(Rng::from_seed(*seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_by_minutes_will_do_and_by_hours_is_told_by_how_much() {
+        let off = |now, told| ClockOff::of(Time::from_s(now), Time::from_s(told)).map(|off| off.fast_s);
+        assert_eq!((off(1_000, 1_300), off(1_300, 1_000)), (None, None));
+        assert_eq!((off(1_000, 1_301), off(8_200, 1_000)), (Some(-301), Some(7_200)));
+        assert!(off(0, u64::MAX).is_some_and(|fast_s| fast_s < -1_000_000));
+        let text = ClockOff { fast_s: -7_200 }.to_string();
+        assert!(text.contains("7200 s slow"), "{text}");
+    }
 }

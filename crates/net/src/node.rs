@@ -8,7 +8,7 @@ mod pipeline;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,17 +19,20 @@ use mizzle_base::{Counters, Document, NodeId, Rng, Time};
 use mizzle_exit::{ConnId, Exit};
 use mizzle_gateway::store::{Answer, MailStore};
 use mizzle_gateway::{ClientId, Gateway, Upload, UploadId, Uploaded};
-use mizzle_mix::{Config, Delivered, Edges, Key, Loops, NotOurs, Outcome};
+use mizzle_mix::{Config, Delivered, Edges, Key, Loops, NotOurs, Outcome, Ratchet, Ring, TooEarly};
 use mizzle_sphinx::{Dialect, Packet, SecretKey};
 use mizzle_traffic::draw;
 use mizzle_traffic::ledger::Tally;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::host::Link;
 use crate::keeper::Keeper;
 use crate::outside::Outside;
-use crate::tags::{Boot, TagError, TagLog};
+use crate::state::StateError;
+use crate::state::seed;
+use crate::tags::{Boot, TagError, TagLog, TagSync};
 use pipeline::{Pipeline, PipelineParts};
 
 /// Frames taken from a link at once.
@@ -37,6 +40,8 @@ const BATCH: usize = 64;
 /// How long before its time a loop is handed to a thread, which has it leave among the packets that it holds: more than
 /// this task's timer and scheduling can be late.
 const LOOPS_AHEAD: Duration = Duration::from_millis(50);
+/// A key that could not be taken into use is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Between two lookings at what the threads have done, at most.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// A refused client is disconnected after so long: closing takes along what is not yet written, and its last frame says
@@ -59,17 +64,44 @@ pub struct GatewayParts {
     pub store: Box<dyn MailStore>,
 }
 
+/// Why a node can't begin with the keys that it has.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// They are of another time.
+    #[error(transparent)]
+    TooEarly(#[from] TooEarly),
+    /// They aren't the document's, or the document's aren't a node's at all.
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
+    /// The document has no key for now.
+    #[error(
+        "the last key epoch of the network document is over by this machine's clock: get the current document, or set the clock"
+    )]
+    Over,
+    /// The file of the seed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The files of tags.
+    #[error(transparent)]
+    Tags(#[from] TagError),
+}
+
 /// The mix part of a node.
 pub struct MixParts {
     config: Config,
-    key: Arc<Key>,
+    /// The current one first.
+    keys: Vec<(u32, Arc<Key>)>,
+    ring: Option<Ring>,
     loops: Loops,
     workers: usize,
-    logs: Vec<TagLog>,
+    /// Where tags are written down, and the seed.
+    folder: Option<PathBuf>,
+    logs: Vec<(u32, Vec<TagLog>)>,
 }
 
 impl MixParts {
-    /// Of a node of the document, with the secret of its Sphinx key, and one worker. Its loops begin at `now`.
+    /// Of a node of the document, with the secret of its Sphinx key, the only one that it will have, and one worker. Its loops
+    /// begin at `now`.
     ///
     /// # Errors
     /// When the document knows it otherwise.
@@ -81,11 +113,46 @@ impl MixParts {
         rng: Rng,
         now: Time,
     ) -> Result<Self, NotOurs> {
+        let epoch = document.epoch();
         Ok(Self {
             loops: Loops::new(document, me, &secret.public(), rng, now)?,
-            key: Arc::new(Key::new(secret, Dialect::Lioness, &config)),
+            keys: vec![(epoch, Arc::new(Key::new(secret, Dialect::Lioness, &config)))],
+            ring: None,
             config,
             workers: 1,
+            folder: None,
+            logs: Vec::new(),
+        })
+    }
+
+    /// Of a node whose keys change with the document's epochs, and one worker. Its loops begin at `now`.
+    ///
+    /// # Errors
+    /// When the document knows it otherwise, or it has no key for now.
+    pub fn with_ratchet(
+        config: Config,
+        document: Arc<Document>,
+        me: &NodeId,
+        ratchet: Ratchet,
+        rng: Rng,
+        now: Time,
+    ) -> Result<Self, KeysError> {
+        let document = document.turned(now).map_or(document, Arc::new);
+        let mut ring = Ring::new(ratchet, &document);
+        let turn = ring.turn(now)?;
+        let mut keys = Vec::new();
+        for epoch in turn.epochs() {
+            let secret = ring.keys(epoch).ok_or(KeysError::Over)?.sphinx;
+            keys.push((epoch, Arc::new(Key::new(secret, Dialect::Lioness, &config))));
+        }
+        let (_, current) = keys.first().ok_or(KeysError::Over)?;
+        Ok(Self {
+            loops: Loops::new(document, me, &current.public(), rng, now)?,
+            keys,
+            ring: Some(ring),
+            config,
+            workers: 1,
+            folder: None,
             logs: Vec::new(),
         })
     }
@@ -97,16 +164,41 @@ impl MixParts {
         self
     }
 
-    /// Writes the tags of accepted packets down in this folder, and remembers those that are there.
+    /// Writes the tags of accepted packets down in this folder, and remembers those that are there. What is there of epochs
+    /// that are over is erased: tags, and the seed that is the node's [`seed`].
     ///
     /// # Errors
-    /// [`TagError`].
-    pub fn with_tags_kept(mut self, folder: &Path) -> Result<Self, TagError> {
-        let (key, boot) = (&self.key, Boot::current());
-        let mut remember = |tags: &[u64]| key.remember(tags);
-        self.logs = TagLog::open_all(folder, &key.public(), boot, self.workers, &mut remember)?;
+    /// [`KeysError`].
+    pub fn with_tags_kept(mut self, folder: &Path) -> Result<Self, KeysError> {
+        for (epoch, key) in &self.keys {
+            self.logs
+                .push((*epoch, open_logs(folder, *epoch, key, self.workers)?));
+        }
+        if let Some(ring) = &self.ring {
+            let alive: Vec<u32> = self.keys.iter().map(|(epoch, _)| *epoch).collect();
+            erase(folder, ring.ratchet(), &alive)?;
+            self.folder = Some(folder.to_path_buf());
+        }
         Ok(self)
     }
+}
+
+fn open_logs(folder: &Path, epoch: u32, key: &Key, workers: usize) -> Result<Vec<TagLog>, TagError> {
+    let mut remember = |tags: &[u64]| key.remember(tags);
+    TagLog::open_all(
+        folder,
+        epoch,
+        &key.public(),
+        Boot::current(),
+        workers,
+        &mut remember,
+    )
+}
+
+/// Erases what is in the folder of epochs that are over.
+fn erase(folder: &Path, ratchet: &Ratchet, alive: &[u32]) -> Result<(), KeysError> {
+    seed::replace(folder, ratchet)?;
+    Ok(TagLog::forget_all_but(folder, alive)?)
 }
 
 /// What a node is made of.
@@ -141,6 +233,8 @@ pub struct Snapshot {
     pub accepted_most: usize,
     /// The key has ended.
     pub key_has_ended: bool,
+    /// The network document that it goes by, in the epoch that it is.
+    pub document: Option<Arc<Document>>,
     /// Clients linked.
     pub clients: usize,
     /// What only a gateway has.
@@ -174,12 +268,30 @@ impl Observer {
 
 /// A running node. Stops when dropped.
 pub struct RunningNode {
-    task: tokio::task::JoinHandle<()>,
+    task: JoinHandle<()>,
     stop: watch::Sender<bool>,
+    documents: watch::Sender<Option<Arc<Document>>>,
     snapshot: Arc<Mutex<Snapshot>>,
 }
 
+/// Brings newer network documents to a node or a client while it runs.
+#[derive(Clone)]
+pub struct Documents(pub(crate) watch::Sender<Option<Arc<Document>>>);
+
+impl Documents {
+    /// Gives it a document, verified. It is taken if it [continues](Document::continues) the one that is there.
+    pub fn bring(&self, document: Arc<Document>) {
+        self.0.send_replace(Some(document));
+    }
+}
+
 impl RunningNode {
+    /// What those get who look for newer documents.
+    #[must_use]
+    pub fn documents(&self) -> Documents {
+        Documents(self.documents.clone())
+    }
+
     /// What it has done, as of within the last second or so.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -205,11 +317,13 @@ impl RunningNode {
 /// When the system gives no thread.
 pub fn run(parts: Parts, clock: Clock, rng: Rng) -> io::Result<RunningNode> {
     let (stop, stopped) = watch::channel(false);
+    let (documents, brought) = watch::channel(None);
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
     let node = Node::new(parts, clock, rng, Arc::clone(&snapshot))?;
     Ok(RunningNode {
-        task: tokio::spawn(node.run(stopped)),
+        task: tokio::spawn(node.run(stopped, brought)),
         stop,
+        documents,
         snapshot,
     })
 }
@@ -241,9 +355,17 @@ struct GatewaySide {
 struct Node {
     document: Arc<Document>,
     pipeline: Pipeline,
-    key: Arc<Key>,
-    loops: Loops,
+    /// The current one first.
+    keys: Vec<(u32, Arc<Key>)>,
+    ring: Option<Ring>,
+    config: Config,
+    workers: usize,
+    folder: Option<PathBuf>,
+    /// Logs of tags for keys that are next, being opened.
+    opening: Option<JoinHandle<Opened>>,
+    files: BTreeMap<u32, Vec<TagSync>>,
     syncing: Option<AbortOnDrop>,
+    loops: Loops,
     gateway: Option<GatewaySide>,
     outside: Outside,
     outside_events: mpsc::Receiver<mizzle_exit::Input>,
@@ -265,6 +387,7 @@ enum Warned {
     Nothing,
     NearlyFull,
     Ended,
+    Over,
 }
 
 enum Woken {
@@ -274,8 +397,13 @@ enum Woken {
     Directory,
     Outside(mizzle_exit::Input),
     Store(Vec<Answer>),
+    Document(Arc<Document>),
+    Opened(Opened),
     Deadline,
 }
+
+/// Keys with their logs of tags, or why there are none.
+type Opened = Vec<(u32, Arc<Key>, Result<Vec<TagLog>, TagError>)>;
 
 impl Node {
     fn new(parts: Parts, clock: Clock, mut rng: Rng, snapshot: Arc<Mutex<Snapshot>>) -> io::Result<Self> {
@@ -329,11 +457,10 @@ impl Node {
             senders.insert(peer);
         }
         let (events, outside_events) = mpsc::channel(1_024);
-        let files: Vec<_> = mix.logs.iter().map(TagLog::syncer).collect();
-        let syncing = (!files.is_empty()).then(|| AbortOnDrop(tokio::spawn(TagLog::sync_forever(files))));
+        let files = syncers(&mix.logs);
         let pipeline = PipelineParts {
-            config: mix.config,
-            key: Arc::clone(&mix.key),
+            config: mix.config.clone(),
+            keys: mix.keys.clone(),
             edges: Edges::from(&document, mix.loops.node()),
             workers: mix.workers,
             logs: mix.logs,
@@ -343,12 +470,18 @@ impl Node {
             senders,
             loss,
         };
-        Ok(Self {
+        let mut node = Self {
             document,
             pipeline: Pipeline::start(pipeline, clock, &mut rng)?,
-            key: mix.key,
+            keys: mix.keys,
+            ring: mix.ring,
+            config: mix.config,
+            workers: mix.workers,
+            folder: mix.folder,
+            opening: None,
+            syncing: None,
+            files,
             loops: mix.loops,
-            syncing,
             gateway,
             outside: Outside::new(events),
             outside_events,
@@ -361,13 +494,20 @@ impl Node {
             snapshot,
             published: Time::ZERO,
             warned: Warned::Nothing,
-        })
+        };
+        node.sync_files();
+        node.set_stream_keys();
+        Ok(node)
     }
 
-    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+    async fn run(
+        mut self,
+        mut stopped: watch::Receiver<bool>,
+        mut documents: watch::Receiver<Option<Arc<Document>>>,
+    ) {
         let mut events = Vec::with_capacity(BATCH);
         loop {
-            match self.wait(&mut stopped, &mut events).await {
+            match self.wait(&mut stopped, &mut documents, &mut events).await {
                 Woken::Stopped => break,
                 Woken::Deadline => {}
                 Woken::Delivered(outcomes) => self.take_delivered(outcomes),
@@ -384,6 +524,8 @@ impl Node {
                     }
                 }
                 Woken::Store(answers) => self.tell_gateway(answers),
+                Woken::Document(document) => self.take_document(document),
+                Woken::Opened(opened) => self.take_logs(opened),
             }
             self.turn();
         }
@@ -394,8 +536,18 @@ impl Node {
         }
     }
 
-    async fn wait(&mut self, stopped: &mut watch::Receiver<bool>, events: &mut Vec<link::Event>) -> Woken {
+    async fn wait(
+        &mut self,
+        stopped: &mut watch::Receiver<bool>,
+        documents: &mut watch::Receiver<Option<Arc<Document>>>,
+        events: &mut Vec<link::Event>,
+    ) -> Woken {
         let deadline = [
+            // While logs are being opened there is nothing to be done for it.
+            self.ring
+                .as_ref()
+                .filter(|_| self.opening.is_none())
+                .and_then(Ring::change_at),
             Some(self.published + PUBLISH_EVERY),
             self.loops.next_at().map(|at| at - LOOPS_AHEAD),
             self.gateway.as_ref().and_then(|g| g.core.deadline()),
@@ -423,11 +575,140 @@ impl Node {
             n = receive(gateway, &mut from_gateway) => if n == 0 { Woken::Stopped } else { Woken::Gateway },
             n = receive(directory, &mut from_directory) => if n == 0 { Woken::Stopped } else { Woken::Directory },
             Some(input) = self.outside_events.recv() => Woken::Outside(input),
+            Some(opened) = opened(&mut self.opening) => Woken::Opened(opened),
+            Some(document) = brought(documents) => Woken::Document(document),
             () = self.clock.sleep_until(deadline) => Woken::Deadline,
         };
         events.append(&mut from_gateway);
         events.append(&mut from_directory);
         woken
+    }
+
+    /// One that is no newer, or differs in more than keys, is for the next start.
+    fn take_document(&mut self, document: Arc<Document>) {
+        let now = self.clock.now();
+        if !document.continues(&self.document) {
+            return self.counters.count("document.not_taken");
+        }
+        self.counters.count("document.taken");
+        let document = document.turned(now).map_or(document, Arc::new);
+        self.loops.set_document(Arc::clone(&document));
+        if let Some(ring) = &mut self.ring {
+            ring.set_document(&document);
+        }
+        self.document = document;
+    }
+
+    /// Takes and lets go of keys when it is time.
+    fn turn_keys(&mut self, now: Time) {
+        if let Some(turned) = self.document.turned(now) {
+            self.document = Arc::new(turned);
+        }
+        let Some(ring) = &mut self.ring else { return };
+        if self.opening.is_some() || ring.change_at().is_none_or(|at| at > now) {
+            return;
+        }
+        let turn = match ring.turn(now) {
+            Ok(turn) => turn,
+            Err(why) => {
+                // The document says another time than before; the keys that are there serve on.
+                tracing::error!("{why}");
+                ring.ask_again(now + AGAIN);
+                return;
+            }
+        };
+        let epochs: Vec<u32> = turn.epochs().collect();
+        let mut before = std::mem::take(&mut self.keys);
+        let mut new = Vec::new();
+        for &epoch in &epochs {
+            if let Some(at) = before.iter().position(|(of, _)| *of == epoch) {
+                self.keys.push(before.swap_remove(at));
+            } else if let Some(keys) = ring.keys(epoch) {
+                let key = Key::new(keys.sphinx, Dialect::Lioness, &self.config);
+                new.push((epoch, Arc::new(key)));
+            }
+        }
+        drop(before);
+        match &self.folder {
+            Some(folder) if !new.is_empty() => {
+                let (folder, workers) = (folder.clone(), self.workers);
+                // The disk may take its time, and others wait for this task.
+                self.opening = Some(tokio::task::spawn_blocking(move || {
+                    let open = |(epoch, key): (u32, Arc<Key>)| {
+                        let logs = open_logs(&folder, epoch, &key, workers);
+                        (epoch, key, logs)
+                    };
+                    new.into_iter().map(open).collect()
+                }));
+            }
+            _ => self.keys.extend(new),
+        }
+        self.use_keys(Vec::new());
+        if turn.forgot {
+            if let (Some(folder), Some(ring)) = (self.folder.clone(), &self.ring) {
+                let ratchet = ring.ratchet().clone();
+                tokio::task::spawn_blocking(move || {
+                    if let Err(why) = erase(&folder, &ratchet, &epochs) {
+                        tracing::error!("the keys of an epoch that is over could not be erased: {why}");
+                    }
+                });
+            }
+        }
+    }
+
+    fn take_logs(&mut self, opened: Opened) {
+        self.opening = None;
+        let mut logs = Vec::new();
+        for (epoch, key, opened) in opened {
+            match opened {
+                Ok(opened) => {
+                    self.keys.push((epoch, key));
+                    logs.push((epoch, opened));
+                }
+                Err(why) => {
+                    tracing::error!("{why}; the key of the next epoch is not used without");
+                    let again = self.clock.now() + AGAIN;
+                    self.ring.iter_mut().for_each(|ring| ring.ask_again(again));
+                }
+            }
+        }
+        self.use_keys(logs);
+    }
+
+    /// Tells those who have to do with keys which there are. `logs` are of those that are new.
+    fn use_keys(&mut self, logs: Vec<(u32, Vec<TagLog>)>) {
+        let current = self.document.epoch();
+        self.keys.sort_by_key(|(epoch, _)| (*epoch != current, *epoch));
+        self.files.extend(syncers(&logs));
+        let alive: BTreeSet<u32> = self.keys.iter().map(|(epoch, _)| *epoch).collect();
+        self.files.retain(|epoch, _| alive.contains(epoch));
+        self.pipeline.set_keys(&self.keys, logs);
+        self.sync_files();
+        self.set_stream_keys();
+        self.warned = Warned::Nothing;
+    }
+
+    fn sync_files(&mut self) {
+        let files: Vec<_> = self.files.values().flatten().cloned().collect();
+        self.syncing = (!files.is_empty()).then(|| AbortOnDrop(tokio::spawn(TagLog::sync_forever(files))));
+    }
+
+    /// Sessions begin with the same epochs' keys that packets are taken for.
+    fn set_stream_keys(&mut self) {
+        let (Some(ring), Some(parts)) = (&self.ring, &mut self.gateway) else {
+            return;
+        };
+        let keys: Vec<_> = self
+            .keys
+            .iter()
+            .filter_map(|(epoch, _)| ring.keys(*epoch))
+            .collect();
+        if let Some(exit) = &mut parts.exit {
+            exit.set_keys(keys.iter().map(|k| (k.epoch, *k.exit.expose_bytes())));
+        }
+        if let Some(mail) = &mut parts.mail {
+            mail.set_keys(keys.iter().map(|k| (k.epoch, *k.mail.expose_bytes())));
+        }
     }
 
     fn take_delivered(&mut self, outcomes: Vec<Outcome>) {
@@ -487,7 +768,7 @@ impl Node {
         let Some(parts) = &self.gateway else { return };
         for event in events.drain(..) {
             if let link::Event::Frame { peer, frame, .. } = event {
-                let answer = crate::directory::answer(&self.document, &frame);
+                let answer = crate::directory::answer(&self.document, self.clock.now(), &frame);
                 if parts.directory.control.try_send(&peer, answer).is_err() {
                     self.counters.count("drop.directory_busy");
                 }
@@ -514,6 +795,7 @@ impl Node {
     /// Lets time pass for all cores and carries out what they want, until they want nothing more.
     fn turn(&mut self) {
         let now = self.clock.now();
+        self.turn_keys(now);
         let mut packets = Vec::new();
         if let Some(parts) = &mut self.gateway {
             parts.core.handle(now, mizzle_gateway::Input::Tick);
@@ -631,14 +913,16 @@ impl Node {
 
     fn publish(&mut self) {
         let report = self.pipeline.report();
+        let key = self.keys.first().map(|(_, key)| key);
         self.counters.merge(&self.loops.take_counters());
         let mut snapshot = Snapshot {
             counters: self.counters.clone(),
             loops: self.loops.tally(),
             pool: report.pool,
-            accepted: self.key.accepted(),
-            accepted_most: self.key.most(),
-            key_has_ended: self.key.has_ended(),
+            accepted: key.map_or(0, |key| key.accepted()),
+            accepted_most: key.map_or(0, |key| key.most()),
+            key_has_ended: key.is_none_or(|key| key.has_ended()),
+            document: Some(Arc::clone(&self.document)),
             clients: 0,
             gateway: None,
         };
@@ -664,7 +948,9 @@ impl Node {
     /// Tells the operator of the key's end, and before.
     fn warn(&mut self, snapshot: &Snapshot) {
         let (accepted, most) = (snapshot.accepted, snapshot.accepted_most);
-        let state = if snapshot.key_has_ended {
+        let state = if self.keys.is_empty() {
+            Warned::Over
+        } else if snapshot.key_has_ended {
             Warned::Ended
         } else if accepted >= most - most / 10 {
             Warned::NearlyFull
@@ -677,13 +963,17 @@ impl Node {
         self.warned = state;
         match state {
             Warned::Nothing => {}
+            Warned::Over => tracing::error!(
+                "the last key epoch of the network document is over, so no packets are accepted: a newer document is needed \
+                 (`mizzle network renew` makes it)"
+            ),
             Warned::NearlyFull => tracing::warn!(
-                "{accepted} packets were accepted under this node's Sphinx key, of {most} at most: before that it needs a new \
-                 key (`mizzle network rekey`), or more room (`replay_mb` in its configuration)"
+                "{accepted} packets were accepted under this node's Sphinx key, of {most} at most: if they \
+                 come before its epoch is over it needs a new key (`mizzle network rekey`), or more room (`replay_mb` in its configuration)"
             ),
             Warned::Ended => tracing::error!(
                 "this node's Sphinx key has ended: there is no room to remember more than {most} packets, so no more are \
-                 accepted. Give it a new key with `mizzle network rekey`, or more room with `replay_mb` in its configuration"
+                 accepted until the next epoch. Give it a new key with `mizzle network rekey`, or more room with `replay_mb` in its configuration"
             ),
         }
     }
@@ -731,8 +1021,32 @@ impl GatewaySide {
     }
 }
 
+/// For the disk to take them.
+fn syncers(logs: &[(u32, Vec<TagLog>)]) -> BTreeMap<u32, Vec<TagSync>> {
+    let of = |(epoch, logs): &(u32, Vec<TagLog>)| (*epoch, logs.iter().map(TagLog::syncer).collect());
+    logs.iter().map(of).collect()
+}
+
+/// A newer document, once there is one.
+async fn brought(documents: &mut watch::Receiver<Option<Arc<Document>>>) -> Option<Arc<Document>> {
+    match documents.changed().await {
+        Ok(()) => documents.borrow_and_update().clone(),
+        // Nobody brings any more.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// What a thread that opens logs has; for ever nothing where there is none.
+async fn opened(opening: &mut Option<JoinHandle<Opened>>) -> Option<Opened> {
+    match opening {
+        None => std::future::pending().await,
+        // A panic there was reported; asked again, it may go better.
+        Some(handle) => Some(handle.await.unwrap_or_default()),
+    }
+}
+
 /// A task that ends with its owner.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct AbortOnDrop(JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

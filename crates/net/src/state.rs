@@ -7,6 +7,7 @@
 //! not be copied, and a copy of it locks nothing. Which files there are is left to the roles.
 
 mod access;
+pub mod seed;
 
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -108,6 +109,12 @@ pub enum StateError {
     /// The file of a secret holds something else.
     #[error("{} should hold a secret key, 64 hexadecimal digits and a newline: restore it from a backup", .path.display())]
     NotASecret {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file of a node's seed holds something else.
+    #[error("{} should hold the number of an epoch and a secret seed, as `7 ` and 64 hexadecimal digits: if there is no newer copy of it, give the node a new one with `mizzle network rekey`", .path.display())]
+    NotASeed {
         /// The file.
         path: PathBuf,
     },

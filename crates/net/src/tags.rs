@@ -1,6 +1,8 @@
 //! The files in which a node writes down the tags of the packets that it accepted, before it passes any of them on: one for
 //! each thread that accepts packets, so that none waits for another.
 //!
+//! The files are those of one key, that of an epoch, and go when it is erased.
+//!
 //! `magic (8) ‖ Sphinx public key (32) ‖ boot (16) ‖ closed (1) ‖ 0 (7)`, then 8 bytes a tag. A write is in the system's
 //! hands when it returns, so what was accepted is known to the next run even after `kill -9`. It is on the disk within a
 //! second; a machine that loses its power loses what was written in that second. So the header says in which run of the
@@ -52,7 +54,7 @@ pub enum TagError {
         "this machine stopped without warning while the node ran, so {} may lack the packets of its last second, and \
          somebody who kept those could have them pass again and watch where they go. The node's Sphinx key is not \
          used any more: where the network was made, run `mizzle network rekey`, which gives the node a new one and \
-         says what to copy to which machine", .0.display()
+         says what to copy to which machine; or wait: it has other keys in its next epoch, and starts again once this one's is over", .0.display()
     )]
     Unclean(PathBuf),
 }
@@ -82,14 +84,15 @@ pub struct TagLog {
 }
 
 impl TagLog {
-    /// Opens the files of `folder` for the node with this Sphinx key, makes those that are missing of `count`, and hands the
-    /// tags in all of them to `remember`, some at a time. Those of another key are thrown away: what was sealed to it
-    /// can't be opened any more.
+    /// Opens the files of `folder` for this Sphinx key, that of an epoch, makes those that are missing of `count`, and hands the
+    /// tags in all of them to `remember`, some at a time. Those of another key of that epoch are thrown away: what was sealed
+    /// to it can't be opened any more.
     ///
     /// # Errors
     /// [`TagError`].
     pub fn open_all(
         folder: &Path,
+        epoch: u32,
         key: &PublicKey,
         boot: Boot,
         count: usize,
@@ -97,10 +100,7 @@ impl TagLog {
     ) -> Result<Vec<Self>, TagError> {
         let mut logs = Vec::new();
         for number in 1.. {
-            let path = folder.join(match number {
-                1 => "accepted.tags".into(),
-                _ => format!("accepted-{number}.tags"),
-            });
+            let path = folder.join(format!("accepted-{epoch}-{number}.tags"));
             if number > count && !path.exists() {
                 break;
             }
@@ -111,6 +111,27 @@ impl TagLog {
             unused.close()?;
         }
         Ok(logs)
+    }
+
+    /// Removes the files of all epochs but these: those of their keys are erased.
+    ///
+    /// # Errors
+    /// [`TagError`]; what could be removed is.
+    pub fn forget_all_but(folder: &Path, epochs: &[u32]) -> Result<(), TagError> {
+        let failed = |path: &Path, source| TagError::Io {
+            path: path.to_path_buf(),
+            source,
+        };
+        let mut outcome = Ok(());
+        for entry in std::fs::read_dir(folder).map_err(|e| failed(folder, e))? {
+            let path = entry.map_err(|e| failed(folder, e))?.path();
+            if epoch_of(&path).is_some_and(|epoch| !epochs.contains(&epoch))
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                outcome = Err(failed(&path, error));
+            }
+        }
+        outcome
     }
 
     fn open(
@@ -234,10 +255,21 @@ impl TagLog {
 }
 
 /// The file, for the task that has the disk take it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TagSync {
     file: Arc<File>,
     unsynced: Arc<AtomicBool>,
+}
+
+/// Of a file that is named as those here are.
+fn epoch_of(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?;
+    let (epoch, number) = name
+        .strip_prefix("accepted-")?
+        .strip_suffix(".tags")?
+        .split_once('-')?;
+    number.parse::<u32>().ok()?;
+    epoch.parse().ok()
 }
 
 /// Hands over all whole tags from where the file stands, and says how many they were.
@@ -298,12 +330,14 @@ mod tests {
         }
 
         fn file(&self) -> PathBuf {
-            self.0.join("accepted.tags")
+            self.0.join("accepted-1-1.tags")
         }
 
         fn open(&self, key_of: u8, boot: Boot, count: usize) -> Result<(Vec<TagLog>, Vec<u64>), TagError> {
             let mut all = Vec::new();
-            let logs = TagLog::open_all(&self.0, &key(key_of), boot, count, &mut |tags| all.extend(tags))?;
+            let logs = TagLog::open_all(&self.0, 1, &key(key_of), boot, count, &mut |tags| {
+                all.extend(tags)
+            })?;
             assert_eq!(logs.len(), count);
             Ok((logs, all))
         }
@@ -390,6 +424,33 @@ mod tests {
     }
 
     #[test]
+    fn tags_of_an_epoch_go_with_its_key_and_nothing_else_does() {
+        let folder = TempFolder::new("epochs");
+        let open = |epoch: u32| {
+            let mut all = Vec::new();
+            let key = key(epoch as u8);
+            let logs =
+                TagLog::open_all(&folder.0, epoch, &key, BOOT, 2, &mut |tags| all.extend(tags)).unwrap();
+            (logs, all)
+        };
+        for epoch in 1..=3 {
+            open(epoch).0[1].append(&[u64::from(epoch)]).unwrap();
+        }
+        for name in [
+            "accepted-x-1.tags",
+            "accepted-1.tags",
+            "epoch.key",
+            "accepted-1-1.tags.bak",
+        ] {
+            std::fs::write(folder.0.join(name), "not these").unwrap();
+        }
+        TagLog::forget_all_but(&folder.0, &[2, 3]).unwrap();
+        assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 4 + 4);
+        let tags: Vec<_> = (1..=3).map(|epoch| open(epoch).1).collect();
+        assert_eq!(tags, [vec![], vec![2], vec![3]]);
+    }
+
+    #[test]
     fn this_system_says_which_boot_it_is_the_same_each_time() {
         assert_eq!(Boot::current(), Boot::current());
         if cfg!(target_os = "linux") {
@@ -431,7 +492,7 @@ mod tests {
             assert!(matches!(error, TagError::NotTags(_)), "{error}");
             assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), other);
         }
-        let nowhere = TagLog::open_all(&folder.0.join("x"), &key(1), BOOT, 1, &mut |_| {}).unwrap_err();
+        let nowhere = TagLog::open_all(&folder.0.join("x"), 1, &key(1), BOOT, 1, &mut |_| {}).unwrap_err();
         assert!(matches!(nowhere, TagError::Io { .. }), "{nowhere}");
     }
 }

@@ -11,9 +11,10 @@ use mizzle_base::document::MAX_DOCUMENT_LEN;
 use mizzle_base::frame::FRAME_LEN;
 use mizzle_sphinx::PACKET_LEN;
 
+use crate::directory::TIME_LEN;
 use crate::host::Transport;
 
-/// Between nodes: packets, under a header of network id and key epoch.
+/// Between nodes: packets, under a header of the network id.
 pub const MIX: StreamProtocol = StreamProtocol::new("/mizzle/mix/1.0.0");
 /// Between a client and its gateway.
 pub const GATEWAY: StreamProtocol = StreamProtocol::new("/mizzle/gateway/1.0.0");
@@ -30,11 +31,11 @@ const GATEWAY_SEND_QUEUE: usize = 16;
 /// and nodes are few.
 const NODE_REDIAL: Duration = Duration::from_secs(5);
 
-/// The mix link: 4608-byte packets, one stream for each peer and epoch.
+/// The mix link: 4608-byte packets, one stream for each peer. Which epoch's key a packet is for it doesn't say: packets of
+/// two epochs come mixed around a change, and whoever listens needn't know which are which.
 #[must_use]
-pub fn mix_link(network: &NetworkId, epoch: u32) -> Config {
-    let mut header = network.as_bytes().to_vec();
-    header.extend_from_slice(&epoch.to_be_bytes());
+pub fn mix_link(network: &NetworkId) -> Config {
+    let header = network.as_bytes().to_vec();
     headed(Config::new(MIX, FrameLen::Exact(PACKET_LEN)), header)
         .with_send_queue_len(1_024)
         .with_receive_queue_len(2_048)
@@ -69,7 +70,7 @@ pub fn client_link() -> Config {
 /// Both sides of the directory. A queue holds few frames, as each may be as long as a document (4 MiB).
 #[must_use]
 pub fn directory_link() -> Config {
-    Config::new(DIRECTORY, FrameLen::AtMost(MAX_DOCUMENT_LEN))
+    Config::new(DIRECTORY, FrameLen::AtMost(TIME_LEN + MAX_DOCUMENT_LEN))
         .with_send_queue_len(1)
         .with_receive_queue_len(8)
         .with_max_inbound_streams_per_peer(1)

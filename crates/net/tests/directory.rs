@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::{GATEWAY, MIX_1, Net, rng, within};
 use libp2p_mix::link::Event;
+use mizzle_net::clock::ClockOff;
 use mizzle_net::directory::{FetchError, fetch};
 use mizzle_net::host::{Host, HostConfig, Link, Transport};
 use mizzle_net::{identity, wire};
@@ -40,7 +41,9 @@ async fn a_document_comes_as_it_was_signed_and_none_if_it_is_not_newer() {
             fetch(&mut link, gateway.peer, gateway.addresses.clone(), sequence),
         )
         .await;
-        assert!(got.unwrap() == answer, "known: {sequence}");
+        let got = got.unwrap();
+        assert!(got.document == answer, "known: {sequence}");
+        assert!(ClockOff::of(net.clock.now(), got.time).is_none());
     }
 }
 
@@ -69,7 +72,7 @@ async fn what_is_no_question_gets_an_empty_answer_and_others_are_still_served() 
         fetch(&mut link, gateway.peer, gateway.addresses.clone(), 0),
     )
     .await;
-    assert_eq!(got.unwrap(), net.document.bytes());
+    assert_eq!(got.unwrap().document, net.document.bytes());
 }
 
 #[tokio::test(flavor = "multi_thread")]

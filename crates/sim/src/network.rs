@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mizzle_base::{Document, MailboxId, NodeId, Rng, Time};
@@ -10,8 +11,8 @@ use mizzle_client::{self as client, Client, StreamEvent, StreamKey};
 use mizzle_exit::{self as exit, ConnId, Exit, Policy};
 use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
 use mizzle_gateway::{self as gateway, ClientId, Gateway};
-use mizzle_mix::{self as mix, Delivered, Mix};
-use mizzle_sphinx::Packet;
+use mizzle_mix::{self as mix, Delivered, Key, Mix, NodeKeys, NotOurs, Ring, TooEarly};
+use mizzle_sphinx::{Dialect, Packet};
 use mizzle_stream::{OpenError, OpenRequest};
 use mizzle_traffic::draw;
 use rand_core::SeedableRng as _;
@@ -100,6 +101,8 @@ struct Connection {
 
 struct NodeSim {
     id: NodeId,
+    ring: Ring,
+    keys: BTreeMap<u32, Arc<Key>>,
     mix: Mix,
     gateway: Option<Gateway>,
     store: MemoryMailStore,
@@ -144,11 +147,13 @@ impl Network {
         let mut nodes = Vec::new();
         for node in secrets {
             let id = node.id;
+            let keys = node.ratchet.keys(document.epoch()).ok_or(NotOurs::OtherKey)?;
+            let stream = node.has_exit.then(|| *keys.exit.expose_bytes());
             let core = Mix::new(
                 mix::Config::default(),
                 Arc::clone(&document),
                 id,
-                node.sphinx,
+                keys.sphinx,
                 fork(),
                 START,
             )?;
@@ -162,20 +167,24 @@ impl Network {
                     fork(),
                 )
             });
-            let exit = node.stream.map(|secret| {
+            let exit = stream.map(|secret| {
                 let config = exit::Config::default();
                 Exit::new(config, &document, &id, secret, policy.clone(), fork())
             });
             let (connections, clients) = (BTreeMap::new(), BTreeMap::new());
-            nodes.push(NodeSim {
+            let mut node = NodeSim {
                 id,
+                ring: Ring::new(node.ratchet, &document),
+                keys: BTreeMap::new(),
                 mix: core,
                 gateway,
                 store: MemoryMailStore::in_memory(Limits::default()),
                 exit,
                 connections,
                 clients,
-            });
+            };
+            node.turn_keys(START)?;
+            nodes.push(node);
         }
         let by_id = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
         let entries: Vec<usize> = (0..nodes.len())
@@ -217,7 +226,8 @@ impl Network {
             sightings: Vec::new(),
         };
         for index in 0..network.clients.len() {
-            network.clients[index].core.handle(START, client::Input::LinkUp);
+            let at = network.client_time();
+            network.clients[index].core.handle(at, client::Input::LinkUp);
             network.drain_client(index);
         }
         Ok(network)
@@ -259,6 +269,24 @@ impl Network {
         all
     }
 
+    /// The epochs whose keys each node has.
+    #[must_use]
+    pub fn alive_keys(&self) -> Vec<Vec<u32>> {
+        let epochs = |node: &NodeSim| node.keys.keys().copied().collect();
+        self.nodes.iter().map(epochs).collect()
+    }
+
+    /// The earliest epoch that any node could still make keys of.
+    #[must_use]
+    pub fn earliest_seed(&self) -> Option<u32> {
+        self.nodes.iter().map(|node| node.ring.ratchet().epoch()).min()
+    }
+
+    /// What a client's clock shows.
+    fn client_time(&self) -> Time {
+        shifted(self.now, self.plan.clients_fast_s)
+    }
+
     /// Begins to keep what observers see; [`Self::sightings`] takes it.
     pub fn watch(&mut self) {
         self.watch = true;
@@ -274,7 +302,8 @@ impl Network {
     /// # Errors
     /// As [`Client::open`].
     pub fn open(&mut self, client: ClientIndex, request: OpenRequest) -> Result<StreamKey, OpenError> {
-        self.clients[client].core.open(self.now, request)
+        let at = self.client_time();
+        self.clients[client].core.open(at, request)
     }
 
     /// Writes to a stream; returns how many bytes were taken.
@@ -328,9 +357,11 @@ impl Network {
                 n.mix.deadline(),
                 gateway,
                 n.exit.as_ref().and_then(Exit::deadline),
+                n.ring.change_at(),
             ]
         });
-        let clients = self.clients.iter().map(|c| c.core.deadline());
+        let back = |at| shifted(at, -self.plan.clients_fast_s);
+        let clients = self.clients.iter().map(|c| c.core.deadline().map(back));
         let next = nodes
             .chain(clients)
             .chain([in_flight])
@@ -346,10 +377,11 @@ impl Network {
         for index in 0..self.nodes.len() {
             self.turn_node(index, Vec::new());
         }
+        let at_clients = self.client_time();
         for index in 0..self.clients.len() {
             let client = &mut self.clients[index].core;
-            if client.deadline().is_some_and(|at| at <= self.now) {
-                client.handle(self.now, client::Input::Tick);
+            if client.deadline().is_some_and(|at| at <= at_clients) {
+                client.handle(at_clients, client::Input::Tick);
             }
             self.drain_client(index);
         }
@@ -400,9 +432,8 @@ impl Network {
                 self.turn_node(node, Vec::new());
             }
             Event::Down { client, frame } => {
-                self.clients[client]
-                    .core
-                    .handle(self.now, client::Input::Frame(frame));
+                let at = self.client_time();
+                self.clients[client].core.handle(at, client::Input::Frame(frame));
                 self.drain_client(client);
             }
         }
@@ -426,7 +457,8 @@ impl Network {
                 }
                 // Connections here take no time and don't break.
                 client::Action::Reconnect => {
-                    self.clients[index].core.handle(self.now, client::Input::LinkUp);
+                    let at = self.client_time();
+                    self.clients[index].core.handle(at, client::Input::LinkUp);
                 }
                 client::Action::Admitted(_)
                 | client::Action::Refused(_)
@@ -440,6 +472,8 @@ impl Network {
     fn turn_node(&mut self, index: usize, mut packets: Vec<Packet>) {
         let now = self.now;
         let node = &mut self.nodes[index];
+        // The simulation's clock never goes back, so no key is asked for that was erased.
+        let _ = node.turn_keys(now);
         if let Some(gateway) = &mut node.gateway {
             gateway.handle(now, gateway::Input::Tick);
         }
@@ -583,7 +617,41 @@ impl Network {
     }
 }
 
+/// A clock that is fast by so many seconds.
+fn shifted(at: Time, fast_s: i64) -> Time {
+    let by = Duration::from_secs(fast_s.unsigned_abs());
+    if fast_s < 0 { at - by } else { at + by }
+}
+
 impl NodeSim {
+    /// Takes and lets go of keys when it is time.
+    fn turn_keys(&mut self, now: Time) -> Result<(), TooEarly> {
+        if self.ring.change_at().is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        let turn = self.ring.turn(now)?;
+        let of = |epoch| Some((epoch, self.ring.keys(epoch)?));
+        let alive: Vec<_> = turn.epochs().filter_map(of).collect();
+        let streams: Vec<_> = alive
+            .iter()
+            .map(|(epoch, keys)| (*epoch, *keys.exit.expose_bytes()))
+            .collect();
+        self.exit
+            .iter_mut()
+            .for_each(|exit| exit.set_keys(streams.iter().copied()));
+        let mut keys = Vec::new();
+        let mut before = std::mem::take(&mut self.keys);
+        for (epoch, NodeKeys { sphinx, .. }) in alive {
+            let key = before
+                .remove(&epoch)
+                .unwrap_or_else(|| Arc::new(Key::new(sphinx, Dialect::Lioness, &mix::Config::default())));
+            keys.push(Arc::clone(&key));
+            self.keys.insert(epoch, key);
+        }
+        self.mix.set_keys(&keys);
+        Ok(())
+    }
+
     /// Does something with a connection, then answers an outstanding read if there is something to read.
     fn converse(&mut self, id: ConnId, act: impl FnOnce(&mut Connection)) -> Vec<exit::Input> {
         let Some(connection) = self.connections.get_mut(&id) else {

@@ -52,10 +52,11 @@ pub enum Arrival<K> {
     New(Initial),
 }
 
-/// Keeps an exit's stream key and knows its sessions by tag and by nonce. `K` is the exit core's name for a session.
+/// Keeps an exit's stream keys and knows its sessions by tag and by nonce. `K` is the exit core's name for a session.
 pub struct Acceptor<K> {
     params: Params,
-    secret: Secret,
+    /// Stream keys with what binds a handshake to each; the likeliest first.
+    keys: Vec<(Vec<u8>, Secret)>,
     rng: Rng,
     tags: TagTable<K>,
     live: BTreeMap<[u8; NONCE_LEN], K>,
@@ -69,8 +70,8 @@ impl<K: Ord + Clone> Acceptor<K> {
     #[must_use]
     pub fn new(params: Params, secret: [u8; 32], max_sessions: usize, rng: Rng) -> Self {
         Self {
+            keys: vec![(params.context.clone(), Secret::new(secret))],
             params,
-            secret: Secret::new(secret),
             rng,
             tags: TagTable::new(max_sessions),
             live: BTreeMap::new(),
@@ -78,6 +79,15 @@ impl<K: Ord + Clone> Acceptor<K> {
             over: BTreeSet::new(),
             over_before: BTreeSet::new(),
         }
+    }
+
+    /// From now on sessions begin with these stream keys, each with its [`Params::context_of`] its epoch, the current one
+    /// first. Those that were there before are overwritten. Sessions that live go on: their keys are their own.
+    pub fn set_keys(&mut self, keys: impl IntoIterator<Item = (Vec<u8>, [u8; 32])>) {
+        let keys = keys.into_iter();
+        self.keys = keys
+            .map(|(context, secret)| (context, Secret::new(secret)))
+            .collect();
     }
 
     /// Tells what a packet is.
@@ -107,14 +117,11 @@ impl<K: Ord + Clone> Acceptor<K> {
 
     fn open(&mut self, message: &[u8]) -> Result<Initial, DropReason> {
         let mut plain = [0; MAX_BODY];
-        let (keys, len) = seal::respond(
-            &self.params.context,
-            self.secret.bytes(),
-            &mut self.rng,
-            message,
-            &mut plain,
-        )
-        .map_err(|_| DropReason::Handshake)?;
+        let rng = &mut self.rng;
+        let mut tries = self.keys.iter();
+        let opened = tries
+            .find_map(|(context, key)| seal::respond(context, key.bytes(), rng, message, &mut plain).ok());
+        let (keys, len) = opened.ok_or(DropReason::Handshake)?;
         let payload = &plain[..len];
         let (nonce, rest) = payload.split_first_chunk().ok_or(DropReason::Frame)?;
         let (tag_key, rest) = rest.split_first_chunk().ok_or(DropReason::Frame)?;

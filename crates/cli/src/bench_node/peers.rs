@@ -24,13 +24,12 @@ use tokio::time::Instant;
 
 use super::stock::Stock;
 use super::{MEAN_DELAY_MS, Stop, threads};
-use crate::assemble::{self, Keys, Options, Place, StartError, fork};
+use crate::assemble::{self, FIRST_EPOCH, Keys, Options, Place, StartError, fork};
 use crate::bench::BenchError;
 use crate::processes::system;
 
 /// On each side of the node.
 const PEERS: usize = 16;
-const EPOCH: u32 = 1;
 const VALID_S: u64 = 86_400;
 /// All connections must be there by then.
 const CONNECTED: Duration = Duration::from_secs(20);
@@ -79,12 +78,12 @@ impl Cast {
     }
 
     fn keys(&self, at: usize) -> Keys {
-        let (place, seed) = &self.places[at];
-        Keys::generate(place, &mut Rng::from_seed(*seed))
+        let (_, seed) = &self.places[at];
+        Keys::generate(&mut Rng::from_seed(*seed))
     }
 
     pub(super) fn node_secret(&self) -> SecretKey {
-        SecretKey::from_bytes(*self.keys(NODE).sphinx().expose_bytes())
+        sphinx(&self.keys(NODE))
     }
 
     pub(super) fn node_id(&self) -> Result<NodeId, BenchError> {
@@ -104,7 +103,7 @@ impl Cast {
             let keys = self.keys(at);
             // Without an id it would be in no document, and nothing would start.
             let address = assemble::node_id(&keys).map_or([0; ADDRESS_LEN], |id| id.to_address());
-            (keys.sphinx().public(), address)
+            (sphinx(&keys).public(), address)
         };
         (hop(NODE), BEHIND.map(hop).collect(), hop(GATEWAY))
     }
@@ -115,13 +114,13 @@ impl Cast {
         let nowhere = [wire::loopback(Transport::Tcp)];
         let nodes = self.places.iter().enumerate().map(|(at, (place, _))| {
             let addresses = addresses.get(at).map_or(&nowhere[..], Vec::as_slice);
-            assemble::entry(place, &self.keys(at), addresses, &mut rng)
+            assemble::entry(place, &self.keys(at), addresses, 1, &mut rng)
         });
         let now_s = clock.now().as_s();
         let content = Content {
             network: self.name.clone(),
             sequence: 1,
-            epoch: EPOCH,
+            epoch: FIRST_EPOCH,
             valid_from_s: now_s,
             valid_until_s: now_s + VALID_S,
             profile: Profile::browse().with_mean_delay_ms(MEAN_DELAY_MS),
@@ -132,6 +131,13 @@ impl Cast {
         let document = Document::verify(&signed, &authority, clock.now(), 0).map_err(StartError::from)?;
         Ok(Arc::new(document))
     }
+}
+
+/// Of its first epoch, the only one that the bench's document has.
+fn sphinx(keys: &Keys) -> SecretKey {
+    // They are fresh: the first epoch isn't over.
+    keys.first()
+        .map_or_else(|| SecretKey::from_bytes([0; 32]), |keys| keys.sphinx)
 }
 
 /// What came through, and when.
@@ -265,7 +271,7 @@ impl Net {
         let network = NetworkId::of(cast.authority.verifying_key().as_bytes(), &cast.name);
         let listen = |at: usize| async move {
             let at_any = vec![wire::loopback(transport)];
-            assemble::listen(&cast.keys(at), Role::Mix, transport, at_any, (&network, EPOCH), 0).await
+            assemble::listen(&cast.keys(at), Role::Mix, transport, at_any, &network, 0).await
         };
         let node_host = node_runtime.block_on(listen(NODE))?;
         let peer_hosts = BEFORE.chain(BEHIND).map(|at| peers_runtime.block_on(listen(at)));

@@ -158,9 +158,14 @@ fn document(out: &mut String, network: &Network) {
     let at = Time::from_s;
     let (from, until) = (at(network.valid_from_s), at(network.valid_until_s));
     let text = format!(
-        "number {}, key epoch {}, {}",
+        "number {}, key epoch {} of {}, {}{}",
         network.sequence,
         network.epoch,
+        network.epoch_last,
+        match network.epoch_ends_s.saturating_sub(network.now_s) {
+            _ if network.epoch == network.epoch_last => String::new(),
+            left_s => format!("keys change in {:.1} h, ", left_s as f64 / 3_600.0),
+        },
         match remaining(at(network.now_s), from, until) {
             left if left.starts_with("for ") => format!("valid {left}"),
             other => other,

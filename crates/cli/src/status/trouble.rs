@@ -1,5 +1,6 @@
 //! Counters that tell of trouble, in plain words: what it is, and what to do.
 
+use crate::follow::is_soon_over;
 use mizzle_base::{Counters, Document, Time};
 
 use super::{Lately, Trouble};
@@ -200,16 +201,14 @@ pub(super) fn of_node(counters: &Counters, lately: &Lately) -> Vec<Trouble> {
 
 /// What is wrong with the time, or with the document's.
 pub(super) fn of_clock(document: &Document, now: Time) -> Option<Trouble> {
-    /// So long before its end somebody should know.
-    const WARNING_S: u64 = 14 * 86_400;
     let (from, until) = document.validity();
     let left_s = until.as_s().saturating_sub(now.as_s());
     let words = if now < from {
         "the network document isn't valid yet: this machine's clock may be slow"
     } else if left_s == 0 {
         "the network document is over: a newer one is due, or this machine's clock is fast"
-    } else if left_s < WARNING_S {
-        "the network document is soon over: a newer one is due"
+    } else if is_soon_over(document, now) {
+        "the network document is soon over: a newer one is due (`mizzle network renew`)"
     } else {
         return None;
     };

@@ -1,7 +1,7 @@
 //! The threads in which a node's packets are peeled, held and sent on, beside the node's task.
 //!
-//! Every thread has a worker core of its own, with its own wheel of held packets, its own log of tags and its own
-//! counters; they share the key with its table, which needs no lock. Packets from the link and from the node's task wait in
+//! Every thread has a worker core of its own, with its own wheel of held packets, its own logs of tags and its own
+//! counters; they share the keys with their tables, which need no lock. Packets from the link and from the node's task wait in
 //! two bounded queues for whichever thread is free: who sent one has no part in it. A thread takes what is there, 64 at
 //! most, and never waits for more; it sleeps until a packet comes or one is due. Tokio's timers are too coarse for that
 //! (1 ms), so these are plain threads that park.
@@ -47,11 +47,12 @@ pub(super) const MOST_WORKERS: usize = 64;
 pub(super) struct PipelineParts {
     /// With the bounds of the whole node: what is held is divided among the workers.
     pub(super) config: Config,
-    pub(super) key: Arc<Key>,
+    /// The current one first.
+    pub(super) keys: Vec<(u32, Arc<Key>)>,
     pub(super) edges: Edges,
     pub(super) workers: usize,
-    /// One for each of them, or none.
-    pub(super) logs: Vec<TagLog>,
+    /// For each key of `keys` one for each of them, or nothing at all.
+    pub(super) logs: Vec<(u32, Vec<TagLog>)>,
     pub(super) receiver: link::Receiver,
     pub(super) control: link::Control,
     pub(super) next_hops: BTreeMap<NodeId, PeerId>,
@@ -89,6 +90,16 @@ struct Shared {
     news: Notify,
     ended: AtomicBool,
     reports: Vec<Mutex<Report>>,
+    /// Of keys, for each thread; it takes them before it takes packets.
+    changes: Vec<Mutex<VecDeque<Change>>>,
+}
+
+/// Other keys than before.
+struct Change {
+    /// All, the current one first.
+    keys: Vec<(u32, Arc<Key>)>,
+    /// For those that are new.
+    logs: Vec<(u32, TagLog)>,
 }
 
 /// The threads that sleep; the last one is woken first, so that the others may go on sleeping.
@@ -109,6 +120,7 @@ impl Pipeline {
             news: Notify::new(),
             ended: AtomicBool::new(false),
             reports: (0..workers).map(|_| Mutex::default()).collect(),
+            changes: (0..workers).map(|_| Mutex::default()).collect(),
         });
         let mut pipeline = Self {
             shared: Arc::clone(&shared),
@@ -116,14 +128,22 @@ impl Pipeline {
         };
         let config = parts.config.divided(workers).with_tick(TICK);
         let senders = Arc::new(parts.senders);
-        let mut logs = parts.logs.into_iter();
+        let keeps_tags = !parts.logs.is_empty();
+        let mut logs = for_each_thread(parts.logs, workers).into_iter();
+        let Some((_, first)) = parts.keys.first() else {
+            return Err(io::Error::other("a node without a key"));
+        };
         for number in 0..workers {
             let mut fork = || Rng::from_seed(draw::bytes(rng));
-            let mut worker = Worker::new(&config, Arc::clone(&parts.key), parts.edges.clone(), fork());
-            let log = logs.next();
-            if log.is_some() {
+            let mut worker = Worker::new(&config, Arc::clone(first), parts.edges.clone(), fork());
+            if keeps_tags {
                 worker.tags_are_written_down();
             }
+            let change = Change {
+                keys: parts.keys.clone(),
+                logs: logs.next().unwrap_or_default(),
+            };
+            lock(&shared.changes[number]).push_back(change);
             let peers = parts
                 .next_hops
                 .iter()
@@ -132,8 +152,9 @@ impl Pipeline {
                 number,
                 shared: Arc::clone(&shared),
                 worker,
-                log,
-                unwritten: Vec::new(),
+                epochs: Vec::new(),
+                logs: BTreeMap::new(),
+                unwritten: BTreeMap::new(),
                 senders: Arc::clone(&senders),
                 leaving: peers.collect(),
                 delivered: Vec::new(),
@@ -172,6 +193,17 @@ impl Pipeline {
             self.shared.idle.wake_one();
         }
         n.saturating_sub(room)
+    }
+
+    /// From now on packets are taken for these keys, the current one first. `logs` has those that are new, one log for each
+    /// thread, if tags are kept.
+    pub(super) fn set_keys(&self, keys: &[(u32, Arc<Key>)], logs: Vec<(u32, Vec<TagLog>)>) {
+        let logs = for_each_thread(logs, self.shared.changes.len());
+        for (change, logs) in self.shared.changes.iter().zip(logs) {
+            let keys = keys.to_vec();
+            lock(change).push_back(Change { keys, logs });
+        }
+        self.shared.idle.wake_all();
     }
 
     /// Waits for packets whose last hop is this node; none once the threads end.
@@ -262,9 +294,11 @@ impl Shared {
     fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.news.notify_one();
-        lock(&self.idle.0)
-            .drain(..)
-            .for_each(|(_, thread)| thread.unpark());
+        self.idle.wake_all();
+    }
+
+    fn has_changes(&self, thread: usize) -> bool {
+        !lock(&self.changes[thread]).is_empty()
     }
 }
 
@@ -274,6 +308,10 @@ impl Idle {
         if let Some((_, thread)) = woken {
             thread.unpark();
         }
+    }
+
+    fn wake_all(&self) {
+        lock(&self.0).drain(..).for_each(|(_, thread)| thread.unpark());
     }
 }
 
@@ -305,9 +343,12 @@ struct OneThread {
     number: usize,
     shared: Arc<Shared>,
     worker: Worker<Edges>,
-    log: Option<TagLog>,
+    /// Of its keys, the current one first.
+    epochs: Vec<u32>,
+    /// Of each of them.
+    logs: BTreeMap<u32, TagLog>,
     /// Tags that couldn't be written down; nothing passes on before they are.
-    unwritten: Vec<u64>,
+    unwritten: BTreeMap<u32, Vec<u64>>,
     senders: Arc<BTreeSet<PeerId>>,
     /// What leaves now, by where to.
     leaving: BTreeMap<NodeId, (PeerId, Vec<Frame>)>,
@@ -328,13 +369,17 @@ impl OneThread {
         let shared = Arc::clone(&self.shared);
         let mut batch = Batch::default();
         while !shared.ended.load(Ordering::Relaxed) {
+            self.change_keys();
             shared.take(&mut batch, cx);
             let is_due = |at: Time| at <= self.clock.now();
             if batch.len() == 0 && !self.worker.deadline().is_some_and(is_due) {
                 lock(&shared.idle.0).push((self.number, thread::current()));
                 // Once more, now that whoever has something new finds this thread among those that sleep.
                 shared.take(&mut batch, cx);
-                if batch.len() == 0 && !shared.ended.load(Ordering::Relaxed) {
+                if batch.len() == 0
+                    && !shared.ended.load(Ordering::Relaxed)
+                    && !shared.has_changes(self.number)
+                {
                     self.sleep();
                 }
                 lock(&shared.idle.0).retain(|(number, _)| *number != self.number);
@@ -347,10 +392,25 @@ impl OneThread {
         }
         self.report(self.clock.now());
         // The packets of tags that couldn't be written went nowhere.
-        if let Some(log) = self.log.take()
-            && let Err(why) = log.close()
-        {
-            tracing::error!("{why}; after the machine's next start the node will need a new key");
+        for log in std::mem::take(&mut self.logs).into_values() {
+            if let Err(why) = log.close() {
+                tracing::error!("{why}; after the machine's next start the node will need a new key");
+            }
+        }
+    }
+
+    /// What was accepted under the keys of before was written down, as far as they are among those of now.
+    fn change_keys(&mut self) {
+        while let Some(Change { keys, logs }) = {
+            let next = lock(&self.shared.changes[self.number]).pop_front();
+            next
+        } {
+            self.epochs = keys.iter().map(|(epoch, _)| *epoch).collect();
+            self.logs.extend(logs);
+            self.logs.retain(|epoch, _| self.epochs.contains(epoch));
+            self.unwritten.retain(|epoch, _| self.epochs.contains(epoch));
+            let keys: Vec<_> = keys.into_iter().map(|(_, key)| key).collect();
+            self.worker.set_keys(&keys);
         }
     }
 
@@ -378,7 +438,7 @@ impl OneThread {
         for Loop { at, to, packet } in batch.loops.drain(..) {
             self.worker.handle(now, WorkerInput::Hold { at, to, packet });
         }
-        if self.unwritten.len() >= UNWRITTEN_TAGS {
+        if self.unwritten.values().any(|tags| tags.len() >= UNWRITTEN_TAGS) {
             // What is accepted now might still be held when tags can be written again, without its own.
             let n = batch.packets.drain(..).len() as u64;
             self.counters.add("drop.tag_not_written", n);
@@ -413,23 +473,29 @@ impl OneThread {
 
     /// Writes tags down, with those for which it failed before.
     fn write_down(&mut self) {
-        let Some(log) = &mut self.log else { return };
-        if self.worker.accepted().is_empty() && self.unwritten.is_empty() {
-            return;
-        }
-        let failed_before = !self.unwritten.is_empty();
-        let written = if failed_before {
-            self.unwritten.extend(self.worker.accepted());
-            log.append(&self.unwritten)
-        } else {
-            log.append(self.worker.accepted())
-        };
-        match written {
-            Ok(()) => self.unwritten.clear(),
-            Err(why) => {
-                if !failed_before {
-                    tracing::error!("{why}; packets are dropped until it can be written again");
-                    self.unwritten.extend(self.worker.accepted());
+        let accepted = [self.worker.accepted(), self.worker.accepted_beside()];
+        for (epoch, tags) in self.epochs.iter().zip(accepted) {
+            let Some(log) = self.logs.get_mut(epoch) else {
+                continue;
+            };
+            let unwritten = self.unwritten.entry(*epoch).or_default();
+            if tags.is_empty() && unwritten.is_empty() {
+                continue;
+            }
+            let failed_before = !unwritten.is_empty();
+            let written = if failed_before {
+                unwritten.extend(tags);
+                log.append(unwritten)
+            } else {
+                log.append(tags)
+            };
+            match written {
+                Ok(()) => unwritten.clear(),
+                Err(why) => {
+                    if !failed_before {
+                        tracing::error!("{why}; packets are dropped until it can be written again");
+                        unwritten.extend(tags);
+                    }
                 }
             }
         }
@@ -437,9 +503,10 @@ impl OneThread {
     }
 
     fn carry_out(&mut self) {
+        let all_written = self.unwritten.values().all(Vec::is_empty);
         while let Some(outcome) = self.worker.poll() {
             // A later run could not know that these were accepted.
-            if !self.unwritten.is_empty() {
+            if !all_written {
                 self.counters.count("drop.tag_not_written");
                 continue;
             }
@@ -484,6 +551,17 @@ impl OneThread {
         report.pool = self.worker.pool();
         (self.is_reported, self.reported) = (true, now);
     }
+}
+
+/// The logs of each key are one for each thread: those of each thread.
+fn for_each_thread(logs: Vec<(u32, Vec<TagLog>)>, threads: usize) -> Vec<Vec<(u32, TagLog)>> {
+    let mut all: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+    for (epoch, logs) in logs {
+        for (of_thread, log) in all.iter_mut().zip(logs) {
+            of_thread.push((epoch, log));
+        }
+    }
+    all
 }
 
 /// A panic elsewhere leaves these plain containers usable.

@@ -108,7 +108,7 @@ impl Net {
             let keypair = identity::generate(&mut rng).expect("a key pair");
             let mut config = HostConfig::new(keypair.clone(), Transport::Quic)
                 .with_listen(wire::loopback(Transport::Quic))
-                .with_mix(wire::mix_link(&network, 1));
+                .with_mix(wire::mix_link(&network));
             if n >= GATEWAY {
                 config = config
                     .with_gateway(wire::gateway_link(16))
@@ -203,7 +203,7 @@ impl Net {
     pub async fn stranger(&self, keypair: Option<Keypair>) -> Host {
         let keypair = keypair.unwrap_or_else(|| identity::generate(&mut rng()).expect("a key pair"));
         let config = HostConfig::new(keypair, Transport::Quic)
-            .with_mix(wire::mix_link(&self.document.network(), 1))
+            .with_mix(wire::mix_link(&self.document.network()))
             .with_gateway(wire::client_link())
             .with_directory(wire::directory_link());
         Host::start(config).await.expect("a host")

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use bytes::Bytes;
-use mizzle_base::{Document, NodeId};
+use mizzle_base::{Document, NetworkId, NodeId};
 
 use crate::bytestream::INITIAL_WINDOW;
 use crate::door::{OpenError, Target};
@@ -54,12 +54,19 @@ impl Params {
         }
     }
 
+    /// What a handshake with the exit in `gateway` is bound to in an epoch.
+    #[must_use]
+    pub fn context_of(network: &NetworkId, epoch: u32, gateway: &NodeId) -> Vec<u8> {
+        let mut context = network.as_bytes().to_vec();
+        context.extend_from_slice(&epoch.to_be_bytes());
+        context.extend_from_slice(gateway.as_bytes());
+        context
+    }
+
     /// Parameters for sessions with the exit in `gateway`, as they follow from the network's document.
     #[must_use]
     pub fn for_network(document: &Document, gateway: &NodeId) -> Self {
-        let mut context = document.network().as_bytes().to_vec();
-        context.extend_from_slice(&document.epoch().to_be_bytes());
-        context.extend_from_slice(gateway.as_bytes());
+        let context = Self::context_of(&document.network(), document.epoch(), gateway);
         let profile = document.profile();
         // Four delaying hops each way; on the way back also the wait for a frame of the downlink.
         let path = profile.path_q999(4) + LINKS;
