@@ -21,7 +21,7 @@ use crate::join;
 use crate::member::{self, Source};
 
 /// Between two looks at the file, and at what there is to do, at most.
-const LOOK: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_secs(10);
 /// Between two questions to a gateway, at most, on average.
 const ASK: Duration = Duration::from_secs(3_600);
 /// The same while none answers, in seconds.

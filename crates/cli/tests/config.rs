@@ -351,15 +351,11 @@ fn a_node_that_cannot_run_says_why_and_so_does_the_check() {
     let other = Made::small("refused-other", &[]);
     let config = made.config("gateway-2");
     let state = made.state("gateway-2");
-    let (identity, sphinx, stream) = (
-        state.join("identity.key"),
-        state.join("sphinx.key"),
-        state.join("exit.key"),
-    );
-    let other_key = other.state("mix-1-1").join("sphinx.key");
+    let (identity, seed) = (state.join("identity.key"), state.join("epoch.key"));
+    let other_seed = other.state("mix-1-1").join("epoch.key");
     let again = |path: &Path, good: &str| std::fs::write(path, good).unwrap();
 
-    for file in [&identity, &sphinx, &stream] {
+    for file in [&identity, &seed] {
         set_mode(file, 0o640);
         assert_refused(
             "node",
@@ -369,26 +365,38 @@ fn a_node_that_cannot_run_says_why_and_so_does_the_check() {
         set_mode(file, 0o600);
     }
     // All keys at once.
-    let good = [&identity, &sphinx, &stream].map(|file| std::fs::read_to_string(file).unwrap());
-    std::fs::write(&sphinx, "zz").unwrap();
+    let good = [&identity, &seed].map(|file| std::fs::read_to_string(file).unwrap());
+    std::fs::write(&seed, "zz").unwrap();
     std::fs::remove_file(&identity).unwrap();
     assert_refused(
         "node",
         &config,
         &[
-            "sphinx.key should hold a secret key",
+            "epoch.key should hold the number of an epoch and a secret seed",
             "identity.key: there is no such file",
         ],
     );
     std::fs::write(&identity, &good[0]).unwrap();
     set_mode(&identity, 0o600);
-    for file in [&sphinx, &stream] {
-        std::fs::copy(&other_key, file).unwrap();
-        let name = file.file_name().unwrap().to_str().unwrap();
-        assert_refused("node", &config, &[&format!("{name} doesn't belong to the key")]);
-        again(&sphinx, &good[1]);
-        again(&stream, &good[2]);
-    }
+    std::fs::copy(&other_seed, &seed).unwrap();
+    assert_refused(
+        "node",
+        &config,
+        &[
+            "epoch.key doesn't belong to the Sphinx key",
+            "epoch.key doesn't belong to the exit's stream key",
+            "for this node in epoch 1",
+        ],
+    );
+    // As if it had been erased too early.
+    let digits = good[1].split_once(' ').unwrap().1;
+    std::fs::write(&seed, format!("2 {digits}")).unwrap();
+    assert_refused(
+        "node",
+        &config,
+        &["epoch.key begins with epoch 2", "it is epoch 1"],
+    );
+    again(&seed, &good[1]);
     std::fs::copy(other.state("mix-1-1").join("identity.key"), &identity).unwrap();
     assert_refused(
         "node",

@@ -21,10 +21,10 @@ use common::{LIMIT, Process, run};
 use libp2p::{Multiaddr, PeerId};
 use libp2p_mix::link;
 use mizzle_base::document::Node;
-use mizzle_base::{Document, Rng, hex};
+use mizzle_base::{Document, Rng, Time, hex};
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::host::{Host, HostConfig, Transport};
-use mizzle_net::state::{Kind, State};
+use mizzle_net::state::{Kind, State, seed};
 use mizzle_net::{identity, wire};
 use mizzle_sphinx::{Dialect, Hop, MESSAGE_LEN, Packet, Peeler, PublicKey, SecretKey, build, pad};
 use mizzle_traffic::draw;
@@ -74,7 +74,7 @@ impl Neighbours {
             let state = State::inspect(&made.state(name), Kind::Node).unwrap();
             let keypair = identity::keypair(&mut state.secret("identity.key").unwrap()).unwrap();
             let listed = document.node(&identity::node_id(&keypair)).unwrap();
-            let link = wire::mix_link(&document.network(), document.epoch());
+            let link = wire::mix_link(&document.network());
             let mut config = HostConfig::new(keypair, Transport::Both).with_mix(link);
             if listens {
                 config = config.with_listen(listed.addresses[0].parse().unwrap());
@@ -145,6 +145,14 @@ impl Neighbours {
         (0..n).map(|_| one()).collect()
     }
 
+    /// From now on packets are made with the keys of this epoch.
+    fn turn_to(&mut self, epoch: u32) {
+        let begin = self.document.epochs().begin(epoch);
+        if let Some(turned) = self.document.turned(begin) {
+            self.document = turned;
+        }
+    }
+
     /// Sends packets as fast as the link takes them; until `enough`, if it comes to that.
     async fn send(&self, packets: &[(Mark, Packet)], mut enough: impl FnMut() -> bool) {
         let control = &self.gateway.mix.as_ref().unwrap().control;
@@ -187,7 +195,7 @@ impl Neighbours {
 
 fn secret_of(made: &Made) -> SecretKey {
     let state = State::inspect(&made.state(NAME), Kind::Node).unwrap();
-    SecretKey::from_bytes(*state.secret("sphinx.key").unwrap())
+    seed::read(&state).unwrap().keys(1).unwrap().sphinx
 }
 
 fn with_workers(made: &Made, workers: usize) {
@@ -273,7 +281,7 @@ async fn after_an_unclean_end_of_the_machine_the_node_wants_a_new_key_and_gets_o
     process.signal("KILL");
     process.ended(LIMIT);
     // As if the file were from before the machine's last start.
-    let file = made.state(NAME).join("accepted.tags");
+    let file = made.state(NAME).join("accepted-1-1.tags");
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[40] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
@@ -291,7 +299,7 @@ async fn after_an_unclean_end_of_the_machine_the_node_wants_a_new_key_and_gets_o
     assert!(err.contains("there is no node `mix-9-9`"), "{err}");
     let (code, out, err) = rekey(NAME);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    for said in ["sphinx.key", "network.doc", "a new number, 2"] {
+    for said in ["epoch.key", "network.doc", "a new number, 2"] {
         assert!(out.contains(said), "{said}: {out}");
     }
     // All folders fit together again, and the others' keys are what they were.
@@ -327,4 +335,112 @@ async fn after_an_unclean_end_of_the_machine_the_node_wants_a_new_key_and_gets_o
     bytes[40] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
     drop(started(&made));
+}
+
+/// Around a change of keys, with kills before and after it: packets of both keys pass, each once, and in the end nothing is
+/// left on the disk with which those of the old one could be opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_keys_loses_no_packet_and_lets_none_pass_twice_and_the_old_key_is_gone_from_the_disk() {
+    const N: usize = 60;
+    let _place = common::place();
+    let made = Made::small("change", &["--epoch-s", "40", "--epochs", "6"]);
+    let mut neighbours = Neighbours::new(&made).await;
+    let clock = Clock::start();
+    let epochs = *neighbours.document.epochs();
+    let (grace, overlap) = (epochs.grace(), epochs.overlap());
+    let state = made.state(NAME);
+    let ratchet = seed::read(&State::inspect(&state, Kind::Node).unwrap()).unwrap();
+    let secret = |epoch| ratchet.keys(epoch).unwrap().sphinx;
+    let seed = hex::encode(&ratchet.expose_seed()[..]);
+    let text = |name: &str| std::fs::read_to_string(state.join(name)).unwrap_or_default();
+    let mut process = started(&made);
+    assert!(text("epoch.key").contains(&seed) && text("next.keys").contains("\"epoch\":7"));
+
+    let mut all = neighbours.packets(&secret(1), N, 1..30);
+    neighbours.send(&all, || false).await;
+    neighbours
+        .wait_until("packets pass", || neighbours.came(&all) == N)
+        .await;
+    // Both keys are taken from shortly before the change on, for others' clocks.
+    let begin = epochs.begin(2);
+    clock
+        .sleep_until(Some(begin - grace + std::time::Duration::from_secs(1)))
+        .await;
+    neighbours.turn_to(2);
+    let early = neighbours.packets(&secret(2), N, 1..30);
+    neighbours.turn_to(1);
+    let late = neighbours.packets(&secret(1), N, 1..30);
+    let mut mixed: Vec<_> = early
+        .iter()
+        .zip(&late)
+        .flat_map(|(a, b)| [copy(a), copy(b)])
+        .collect();
+    neighbours.send(&mixed, || false).await;
+    neighbours
+        .wait_until("those of both keys pass", || neighbours.came(&mixed) == 2 * N)
+        .await;
+    all.append(&mut mixed);
+    for when in ["before the change", "after it"] {
+        process.signal("KILL");
+        process.ended(LIMIT);
+        neighbours.forget_connection();
+        clock
+            .sleep_until(Some(if when == "after it" { begin } else { Time::ZERO }))
+            .await;
+        process = started(&made);
+        neighbours.send(&all, || false).await;
+        for epoch in [1, 2] {
+            neighbours.turn_to(epoch);
+            let fresh = neighbours.packets(&secret(epoch), N, 1..30);
+            neighbours.send(&fresh, || false).await;
+            neighbours.wait_until(when, || neighbours.came(&fresh) == N).await;
+            all.extend(fresh);
+        }
+    }
+    assert!(
+        clock.now() < begin + overlap,
+        "the machine is too slow for this test"
+    );
+    assert!(text("epoch.key").contains(&seed), "it is needed in the overlap");
+    // Never closed, so the old key's tags are those of the last kill.
+    assert!(state.join("accepted-1-1.tags").exists() && state.join("accepted-2-1.tags").exists());
+
+    clock.sleep_until(Some(begin + overlap)).await;
+    neighbours
+        .wait_until("the old key is gone", || {
+            !state.join("accepted-1-1.tags").exists()
+        })
+        .await;
+    for entry in std::fs::read_dir(&state).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        let has_it = bytes.windows(seed.len()).any(|part| part == seed.as_bytes());
+        assert!(!has_it, "{}", path.display());
+    }
+    let of_now = seed::read(&State::inspect(&state, Kind::Node).unwrap()).unwrap();
+    assert_eq!(of_now.epoch(), 2);
+    assert!(of_now.keys(1).is_none());
+    neighbours.turn_to(1);
+    let too_late = neighbours.packets(&secret(1), N, 1..30);
+    neighbours.send(&too_late, || false).await;
+    neighbours.send(&all, || false).await;
+    neighbours.turn_to(2);
+    let fresh = neighbours.packets(&secret(2), N, 60..90);
+    neighbours.send(&fresh, || false).await;
+    neighbours
+        .wait_until("fresh packets pass", || neighbours.came(&fresh) == N)
+        .await;
+    assert_eq!(neighbours.came(&too_late), 0);
+    let passed = neighbours.passed.lock().unwrap();
+    assert!(
+        all.iter().all(|(mark, _)| passed.get(mark) == Some(&1)),
+        "each once"
+    );
+    drop(passed);
+    process.signal("TERM");
+    assert_eq!(process.ended(LIMIT).code(), Some(0), "{}", process.stderr());
+}
+
+fn copy((mark, packet): &(Mark, Packet)) -> (Mark, Packet) {
+    (*mark, Packet::try_from_slice(packet.as_bytes()).unwrap())
 }

@@ -427,7 +427,7 @@ mod tests {
     fn tags_of_an_epoch_go_with_its_key_and_nothing_else_does() {
         let folder = TempFolder::new("epochs");
         let open = |epoch: u32| {
-            let mut all = Vec::new();
+            let mut all: Vec<u64> = Vec::new();
             let key = key(epoch as u8);
             let logs =
                 TagLog::open_all(&folder.0, epoch, &key, BOOT, 2, &mut |tags| all.extend(tags)).unwrap();

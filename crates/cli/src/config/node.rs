@@ -95,8 +95,9 @@ const KEYS: &[Key<NodeConfig>] = &[
     Key {
         name: "replay_mb",
         about: "The most memory for remembering which packets it accepted, in MB: 11 bytes for each, so that none passes twice.\n\
-                It is taken as it is needed. When it is full, the node takes no more packets until it has a new key\n\
-                (`mizzle network rekey`); before, its log says so. 1024 last for 97 million packets.",
+                It is taken as it is needed. When it is full, the node takes no more packets until it has another key,\n\
+                in the next key epoch or from `mizzle network rekey`; before, its log says so. 1024 last for 97 million\n\
+                packets in an epoch.",
         without: Without::Default("1024"),
         read: |config, reader, value| {
             if let Some(mb) = reader.number(value, 1..=1_000_000) {
