@@ -352,7 +352,9 @@ pub enum DocumentError {
     #[error("this is not a mizzle network document (it should begin with the line `{MAGIC}`)")]
     NotADocument,
     /// Longer than [`MAX_DOCUMENT_LEN`].
-    #[error("the network document is longer than {MAX_DOCUMENT_LEN} bytes")]
+    #[error(
+        "the network document is longer than {MAX_DOCUMENT_LEN} bytes: fewer nodes, or keys of fewer epochs"
+    )]
     TooLong,
     /// Signed by somebody else.
     #[error("the network document is signed by {found}, not by the authority {expected} that you trust")]
@@ -418,6 +420,9 @@ impl Content {
         )
         .into_bytes();
         out.extend_from_slice(&json);
+        if out.len() > MAX_DOCUMENT_LEN {
+            return Err(DocumentError::TooLong);
+        }
         Ok(out)
     }
 }
@@ -905,6 +910,11 @@ mod tests {
         )
     }
 
+    fn unique_key(n: u32) -> String {
+        let secret = [n.to_le_bytes(); 8].concat().try_into().unwrap();
+        hex::encode(SecretKey::from_bytes(secret).public().as_bytes())
+    }
+
     /// Four nodes, one with an exit, and keys of ten epochs of 1,000 s.
     fn with_epochs() -> Content {
         let mut content = content();
@@ -1018,6 +1028,17 @@ mod tests {
             node.sphinx_key = node.sphinx_key.repeat(MAX_EPOCHS + 1);
         }
         assert!(huge.sign(&authority()).is_err());
+        let mut long = with_epochs();
+        let gateway = long.nodes.pop();
+        let mixes = core::mem::take(&mut long.nodes);
+        let node = |n: u32| NodeEntry {
+            id: hex::encode(&[n.to_le_bytes(); 8].concat()),
+            sphinx_key: (0..10).map(|epoch| unique_key(n * 10 + epoch)).collect(),
+            peer: "p".repeat(3_500),
+            ..mixes[n as usize % 3].clone()
+        };
+        long.nodes = (1_000..2_100).map(node).chain(gateway).collect();
+        assert_eq!(long.sign(&authority()), Err(DocumentError::TooLong));
         let mut repeated = with_epochs();
         repeated.nodes[0].sphinx_key = key_of(1, 0).repeat(10);
         assert!(repeated.sign(&authority()).is_err(), "the same key in two epochs");

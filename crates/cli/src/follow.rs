@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
+use mizzle_base::document::DocumentError;
 use mizzle_base::{Document, NodeId, Rng, Time};
 use mizzle_net::clock::{Clock, ClockOff};
 use mizzle_net::host::Transport;
@@ -227,20 +228,23 @@ impl Task {
             return;
         }
         let (now, known) = (follow.clock.now(), follow.document.sequence());
-        let taken = Document::verify(bytes, &follow.authority, now, known)
-            .map_err(|e| e.to_string())
-            .and_then(|document| {
-                if document.sequence() == known {
-                    return Err(format!(
-                        "it has the number {known} of the one in use, and is another"
-                    ));
-                }
-                (follow.keep)(&document)?;
-                if !document.continues(&follow.document) {
-                    return Err("it changes more than keys: it is taken at the next start".into());
-                }
-                Ok(document)
-            });
+        let verified = Document::verify(bytes, &follow.authority, now, known);
+        // An older one in the file is what is left of the time before the one in use came from a gateway.
+        if matches!(verified, Err(DocumentError::Superseded { .. })) {
+            return;
+        }
+        let taken = verified.map_err(|e| e.to_string()).and_then(|document| {
+            if document.sequence() == known {
+                return Err(format!(
+                    "it has the number {known} of the one in use, and is another"
+                ));
+            }
+            (follow.keep)(&document)?;
+            if !document.continues(&follow.document) {
+                return Err("it changes more than keys: it is taken at the next start".into());
+            }
+            Ok(document)
+        });
         match taken {
             Ok(document) => {
                 tracing::info!(

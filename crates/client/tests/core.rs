@@ -61,6 +61,11 @@ fn document(change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
 }
 
 fn document_of(profile: Profile, change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
+    nth_document(1, profile, change)
+}
+
+/// Documents of one epoch each, one after the other.
+fn nth_document(nth: u64, profile: Profile, change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
     let node = |n: u8| {
         let mut entry = NodeEntry {
             id: id(n).to_string(),
@@ -79,16 +84,21 @@ fn document_of(profile: Profile, change: impl Fn(&mut NodeEntry, u8)) -> Arc<Doc
     };
     let content = DocumentContent {
         network: "test".into(),
-        sequence: 1,
-        epoch: 1,
-        valid_from_s: 10_000,
-        valid_until_s: 20_000,
+        sequence: nth,
+        epoch: nth as u32,
+        valid_from_s: nth * 10_000,
+        valid_until_s: (nth + 1) * 10_000,
         profile,
         nodes: (1..=OTHER).map(node).collect(),
     };
     let authority = SigningKey::from_bytes(&[9; 32]);
     let bytes = content.sign(&authority).unwrap();
-    Arc::new(Document::verify(&bytes, &authority.verifying_key(), START, 0).unwrap())
+    let now = if nth == 1 {
+        START
+    } else {
+        Time::from_s(nth * 10_000)
+    };
+    Arc::new(Document::verify(&bytes, &authority.verifying_key(), now, 0).unwrap())
 }
 
 /// An exit at [`AWAY`].
@@ -1112,6 +1122,61 @@ fn nothing_is_sent_or_opened_once_the_document_has_expired() {
     world.tell(Input::LinkUp);
     assert!(world.take().is_empty(), "no hello either");
     assert_eq!(world.count("document.expired"), 2);
+}
+
+/// It is taken at any time, also when nothing is sent any more; one that says something else about the nodes is not.
+#[test]
+fn a_newer_document_with_other_keys_is_taken_and_has_a_client_come_back_whose_own_is_over() {
+    let exit = |entry: &mut NodeEntry, n: u8| entry.exit = (n == AWAY).then(|| exit_of(AWAY));
+    let other_keys = |entry: &mut NodeEntry, n: u8| {
+        exit(entry, n);
+        entry.sphinx_key = hex::encode(secret(n + 100).public().as_bytes());
+    };
+    let newer = nth_document(2, Profile::browse(), other_keys);
+    let mut world = World::up(with_exit());
+    world.take();
+    world.now = Time::from_s(20_300);
+    world.tell(Input::Tick);
+    assert!(!world.client.is_up());
+    let reconnects = world.reconnects;
+    for not_taken in [
+        // The same again, another profile, another node's exit.
+        with_exit(),
+        nth_document(2, Profile::bulk(), other_keys),
+        nth_document(2, Profile::browse(), |entry, n| {
+            entry.exit = (n == OTHER).then(|| exit_of(OTHER))
+        }),
+    ] {
+        world.tell(Input::Document(not_taken));
+    }
+    assert_eq!(
+        (world.count("document.not_taken"), world.reconnects),
+        (3, reconnects)
+    );
+    world.tell(Input::Document(Arc::clone(&newer)));
+    assert_eq!(
+        (world.count("document.taken"), world.reconnects),
+        (1, reconnects + 1)
+    );
+    world.tell(Input::LinkUp);
+    world.welcome(TAG);
+    assert!(world.client.is_up());
+    assert_eq!(world.client.document().epoch(), 2);
+    assert!(world.open("example.org:80", Isolation::Fresh).is_ok());
+    world.sent.clear();
+    world.run(secs(2));
+    // All packets are for the new keys: the gateway opens each with its own.
+    let peeler = Peeler::new(secret(HOME + 100), Dialect::Lioness);
+    let mut packets = 0;
+    for (_, frame) in world.take() {
+        if let Content::Packet(mut packet) = frame.content {
+            peeler.peel(&mut packet, &mut |_| false).unwrap();
+            packets += 1;
+        }
+    }
+    assert!(packets > 50, "{packets}");
+    world.tell(Input::Document(with_exit()));
+    assert_eq!(world.client.document().sequence(), 2, "an older one is not taken");
 }
 
 /// Of a pool of 20 packets.

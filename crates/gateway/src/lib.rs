@@ -432,6 +432,11 @@ impl Gateway {
         gateway
     }
 
+    /// From now on this is the network document: one that [continues](Document::continues) the one before.
+    pub fn set_document(&mut self, document: Arc<Document>) {
+        self.document = document;
+    }
+
     /// Tells the core what happened at `now`.
     pub fn handle(&mut self, now: Time, input: Input) {
         if self.told.since(now) > JUMP {

@@ -596,6 +596,9 @@ impl Node {
         if let Some(ring) = &mut self.ring {
             ring.set_document(&document);
         }
+        if let Some(parts) = &mut self.gateway {
+            parts.core.set_document(Arc::clone(&document));
+        }
         self.document = document;
     }
 
@@ -644,15 +647,15 @@ impl Node {
             _ => self.keys.extend(new),
         }
         self.use_keys(Vec::new());
-        if turn.forgot {
-            if let (Some(folder), Some(ring)) = (self.folder.clone(), &self.ring) {
-                let ratchet = ring.ratchet().clone();
-                tokio::task::spawn_blocking(move || {
-                    if let Err(why) = erase(&folder, &ratchet, &epochs) {
-                        tracing::error!("the keys of an epoch that is over could not be erased: {why}");
-                    }
-                });
-            }
+        if turn.forgot
+            && let (Some(folder), Some(ring)) = (self.folder.clone(), &self.ring)
+        {
+            let ratchet = ring.ratchet().clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(why) = erase(&folder, &ratchet, &epochs) {
+                    tracing::error!("the keys of an epoch that is over could not be erased: {why}");
+                }
+            });
         }
     }
 
