@@ -829,8 +829,8 @@ mod tests {
         let mut rng = clock::rng().unwrap();
         let places = assemble::places(2, 2, 1);
         let nodes = places.iter().map(|place| {
-            let keys = Keys::generate(place, &mut rng);
-            assemble::entry(place, &keys, &[], &mut rng).unwrap()
+            let keys = Keys::generate(&mut rng);
+            assemble::entry(place, &keys, &[], 1, &mut rng).unwrap()
         });
         let content = Content {
             network: "test".into(),

@@ -297,6 +297,10 @@ impl Shared {
         self.idle.wake_all();
     }
 
+    fn next_change(&self, thread: usize) -> Option<Change> {
+        lock(&self.changes[thread]).pop_front()
+    }
+
     fn has_changes(&self, thread: usize) -> bool {
         !lock(&self.changes[thread]).is_empty()
     }
@@ -401,10 +405,7 @@ impl OneThread {
 
     /// What was accepted under the keys of before was written down, as far as they are among those of now.
     fn change_keys(&mut self) {
-        while let Some(Change { keys, logs }) = {
-            let next = lock(&self.shared.changes[self.number]).pop_front();
-            next
-        } {
+        while let Some(Change { keys, logs }) = self.shared.next_change(self.number) {
             self.epochs = keys.iter().map(|(epoch, _)| *epoch).collect();
             self.logs.extend(logs);
             self.logs.retain(|epoch, _| self.epochs.contains(epoch));
