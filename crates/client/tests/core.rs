@@ -1164,7 +1164,7 @@ fn a_newer_document_with_other_keys_is_taken_and_has_a_client_come_back_whose_ow
     assert_eq!(world.client.document().epoch(), 2);
     assert!(world.open("example.org:80", Isolation::Fresh).is_ok());
     world.sent.clear();
-    world.run(secs(2));
+    world.run(s(2));
     // All packets are for the new keys: the gateway opens each with its own.
     let peeler = Peeler::new(secret(HOME + 100), Dialect::Lioness);
     let mut packets = 0;
