@@ -1,17 +1,21 @@
-//! The threads in which a node's packets are peeled, held and sent on, beside the node's task.
+//! Where a node's packets are peeled, held and sent on, beside the node's task.
 //!
-//! Every thread has a worker core of its own, with its own wheel of held packets, its own log of tags and its own
+//! Every station has a worker core of its own, with its own wheel of held packets, its own log of tags and its own
 //! counters; they share the key with its table, which needs no lock. Packets from the link and from the node's task wait in
-//! two bounded queues for whichever thread is free: who sent one has no part in it. A thread takes what is there, 64 at
-//! most, and never waits for more; it sleeps until a packet comes or one is due. Tokio's timers are too coarse for that
-//! (1 ms), so these are plain threads that park.
+//! two bounded queues for whichever station is free: who sent one has no part in it. A station takes what is there, 64 at
+//! most, and never waits for more; it sleeps until a packet comes or one is due.
+//!
+//! Under load each station is a thread: tokio's timers are coarse (1 ms), and peeling would keep its workers from the links. But to
+//! wake a thread twice for every packet costs more than the packet where few come, so the first station is a task while
+//! they are few, and moves to its thread and back; the others sleep then.
 //!
 //! What becomes due is grouped by peer and handed to the link; what is for this node goes to its task.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as thread_mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
@@ -23,27 +27,38 @@ use mizzle_mix::{Config, Edges, Key, Loop, Outcome, Worker, WorkerInput};
 use mizzle_sphinx::{PACKET_LEN, Packet};
 use mizzle_traffic::draw;
 use rand_core::SeedableRng as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle as TaskHandle;
 
 use crate::clock::Clock;
 use crate::tags::TagLog;
 
 /// Packets taken at once: one batch for the curve engine.
 const BATCH: usize = 64;
-/// Packets of the node's task that wait for a thread: 19 MB.
+/// Packets of the node's task that wait for a station: 19 MB.
 const OWN_QUEUE: usize = 4_096;
 /// Packets for the node's task: 19 MB.
 const DELIVERED_QUEUE: usize = 4_096;
 /// Packets leave at multiples of this: as fine as threads wake, and coarse enough that one waking serves several.
 const TICK: Duration = Duration::from_micros(128);
-/// How old what is told of a thread's work may be.
+/// How old what is told of a station's work may be.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
-/// Tags that one thread keeps while they can't be written down: 8 MB. Then it takes no more packets.
+/// The first station moves to its thread when more packets than this come in a [`WINDOW`], or...
+const MANY: u32 = 200;
+/// ... more than this wait at once: a millisecond's work for the slowest engine.
+const MANY_AT_ONCE: usize = 16;
+/// It moves back when fewer than this came in each window for [`CALM_FOR`].
+const FEW: u32 = 100;
+/// In which packets are counted for that.
+const WINDOW: Duration = Duration::from_millis(100);
+/// How long it must be quiet.
+const CALM_FOR: Duration = Duration::from_secs(1);
+/// Tags that one station keeps while they can't be written down: 8 MB. Then it takes no more packets.
 const UNWRITTEN_TAGS: usize = 1 << 20;
 /// More than any machine here has use for.
 pub(super) const MOST_WORKERS: usize = 64;
 
-/// What the threads are made of.
+/// What the stations are made of.
 pub(super) struct PipelineParts {
     /// With the bounds of the whole node: what is held is divided among the workers.
     pub(super) config: Config,
@@ -59,20 +74,22 @@ pub(super) struct PipelineParts {
     pub(super) loss: f64,
 }
 
-/// The running threads. They end when told to, or when this is dropped.
+/// The running stations. They end when told to, or when this is dropped.
 pub(super) struct Pipeline {
     shared: Arc<Shared>,
+    /// Of the first station while it is a task, and of its coming and going.
+    task: Option<TaskHandle<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the threads have done.
+/// What the stations have done.
 #[derive(Default)]
 pub(super) struct Report {
     pub(super) counters: Counters,
     pub(super) pool: usize,
 }
 
-/// What the node's task gives to the threads.
+/// What the node's task gives to the stations.
 enum Own {
     /// To be peeled: its first hop is this node.
     Packet(Packet),
@@ -85,20 +102,27 @@ struct Shared {
     own: Mutex<VecDeque<Own>>,
     idle: Arc<Idle>,
     delivered: Mutex<VecDeque<Outcome>>,
-    /// Something was delivered, or the threads end.
+    /// Something was delivered, or the stations end.
     news: Notify,
     ended: AtomicBool,
     reports: Vec<Mutex<Report>>,
 }
 
-/// The threads that sleep; the last one is woken first, so that the others may go on sleeping.
+/// The stations that sleep. One that is a task is woken first, then the thread that came last, so that the others may go
+/// on sleeping.
 ///
 /// By itself, for it is what the link's queue holds on to as its waker: that must not hold the queue in turn.
 #[derive(Default)]
-struct Idle(Mutex<Vec<(usize, Thread)>>);
+struct Idle(Mutex<Sleepers>);
+
+#[derive(Default)]
+struct Sleepers {
+    task: Option<Waker>,
+    threads: Vec<(usize, Thread)>,
+}
 
 impl Pipeline {
-    /// Starts the threads.
+    /// Starts the stations. Inside a runtime.
     pub(super) fn start(parts: PipelineParts, clock: Clock, rng: &mut Rng) -> io::Result<Self> {
         let workers = parts.workers.clamp(1, MOST_WORKERS);
         let shared = Arc::new(Shared {
@@ -112,6 +136,7 @@ impl Pipeline {
         });
         let mut pipeline = Self {
             shared: Arc::clone(&shared),
+            task: None,
             threads: Vec::new(),
         };
         let config = parts.config.divided(workers).with_tick(TICK);
@@ -128,7 +153,7 @@ impl Pipeline {
                 .next_hops
                 .iter()
                 .map(|(id, peer)| (*id, (*peer, Vec::new())));
-            let one = OneThread {
+            let station = Station {
                 number,
                 shared: Arc::clone(&shared),
                 worker,
@@ -144,11 +169,18 @@ impl Pipeline {
                 counters: Counters::default(),
                 is_reported: true,
                 reported: Time::ZERO,
+                load: Load::new(clock.now()),
             };
-            let name = format!("mizzle-mix-{}", number + 1);
-            pipeline
-                .threads
-                .push(thread::Builder::new().name(name).spawn(|| one.run())?);
+            let thread = thread::Builder::new().name(format!("mizzle-mix-{}", number + 1));
+            let thread = if number == 0 {
+                let (to_thread, from_task) = thread_mpsc::sync_channel(1);
+                let (to_task, from_thread) = mpsc::channel(1);
+                pipeline.task = Some(tokio::spawn(station.run_first(to_thread, from_thread)));
+                thread.spawn(move || run_when_busy(&from_task, &to_task))
+            } else {
+                thread.spawn(|| station.run_to_the_end())
+            };
+            pipeline.threads.push(thread?);
         }
         Ok(pipeline)
     }
@@ -174,7 +206,7 @@ impl Pipeline {
         n.saturating_sub(room)
     }
 
-    /// Waits for packets whose last hop is this node; none once the threads end.
+    /// Waits for packets whose last hop is this node; none once the stations end.
     pub(super) async fn delivered(&self) -> Option<Vec<Outcome>> {
         loop {
             let delivered = self.shared.take_delivered();
@@ -189,7 +221,7 @@ impl Pipeline {
         }
     }
 
-    /// What all threads have done, as of a moment ago.
+    /// What all stations have done, as of a moment ago.
     pub(super) fn report(&self) -> Report {
         let mut all = Report::default();
         for report in &self.shared.reports {
@@ -200,9 +232,14 @@ impl Pipeline {
         all
     }
 
-    /// Ends the threads and waits for them, with what they have to write down.
+    /// Ends the stations and waits for them, with what they have to write down.
     pub(super) async fn stop(mut self) {
         self.shared.end();
+        if let Some(task) = self.task.take()
+            && task.await.is_err()
+        {
+            tracing::error!("the task of the mix ended by a defect of the program");
+        }
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(|| {
             for thread in threads {
@@ -222,7 +259,7 @@ impl Drop for Pipeline {
 }
 
 impl Shared {
-    /// Takes what is there. Unless that is a whole batch, a thread is woken when more comes.
+    /// Takes what is there. Unless that is a whole batch, a station is woken when more comes.
     fn take(&self, batch: &mut Batch, cx: &mut Context<'_>) {
         // A half for each side at least, if they need it.
         self.take_own(batch, BATCH / 2);
@@ -262,16 +299,19 @@ impl Shared {
     fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.news.notify_one();
-        lock(&self.idle.0)
-            .drain(..)
-            .for_each(|(_, thread)| thread.unpark());
+        let Sleepers { task, threads } = std::mem::take(&mut *lock(&self.idle.0));
+        threads.iter().for_each(|(_, thread)| thread.unpark());
+        task.into_iter().for_each(Waker::wake);
     }
 }
 
 impl Idle {
     fn wake_one(&self) {
-        let woken = lock(&self.0).pop();
-        if let Some((_, thread)) = woken {
+        let mut sleepers = lock(&self.0);
+        if let Some(task) = sleepers.task.take() {
+            drop(sleepers);
+            task.wake();
+        } else if let Some((_, thread)) = sleepers.threads.pop() {
             thread.unpark();
         }
     }
@@ -287,7 +327,7 @@ impl Wake for Idle {
     }
 }
 
-/// What a thread took.
+/// What a station took.
 #[derive(Default)]
 struct Batch {
     events: Vec<link::Event>,
@@ -301,7 +341,49 @@ impl Batch {
     }
 }
 
-struct OneThread {
+/// How many packets came of late.
+struct Load {
+    since: Time,
+    came: u32,
+    /// Few came in every window from here on.
+    calm_since: Time,
+}
+
+impl Load {
+    fn new(now: Time) -> Self {
+        Self {
+            since: now,
+            came: 0,
+            calm_since: now,
+        }
+    }
+
+    fn add(&mut self, now: Time, came: usize) {
+        // A window without any is not counted apart: few came in it.
+        let windows = now.since(self.since).as_micros() / WINDOW.as_micros();
+        if windows > 0 {
+            if u128::from(self.came) > u128::from(FEW) * windows {
+                self.calm_since = now;
+            }
+            (self.since, self.came) = (now, 0);
+        }
+        self.came = self.came.saturating_add(u32::try_from(came).unwrap_or(u32::MAX));
+        if self.came > FEW {
+            self.calm_since = now;
+        }
+    }
+
+    fn is_high(&self) -> bool {
+        self.came > MANY
+    }
+
+    fn is_low(&self, now: Time) -> bool {
+        now.since(self.calm_since) >= CALM_FOR
+    }
+}
+
+/// A worker with what it needs.
+struct Station {
     number: usize,
     shared: Arc<Shared>,
     worker: Worker<Edges>,
@@ -319,25 +401,103 @@ struct OneThread {
     counters: Counters,
     is_reported: bool,
     reported: Time,
+    load: Load,
 }
 
-impl OneThread {
-    fn run(mut self) {
+/// The first station's thread: waits for it, runs it while much comes, and gives it back.
+fn run_when_busy(from_task: &thread_mpsc::Receiver<Station>, to_task: &mpsc::Sender<Station>) {
+    while let Ok(mut station) = from_task.recv() {
+        station.run(|station| station.load.is_low(station.clock.now()));
+        // Its owner is gone only together with the runtime: then it ends here.
+        if let Err(mpsc::error::SendError(station)) = to_task.blocking_send(station) {
+            return station.close();
+        }
+    }
+}
+
+impl Station {
+    /// The first one: as a task, and while much comes in the thread behind the channels.
+    async fn run_first(
+        self,
+        to_thread: thread_mpsc::SyncSender<Self>,
+        mut from_thread: mpsc::Receiver<Self>,
+    ) {
+        let mut station = self;
+        loop {
+            station.run_calm().await;
+            if station.shared.ended.load(Ordering::Relaxed) {
+                break;
+            }
+            station.counters.count("load.rose");
+            // There is room: the thread has none of them.
+            if to_thread.send(station).is_err() {
+                return;
+            }
+            match from_thread.recv().await {
+                Some(back) => station = back,
+                None => return,
+            }
+            station.counters.count("load.fell");
+        }
+        // It waits for the disk.
+        let _ = tokio::task::spawn_blocking(|| station.close()).await;
+    }
+
+    /// Until much comes, or the end.
+    async fn run_calm(&mut self) {
+        let waker = Waker::from(Arc::clone(&self.shared.idle));
+        let (shared, clock) = (Arc::clone(&self.shared), self.clock);
+        let mut batch = Batch::default();
+        while !shared.ended.load(Ordering::Relaxed) {
+            let mut sleep = std::pin::pin!(clock.sleep_until(self.wake_at()));
+            poll_fn(|cx| {
+                // First, so that whoever has something new from now on finds this one asleep.
+                lock(&shared.idle.0).task = Some(cx.waker().clone());
+                shared.take(&mut batch, &mut Context::from_waker(&waker));
+                if batch.len() > 0 || shared.ended.load(Ordering::Relaxed) {
+                    return Poll::Ready(());
+                }
+                sleep.as_mut().poll(cx)
+            })
+            .await;
+            lock(&shared.idle.0).task = None;
+            let waited = batch.len();
+            self.work(&mut batch);
+            if waited > MANY_AT_ONCE || self.load.is_high() {
+                // Not back at once after a short crowd.
+                self.load.calm_since = clock.now();
+                break;
+            }
+        }
+    }
+
+    /// As a thread, until the end.
+    fn run_to_the_end(mut self) {
+        self.run(|_| false);
+        self.close();
+    }
+
+    /// As a thread, until the end or `until` is so.
+    fn run(&mut self, until: impl Fn(&Self) -> bool) {
         let waker = Waker::from(Arc::clone(&self.shared.idle));
         let cx = &mut Context::from_waker(&waker);
         let shared = Arc::clone(&self.shared);
         let mut batch = Batch::default();
-        while !shared.ended.load(Ordering::Relaxed) {
+        while !shared.ended.load(Ordering::Relaxed) && !until(self) {
             shared.take(&mut batch, cx);
             let is_due = |at: Time| at <= self.clock.now();
             if batch.len() == 0 && !self.worker.deadline().is_some_and(is_due) {
-                lock(&shared.idle.0).push((self.number, thread::current()));
+                lock(&shared.idle.0)
+                    .threads
+                    .push((self.number, thread::current()));
                 // Once more, now that whoever has something new finds this thread among those that sleep.
                 shared.take(&mut batch, cx);
                 if batch.len() == 0 && !shared.ended.load(Ordering::Relaxed) {
                     self.sleep();
                 }
-                lock(&shared.idle.0).retain(|(number, _)| *number != self.number);
+                lock(&shared.idle.0)
+                    .threads
+                    .retain(|(number, _)| *number != self.number);
             }
             if batch.len() >= BATCH {
                 // There may be more, and this thread will be busy for a while.
@@ -345,6 +505,9 @@ impl OneThread {
             }
             self.work(&mut batch);
         }
+    }
+
+    fn close(mut self) {
         self.report(self.clock.now());
         // The packets of tags that couldn't be written went nowhere.
         if let Some(log) = self.log.take()
@@ -354,18 +517,19 @@ impl OneThread {
         }
     }
 
+    /// When something is due here if nothing comes.
+    fn wake_at(&self) -> Option<Time> {
+        let report = (!self.is_reported).then(|| self.reported + REPORT_EVERY);
+        self.worker.deadline().into_iter().chain(report).min()
+    }
+
     /// Until something is due or comes.
     fn sleep(&mut self) {
         let now = self.clock.now();
         if !self.is_reported && now.since(self.reported) >= REPORT_EVERY {
             self.report(now);
         }
-        let mut until = self.worker.deadline();
-        if !self.is_reported {
-            let report = self.reported + REPORT_EVERY;
-            until = Some(until.map_or(report, |until| until.min(report)));
-        }
-        match until {
+        match self.wake_at() {
             Some(until) => thread::park_timeout(until.since(now)),
             None => thread::park(),
         }
@@ -374,6 +538,7 @@ impl OneThread {
     fn work(&mut self, batch: &mut Batch) {
         let now = self.clock.now();
         let (some_came, held) = (batch.len() > 0, self.worker.pool());
+        self.load.add(now, batch.len());
         self.check_senders(batch);
         for Loop { at, to, packet } in batch.loops.drain(..) {
             self.worker.handle(now, WorkerInput::Hold { at, to, packet });
