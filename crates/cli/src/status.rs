@@ -281,6 +281,8 @@ pub struct NodeStatus {
     pub pool: usize,
     /// On average.
     pub pool_mean: Option<f64>,
+    /// 99 of 100 packets left no later than that after their delay, since the node started.
+    pub late_p99_ms: Option<f64>,
     /// How well users are hidden.
     pub anonymity: Anonymity,
     /// Rates by kind.
@@ -746,6 +748,7 @@ impl NodeWatch {
             layer,
             pool: seen.pool,
             pool_mean: lately.pool_mean,
+            late_p99_ms: seen.late.quantile(0.99).map(|late| late.as_secs_f64() * 1e3),
             anonymity,
             rates: Rates {
                 over_s: lately.over_s,

@@ -10,6 +10,7 @@
 //! [`Routing`]: [`Edges`] of the network document here, a pool in the `libp2p` profile.
 
 mod document;
+mod lateness;
 mod loops;
 mod tags;
 mod wheel;
@@ -26,6 +27,7 @@ use mizzle_traffic::ledger::Tally;
 use rand_core::SeedableRng as _;
 
 pub use document::Edges;
+pub use lateness::Lateness;
 pub use loops::{Delivered, Loop, Loops, NotOurs};
 pub use tags::{ReplayTags, Verdict};
 pub use worker::{Input as WorkerInput, Key, Outcome, Routing, Worker};

@@ -105,9 +105,10 @@ impl<H> Wheel<H> {
         true
     }
 
-    /// Hands over what is due, the earlier ticks first.
-    pub(crate) fn pop_due(&mut self, now: Time, rng: &mut Rng, mut leaves: impl FnMut(Due<H>)) {
-        let now = now.as_us() / self.tick_us;
+    /// Hands over what is due, the earlier ticks first, with how long ago its tick was.
+    pub(crate) fn pop_due(&mut self, now: Time, rng: &mut Rng, mut leaves: impl FnMut(Due<H>, Duration)) {
+        let now_us = now.as_us();
+        let now = now_us / self.tick_us;
         while let Some((level, slot)) = self.first_list() {
             let start = self.start(level, slot);
             if start > now {
@@ -119,6 +120,7 @@ impl<H> Wheel<H> {
                 self.relink(list);
                 continue;
             }
+            let late = Duration::from_micros(now_us - start * self.tick_us);
             let mut leaving = std::mem::take(&mut self.leaving);
             self.walk(list, |at| leaving.push(at));
             for n in (1..leaving.len()).rev() {
@@ -129,7 +131,7 @@ impl<H> Wheel<H> {
                 place.next = self.free;
                 self.free = at;
                 self.held -= 1;
-                place.what.take().into_iter().for_each(&mut leaves);
+                place.what.take().into_iter().for_each(|what| leaves(what, late));
             }
             self.leaving = leaving;
         }
@@ -235,7 +237,7 @@ mod tests {
 
     fn popped(wheel: &mut Wheel<u64>, now: u64) -> Vec<u64> {
         let mut out = Vec::new();
-        wheel.pop_due(Time::from_us(now), &mut Rng::seed_from_u64(now), |due| {
+        wheel.pop_due(Time::from_us(now), &mut Rng::seed_from_u64(now), |due, _| {
             out.push(due.to)
         });
         out
@@ -314,7 +316,7 @@ mod tests {
                 let (mut left, stays) = list.into_iter().partition::<Vec<_>, _>(|(due, _)| *due <= now / tick);
                 list = stays;
                 let mut out = Vec::new();
-                wheel.pop_due(Time::from_us(now), &mut rng, |due| out.push(due.to));
+                wheel.pop_due(Time::from_us(now), &mut rng, |due, _| out.push(due.to));
                 left.sort_unstable();
                 let (mut out_sorted, mut left) = (out, left.into_iter().map(|l| l.1).collect::<Vec<_>>());
                 out_sorted.sort_unstable();
@@ -345,7 +347,7 @@ mod tests {
                     is_own: false
                 }
             ));
-            wheel.pop_due(Time::from_us(now), &mut rng, |due| {
+            wheel.pop_due(Time::from_us(now), &mut rng, |due, _| {
                 assert!(due.to <= now && due.to + 138 > now, "{} at {now}", due.to);
                 left += 1;
             });

@@ -10,6 +10,7 @@ use std::time::Duration;
 use mizzle_base::{Counters, NodeId, Rng, Time};
 use mizzle_sphinx::{ADDRESS_LEN, Dialect, ID_LEN, Packet, Peeled, Peeler, PublicKey, Rejected, SecretKey};
 
+use crate::lateness::Lateness;
 use crate::tags::{ReplayTags, Verdict};
 use crate::wheel::{Due, Wheel};
 use crate::{Config, JUMP};
@@ -134,6 +135,7 @@ pub struct Worker<R: Routing> {
     /// Where somebody writes them down.
     accepted: Option<Vec<u64>>,
     counters: Counters,
+    late: Lateness,
     // Kept between batches, for their memory.
     results: Vec<Result<Peeled, Rejected>>,
     verdicts: Vec<Verdict>,
@@ -153,6 +155,7 @@ impl<R: Routing> Worker<R> {
             outcomes: VecDeque::new(),
             accepted: None,
             counters: Counters::default(),
+            late: Lateness::default(),
             results: Vec::new(),
             verdicts: Vec::new(),
         }
@@ -206,10 +209,11 @@ impl<R: Routing> Worker<R> {
             ),
             Input::Tick => {}
         }
-        let (mut forwarded, outcomes) = (0, &mut self.outcomes);
+        let (mut forwarded, outcomes, late) = (0, &mut self.outcomes, &mut self.late);
         self.wheel
-            .pop_due(now, &mut self.rng, |Due { to, packet, is_own }| {
+            .pop_due(now, &mut self.rng, |Due { to, packet, is_own }, by| {
                 forwarded += u64::from(!is_own);
+                late.add(by);
                 outcomes.push_back(Outcome::Forward { to, packet });
             });
         self.count("forwarded", forwarded);
@@ -243,6 +247,12 @@ impl<R: Routing> Worker<R> {
     #[must_use]
     pub fn take_counters(&mut self) -> Counters {
         std::mem::take(&mut self.counters)
+    }
+
+    /// How much later than its time each packet left since the last call.
+    #[must_use]
+    pub fn take_lateness(&mut self) -> Lateness {
+        std::mem::take(&mut self.late)
     }
 
     /// Packets held for their delay.

@@ -19,7 +19,7 @@ use mizzle_base::{Counters, Document, NodeId, Rng, Time};
 use mizzle_exit::{ConnId, Exit};
 use mizzle_gateway::store::{Answer, MailStore};
 use mizzle_gateway::{ClientId, Gateway, Upload, UploadId, Uploaded};
-use mizzle_mix::{Config, Delivered, Edges, Key, Loops, NotOurs, Outcome};
+use mizzle_mix::{Config, Delivered, Edges, Key, Lateness, Loops, NotOurs, Outcome};
 use mizzle_sphinx::{Dialect, Packet, SecretKey};
 use mizzle_traffic::draw;
 use mizzle_traffic::ledger::Tally;
@@ -132,6 +132,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Its loops.
     pub loops: Tally,
+    /// How much later than their delays packets left.
+    pub late: Lateness,
     /// Packets held.
     pub pool: usize,
     /// Packets accepted under its key, and how many may be. At the end of these nothing more is accepted:
@@ -635,6 +637,7 @@ impl Node {
         let mut snapshot = Snapshot {
             counters: self.counters.clone(),
             loops: self.loops.tally(),
+            late: report.late,
             pool: report.pool,
             accepted: self.key.accepted(),
             accepted_most: self.key.most(),

@@ -131,6 +131,10 @@ fn node(out: &mut String, s: &NodeStatus) {
         .map(|mean| format!(", {} on average", figure(mean)))
         .unwrap_or_default();
     line(out, "holds", &format!("{} packets now{mean}", s.pool));
+    if let Some(late_ms) = s.late_p99_ms {
+        let late = format!("99 of 100 left within {late_ms:.1} ms of the end of their delay");
+        line(out, "keeps", &late);
+    }
 
     out.push_str("\nhow well the network hides its users\n");
     let a = &s.anonymity;

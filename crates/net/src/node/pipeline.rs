@@ -23,7 +23,7 @@ use std::time::Duration;
 use libp2p::PeerId;
 use libp2p_mix::link::{self, Frame};
 use mizzle_base::{Counters, NodeId, Rng, Time};
-use mizzle_mix::{Config, Edges, Key, Loop, Outcome, Worker, WorkerInput};
+use mizzle_mix::{Config, Edges, Key, Lateness, Loop, Outcome, Worker, WorkerInput};
 use mizzle_sphinx::{PACKET_LEN, Packet};
 use mizzle_traffic::draw;
 use rand_core::SeedableRng as _;
@@ -86,6 +86,7 @@ pub(super) struct Pipeline {
 #[derive(Default)]
 pub(super) struct Report {
     pub(super) counters: Counters,
+    pub(super) late: Lateness,
     pub(super) pool: usize,
 }
 
@@ -227,6 +228,7 @@ impl Pipeline {
         for report in &self.shared.reports {
             let report = lock(report);
             all.counters.merge(&report.counters);
+            all.late.merge(&report.late);
             all.pool += report.pool;
         }
         all
@@ -646,6 +648,7 @@ impl Station {
         let mut report = lock(&self.shared.reports[self.number]);
         report.counters.merge(&std::mem::take(&mut self.counters));
         report.counters.merge(&self.worker.take_counters());
+        report.late.merge(&self.worker.take_lateness());
         report.pool = self.worker.pool();
         (self.is_reported, self.reported) = (true, now);
     }
