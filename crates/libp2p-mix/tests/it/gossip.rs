@@ -1,15 +1,6 @@
 //! Gossip without a name on it, both ways, and what has a name is refused.
-#![cfg(feature = "gossipsub")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr,

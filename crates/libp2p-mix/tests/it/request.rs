@@ -1,16 +1,8 @@
 //! Requests and replies through networks of real peers, over memory, TCP and QUIC, in both dialects.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
-
-mod common;
 
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use libp2p::{PeerId, StreamProtocol, identity::Keypair};
 use libp2p_mix::{
     Config, Destination, Dialect, Endpoint, NoRoute, Policy, RequestError, RequestOptions, SecretKey,
