@@ -27,7 +27,7 @@ use crate::{
     exit, link, message,
     replay::ReplayStore,
     shared::{Command, Shared, sequence},
-    spam::{Answer, CannotProve, Proof},
+    spam::{Answer, CannotProve, Proof, Via},
     surbs::Arrived,
 };
 
@@ -209,7 +209,7 @@ impl Running {
 
     fn on_link(&mut self, now: Time, event: link::Event) {
         match event {
-            link::Event::Frame { peer, frame, .. } => self.on_frame(now, &peer, frame),
+            link::Event::Frame { peer, conn, frame } => self.on_frame(now, Via { peer, conn }, frame),
             link::Event::Connected { peer } => {
                 self.connected.insert(peer);
                 self.node.shared.pool.reached(&peer);
@@ -228,7 +228,7 @@ impl Running {
         }
     }
 
-    fn on_frame(&mut self, now: Time, peer: &PeerId, frame: link::Frame) {
+    fn on_frame(&mut self, now: Time, via: Via, frame: link::Frame) {
         if frame.len() != PACKET_LEN + self.proof_len {
             return self.counters.count("drop.size");
         }
@@ -242,7 +242,7 @@ impl Running {
             return;
         };
         // Before anything that costs us: no curve operation for a packet without its proof.
-        match spam.verify(now, peer, bytes, proof) {
+        match spam.verify(now, via, bytes, proof) {
             Answer::Now(true) => self.arrived.push(Packet::from_boxed(Box::new(*bytes))),
             Answer::Now(false) => self.counters.count("drop.spam"),
             Answer::Later(verdict) => {

@@ -3,6 +3,7 @@
 //! Whatever goes wrong, the sender gets the same empty reply, or nothing where he sent no SURB. What went wrong is in the
 //! counters: `exit.*`.
 
+mod handover;
 mod read;
 mod serve;
 
@@ -20,6 +21,7 @@ use crate::{
     shared::{Command, Shared, new_rng, sequence},
 };
 
+pub(crate) use handover::HandOver;
 pub use read::Read;
 pub(crate) use serve::serve;
 pub use serve::{AnswerTooLong, Exchange, ExchangeStream, Incoming};
@@ -67,6 +69,9 @@ pub(crate) fn on_exit(shared: &Arc<Shared>, destination: &Block, packet: &Packet
     let Ok(permit) = shared.exits.clone().try_acquire_owned() else {
         return fail(shared, "exit.full", &surbs);
     };
+    if surbs.is_empty() && read.is_none() && shared.served.hands_over(request.codec) {
+        return handover::hand_over(shared, &endpoint, &body, permit);
+    }
     let task = shared.clone();
     shared.runtime.spawn(async move {
         let answered = tokio::time::timeout(

@@ -1,14 +1,6 @@
 //! A thousand requests at once over ten peers in one process: all answered, none twice, and every packet accounted for.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use libp2p_mix::{Destination, RequestOptions};
 
 const REQUESTS: u32 = 1000;

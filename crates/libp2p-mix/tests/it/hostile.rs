@@ -1,14 +1,6 @@
 //! What bad peers and bad packets do to a running peer: a counter each, no panic, no answer, and what is good still works.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use futures::AsyncReadExt;
 use libp2p::StreamProtocol;
 use libp2p_mix::{Destination, Dialect, RequestError, RequestOptions, message};

@@ -1,16 +1,8 @@
 //! Requests and replies through networks of real peers, over memory, TCP and QUIC, in both dialects.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
-
-mod common;
 
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use libp2p::{PeerId, StreamProtocol, identity::Keypair};
 use libp2p_mix::{
     Config, Destination, Dialect, Endpoint, NoRoute, Policy, RequestError, RequestOptions, SecretKey,
@@ -240,10 +232,8 @@ async fn private_destinations_are_refused_by_default_and_nothing_is_dialled() {
     );
 }
 
-#[tokio::test]
-async fn strangers_as_next_hops_are_refused_by_policy() {
-    // The asker is in nobody's pool: his replies end at a stranger.
-    let relays = network(Over::Memory, 4, |_| config().with_forward_policy(Policy::Nobody)).await;
+/// Somebody who is in nobody's pool asks: his replies end at a stranger.
+async fn a_stranger_asks(relays: &[Peer], timeout: Duration) -> Result<Vec<u8>, RequestError> {
     let _echo = relays[1].serve_echo();
     let asker = Peer::start(Over::Memory, config()).await;
     asker
@@ -252,15 +242,29 @@ async fn strangers_as_next_hops_are_refused_by_policy() {
         .set_static(relays.iter().map(|p| p.node.clone()))
         .unwrap();
     let to = Destination::Mix(relays[1].peer_id());
-    let short = RequestOptions::default()
-        .with_surbs(1)
-        .with_timeout(Duration::from_millis(500));
-    let reply = asker
+    let options = options(1).with_timeout(timeout);
+    asker
         .control
-        .request(&to, &ECHO, &length_prefixed(b"?"), short)
-        .await;
+        .request(&to, &ECHO, &length_prefixed(b"?"), options)
+        .await
+}
+
+fn plain() -> Config {
+    Config::new(Keypair::generate_secp256k1(), SecretKey::from_bytes(rand())).with_hold_ms(2)
+}
+
+#[tokio::test]
+async fn next_hops_outside_of_the_pool_are_refused_unless_they_are_allowed() {
+    // Those of the pool pass though their addresses are private.
+    let relays = network(Over::Memory, 4, |_| plain()).await;
+    let reply = a_stranger_asks(&relays, Duration::from_secs(5)).await;
     assert_eq!(reply, Err(RequestError::TimedOut));
-    assert_eq!(relays.iter().map(|p| p.counter("drop.no_edge")).sum::<u64>(), 1);
+    let sum = |name: &str| relays.iter().map(|p| p.counter(name)).sum::<u64>();
+    assert_eq!((sum("drop.no_edge"), sum("forwarded")), (1, 3));
+
+    let relays = network(Over::Memory, 4, |_| plain().with_next_hops_outside_pool(true)).await;
+    let reply = a_stranger_asks(&relays, LIMIT).await;
+    assert_eq!(reply, Ok(length_prefixed(b"?")));
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! Networks of real peers in one process, over memory, TCP or QUIC.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(
+    unreachable_pub,
+    reason = "a module of a test program: what it offers is for its siblings"
+)]
 
 pub mod memory;
 
@@ -260,7 +263,8 @@ pub fn length_prefixed(body: &[u8]) -> Vec<u8> {
 /// Somebody who speaks the link and not the rest: sends what a test makes.
 pub struct Raw {
     pub link: libp2p_mix::link::Control,
-    pub receiver: libp2p_mix::link::Receiver,
+    /// Kept: a link whose receiver is gone takes no streams.
+    _receiver: libp2p_mix::link::Receiver,
     task: JoinHandle<()>,
 }
 
@@ -274,14 +278,18 @@ impl Raw {
     pub async fn start(over: Over) -> Self {
         use libp2p_mix::link;
         let config = link::Config::new(libp2p_mix::PROTOCOL, link::FrameLen::AtMost(20_000));
-        let (behaviour, link, receiver) = link::Behaviour::new(config);
+        let (behaviour, link, _receiver) = link::Behaviour::new(config);
         let mut swarm = swarm(over, Keypair::generate_secp256k1(), behaviour);
         let task = tokio::spawn(async move {
             loop {
                 swarm.select_next_some().await;
             }
         });
-        Self { link, receiver, task }
+        Self {
+            link,
+            _receiver,
+            task,
+        }
     }
 
     pub fn send(&mut self, to: &Endpoint, frame: Vec<u8>) {
