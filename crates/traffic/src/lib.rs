@@ -6,6 +6,7 @@
 //! What goes into a slot is decided by the client core, after the slot is drawn; nothing here takes an argument
 //! that depends on user traffic.
 
+pub mod alarm;
 pub mod anonymity;
 pub mod census;
 pub mod draw;
