@@ -10,6 +10,7 @@ pub mod alarm;
 pub mod anonymity;
 pub mod census;
 pub mod draw;
+pub mod estimate;
 pub mod latency;
 pub mod ledger;
 pub mod pattern;
