@@ -210,6 +210,10 @@ impl Alarm {
         if self.is_on {
             return is_one_more.then_some(Found::GoesOn);
         }
+        // A node that has just begun, in a network that perhaps has too.
+        if self.returned < LEARN_FROM {
+            return None;
+        }
         let is_long = self.long_at().is_some_and(|at| at <= now);
         if self.row >= self.rule.misses || (is_long && self.row + 1 == self.rule.misses) {
             self.is_on = true;
@@ -225,7 +229,7 @@ impl Alarm {
         let next = self.by_due.first().map(|(due, _)| *due + grace);
         let long = self
             .long_at()
-            .filter(|_| !self.is_on && self.row + 1 == self.rule.misses);
+            .filter(|_| !self.is_on && self.returned >= LEARN_FROM && self.row + 1 == self.rule.misses);
         let at = [next, long].into_iter().flatten().min()?;
         Some(at.max(self.not_before))
     }
@@ -312,7 +316,10 @@ mod tests {
             for loss in [0.001, 0.01, 0.1] {
                 let rule = Rule::new(loops_per_s, loss, FALSE_ALARMS_PER_H);
                 let rate = rule.false_alarms_per_h(loops_per_s, loss);
-                assert!(rate <= FALSE_ALARMS_PER_H * 1.000_001, "{loops_per_s} {loss}: {rate}");
+                assert!(
+                    rate <= FALSE_ALARMS_PER_H * 1.000_001,
+                    "{loops_per_s} {loss}: {rate}"
+                );
                 let one_less = Rule {
                     misses: rule.misses - 1,
                     sooner: None,

@@ -57,10 +57,7 @@ pub fn estimate<'a>(loops: impl Iterator<Item = &'a Ended>) -> BTreeMap<NodeId, 
     let loss = shares(&loops, index.len());
     let late = lateness(&loops, index.len());
     let mut passed = vec![0_u32; index.len()];
-    loops
-        .iter()
-        .flat_map(|l| &l.0)
-        .for_each(|&at| passed[at] += 1);
+    loops.iter().flat_map(|l| &l.0).for_each(|&at| passed[at] += 1);
     let told = |(id, at): (NodeId, usize)| {
         let (low, high) = wilson(loss[at], f64::from(passed[at]));
         let (late_us, late_us_off) = late[at];
@@ -96,10 +93,7 @@ pub fn innocence<'a>(loops: impl Iterator<Item = &'a Ended> + Clone, suspect: &N
 
 fn shares(loops: &[(Vec<usize>, Option<f64>)], nodes: usize) -> Vec<f64> {
     let mut passed = vec![0.0; nodes];
-    loops
-        .iter()
-        .flat_map(|l| &l.0)
-        .for_each(|&at| passed[at] += 1.0);
+    loops.iter().flat_map(|l| &l.0).for_each(|&at| passed[at] += 1.0);
     let mut share = vec![0.1_f64; nodes];
     for _ in 0..ROUNDS {
         let mut lost = vec![0.0; nodes];
@@ -119,17 +113,13 @@ fn lateness(loops: &[(Vec<usize>, Option<f64>)], nodes: usize) -> Vec<(f64, f64)
     let mut of = vec![0.0_f64; nodes];
     let mut n = vec![0.0_f64; nodes];
     let came = || loops.iter().filter_map(|(along, late)| Some((along, (*late)?)));
-    came()
-        .flat_map(|(along, _)| along)
-        .for_each(|&at| n[at] += 1.0);
+    came().flat_map(|(along, _)| along).for_each(|&at| n[at] += 1.0);
     for _ in 0..ROUNDS {
         // Each takes its part of what is left over; all at once, so that none is favoured by its place.
         let mut left = vec![0.0; nodes];
         for (along, late) in came() {
             let over = late - along.iter().map(|&at| of[at]).sum::<f64>();
-            along
-                .iter()
-                .for_each(|&at| left[at] += over / along.len() as f64);
+            along.iter().for_each(|&at| left[at] += over / along.len() as f64);
         }
         for at in 0..nodes {
             if n[at] > 0.0 {
@@ -205,7 +195,10 @@ mod tests {
             let (layer, n) = (id.as_bytes()[0], id.as_bytes()[1]);
             let is = bad(layer, n);
             assert!((got.loss - is).abs() < 0.09, "{layer}.{n}: {got:?}");
-            assert!(got.loss_low <= is + 0.02 && got.loss_high >= is - 0.02, "{layer}.{n}: {got:?}");
+            assert!(
+                got.loss_low <= is + 0.02 && got.loss_high >= is - 0.02,
+                "{layer}.{n}: {got:?}"
+            );
             assert!(got.loops > 180 && got.loss_low <= got.loss && got.loss <= got.loss_high);
         }
     }
@@ -216,7 +209,12 @@ mod tests {
         let loops = loops(2, 1_000, |_, _| 0.01, slow);
         let found = estimate(loops.iter());
         let ms = |layer, n| found[&node(layer, n)].late_us / 1e3;
-        assert!((ms(3, 2) - ms(3, 1) - 50.0).abs() < 5.0, "{} {}", ms(3, 2), ms(3, 1));
+        assert!(
+            (ms(3, 2) - ms(3, 1) - 50.0).abs() < 5.0,
+            "{} {}",
+            ms(3, 2),
+            ms(3, 1)
+        );
         assert!((ms(1, 1) - 10.0).abs() < 5.0, "{}", ms(1, 1));
         assert!(found[&node(1, 1)].late_us_off < 1_500.0);
     }
@@ -247,6 +245,9 @@ mod tests {
             along: vec![node(1, 1)],
         };
         let one = estimate([lost].iter())[&node(1, 1)];
-        assert!(one.loss > 0.99 && one.loss_low < 0.3 && one.late_us_off.is_infinite(), "{one:?}");
+        assert!(
+            one.loss > 0.99 && one.loss_low < 0.3 && one.late_us_off.is_infinite(),
+            "{one:?}"
+        );
     }
 }

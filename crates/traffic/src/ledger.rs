@@ -12,6 +12,8 @@ use crate::estimate::{self, Ended, Estimate};
 
 /// Loops that ended, by which nodes are judged: the last so many.
 const REMEMBERED: usize = 1_024;
+/// A node is to blame for losses in a row if it is less likely than this that others lost them.
+pub const TO_BLAME: f64 = 1e-3;
 /// And none that was due longer ago: what a node was then says little of what it is.
 const MEMORY: Duration = Duration::from_secs(3_600);
 
@@ -188,6 +190,29 @@ impl Ledger {
         if let Some(passed) = self.by_node.get_mut(node) {
             passed.lost_in_row = 0;
         }
+    }
+
+    /// The same for all nodes.
+    pub fn all_begin_anew(&mut self) {
+        self.lost_in_row = 0;
+        self.by_node
+            .values_mut()
+            .for_each(|passed| passed.lost_in_row = 0);
+        self.ended.clear();
+    }
+
+    /// Whether the last loop through this node that ended came back, if one did since it [began anew](Self::begin_anew).
+    #[must_use]
+    pub fn was_passed(&self, node: &NodeId) -> bool {
+        let last = self.ended.iter().rev().find(|ended| ended.along.contains(node));
+        last.is_some_and(|ended| ended.late.is_some())
+    }
+
+    /// Whether nothing comes through this node: ten in a row, which others can hardly have lost.
+    #[must_use]
+    pub fn is_down(&self, node: &NodeId) -> bool {
+        let row = self.by_node.get(node).map_or(0, |passed| passed.lost_in_row);
+        row >= crate::avoid::IN_ROW && self.innocence(node) <= TO_BLAME
     }
 
     fn remember(&mut self, ended: Ended) {

@@ -71,7 +71,11 @@ impl<'a> Node<'a> {
         let mut node = Self {
             setting,
             rng,
-            alarm: Alarm::new(rule, Duration::from_secs_f64(10.0 * setting.mean_delay_s + 1.0), begin),
+            alarm: Alarm::new(
+                rule,
+                Duration::from_secs_f64(10.0 * setting.mean_delay_s + 1.0),
+                begin,
+            ),
             begin,
             next_sent: 0.0,
             sent: 0,
@@ -130,7 +134,10 @@ impl<'a> Node<'a> {
             jitter_s,
         } = *self.setting;
         let (left, rng) = (self.next_sent, &mut self.rng);
-        let due = left + (0..DELAYS).map(|_| draw::exponential(rng, mean_delay_s)).sum::<f64>();
+        let due = left
+            + (0..DELAYS)
+                .map(|_| draw::exponential(rng, mean_delay_s))
+                .sum::<f64>();
         let home = due + (LINKS_S + jitter_s * normal(rng)).max(0.0);
         self.next_sent = left + draw::exponential(rng, 1.0 / loops_per_s);
         self.sent += 1;
