@@ -556,6 +556,12 @@ impl Task {
                     // Nobody may be listening.
                     drop(self.loops.send(LoopEnd { round_trip }));
                 }
+                Action::GatewayBlamed => {
+                    tracing::warn!(
+                        "this gateway loses packets, or most of what lies behind it does: its routes are left as they are; \
+                         another gateway would be better"
+                    );
+                }
                 Action::Stream(key, event) => self.stream_event(key, event),
             }
         }

@@ -374,7 +374,8 @@ fn scaled(passes: &[(NodeId, u64)]) -> BTreeMap<NodeId, u32> {
 pub enum Judged {
     /// Not enough of them say anything.
     Unknown,
-    /// More than half of all who could tell say that it passes on nine of ten packets at least.
+    /// More than half of all who could tell say that something comes through it. Who gets nothing through it himself has
+    /// something nearer to blame.
     Well,
     /// More than half of all who could tell say that nothing comes through it.
     Down,
@@ -396,7 +397,7 @@ pub fn judged(document: &Document, reports: &Reports, node: &NodeId) -> Judged {
             .and_then(|report| report.said.get(&node.id))
         {
             Some(said) if said.is_down => down += 1,
-            Some(said) if said.loss_ppm <= ONE_PPM / 10 => well += 1,
+            Some(said) if said.loss_ppm < ONE_PPM => well += 1,
             _ => {}
         }
     }
