@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
@@ -88,6 +88,9 @@ struct Shared {
     /// Something was delivered, or the threads end.
     news: Notify,
     ended: AtomicBool,
+    /// How often packets were to be dropped that may be isolated, and which the last time: those after this moment.
+    isolations: AtomicU64,
+    isolated_since_us: AtomicU64,
     reports: Vec<Mutex<Report>>,
 }
 
@@ -108,6 +111,8 @@ impl Pipeline {
             delivered: Mutex::default(),
             news: Notify::new(),
             ended: AtomicBool::new(false),
+            isolations: AtomicU64::new(0),
+            isolated_since_us: AtomicU64::new(0),
             reports: (0..workers).map(|_| Mutex::default()).collect(),
         });
         let mut pipeline = Self {
@@ -141,6 +146,7 @@ impl Pipeline {
                 loss: parts.loss,
                 rng: fork(),
                 clock,
+                isolations: 0,
                 counters: Counters::default(),
                 is_reported: true,
                 reported: Time::ZERO,
@@ -161,6 +167,18 @@ impl Pipeline {
     /// Has a loop leave at its time. False if there was no room.
     pub(super) fn hold(&self, one: Loop) -> bool {
         self.push([Own::Loop(one)].into_iter()) == 0
+    }
+
+    /// Has what was admitted after this moment dropped ([`WorkerInput::Isolated`]).
+    pub(super) fn drop_isolated(&self, since: Time) {
+        self.shared
+            .isolated_since_us
+            .store(since.as_us(), Ordering::Release);
+        self.shared.isolations.fetch_add(1, Ordering::Release);
+        // All threads: each holds some.
+        lock(&self.shared.idle.0)
+            .iter()
+            .for_each(|(_, thread)| thread.unpark());
     }
 
     fn push(&self, what: impl ExactSizeIterator<Item = Own>) -> usize {
@@ -316,6 +334,8 @@ struct OneThread {
     loss: f64,
     rng: Rng,
     clock: Clock,
+    /// Of [`Shared::isolations`], those that were seen to.
+    isolations: u64,
     counters: Counters,
     is_reported: bool,
     reported: Time,
@@ -374,6 +394,12 @@ impl OneThread {
     fn work(&mut self, batch: &mut Batch) {
         let now = self.clock.now();
         let (some_came, held) = (batch.len() > 0, self.worker.pool());
+        let isolations = self.shared.isolations.load(Ordering::Acquire);
+        if isolations != self.isolations {
+            self.isolations = isolations;
+            let since = Time::from_us(self.shared.isolated_since_us.load(Ordering::Acquire));
+            self.worker.handle(now, WorkerInput::Isolated { since });
+        }
         self.check_senders(batch);
         for Loop { at, to, packet } in batch.loops.drain(..) {
             self.worker.handle(now, WorkerInput::Hold { at, to, packet });
