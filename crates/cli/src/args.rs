@@ -376,6 +376,18 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// How soon a node notices that it is cut off, and how often for nothing; some minutes of computing
+    ///
+    /// The alarm that nodes run, in a model of the network under virtual time: all that comes to one mix is dropped, and an alarm
+    /// is wanted before its pool is flushed. Then years without an attack, by losses that come alone or in bursts, and by jitter.
+    Alarm {
+        /// Attacks
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
+        seeds: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show where the 4608 bytes of a data slot's packet go
     Packet {
         /// Print JSON

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod assemble;
 pub mod bench;
+pub mod bench_alarm;
 pub mod bench_letters;
 pub mod bench_node;
 pub mod bench_send;

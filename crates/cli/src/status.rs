@@ -848,7 +848,11 @@ mod tests {
             .flat_map(|layer| document.layer(layer).map(|node| node.id))
             .collect();
         // In layer 1 half of what passes one is lost; of layer 2 both lose a quarter by that; one was hardly used.
-        let passed = |returned, lost| Passed { returned, lost };
+        let passed = |returned, lost| Passed {
+            returned,
+            lost,
+            lost_in_row: 0,
+        };
         let by_node = [
             (ids[0], passed(50, 50)),
             (ids[1], passed(100, 0)),

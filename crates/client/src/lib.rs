@@ -28,9 +28,12 @@ use mizzle_sphinx::{
 };
 use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
 use mizzle_traffic::anonymity::{self, Outlook, Shape, Traffic};
+use mizzle_traffic::avoid::{Avoid, Decision};
 use mizzle_traffic::draw;
+use mizzle_traffic::estimate::Estimate;
 use mizzle_traffic::ledger::{Ledger, Passed, Tally};
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
+use mizzle_traffic::weights::{self, Reports};
 use rand_core::{Rng as _, SeedableRng as _};
 
 use ahead::{Ahead, OnTheWay};
@@ -57,6 +60,9 @@ const USERS_LIFE: Duration = Duration::from_secs(600);
 
 /// Pieces of mail that may wait for the shell's disk; those beyond are left for the gateway to send again.
 pub const MAIL_WINDOW: u64 = 1_024;
+
+/// How often what is left out of routes is looked at again, if no loop was lost.
+const DECIDE_EVERY: Duration = Duration::from_secs(1);
 
 /// A clock that goes back by more than this between two calls was set.
 const JUMP: Duration = Duration::from_secs(1);
@@ -138,6 +144,9 @@ pub enum Input {
         /// The first number that is not.
         next: u64,
     },
+    /// What nodes publish of their loops, as a gateway passes it on ([`Reports::bundle`]). What isn't signed by a node of the
+    /// document is counted and not heard.
+    Reports(Vec<u8>),
     /// Time passed. Packets leave on this alone: if it is told when [`Client::deadline`] is over and at no other moment,
     /// what else happens moves no packet by a microsecond.
     Tick,
@@ -162,6 +171,9 @@ pub enum Action {
     },
     /// A loop came back after so long, or didn't.
     Loop(Option<Duration>),
+    /// The gateway loses packets, or most of what lies behind it does; routes are what they were. Another gateway would be
+    /// better, if there is one.
+    GatewayBlamed,
     /// Something happened to a stream.
     Stream(StreamKey, StreamEvent),
 }
@@ -220,6 +232,10 @@ pub struct Client {
     sessions: Sessions,
     surbs: Surbs,
     loops: Ledger,
+    avoid: Avoid,
+    reports: Reports,
+    /// What is left out was looked at.
+    decided: Time,
     ahead: Ahead,
     rng: Rng,
     told: Time,
@@ -284,6 +300,9 @@ impl Client {
             sessions,
             surbs: Surbs::new(life, most_out),
             loops: Ledger::new(patience, 65_536),
+            avoid: Avoid::default(),
+            reports: Reports::default(),
+            decided: Time::ZERO,
             rng,
             told: Time::ZERO,
             away_since: None,
@@ -341,6 +360,11 @@ impl Client {
                 self.mail.kept = self.mail.kept.max(next).min(self.mail.next);
             }
             Input::MailKept { .. } => {}
+            Input::Reports(bundle) => {
+                let (new, bad) = self.reports.add_bundle(&bundle, &self.document, now);
+                self.counters.add("reports.new", new as u64);
+                self.counters.add("drop.bad_report", bad as u64);
+            }
             Input::Tick => self.serve_slots(now),
         }
         if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {
@@ -361,6 +385,9 @@ impl Client {
         }
         self.counters.add("surb.lost", self.surbs.expire(now));
         self.loops.expire(now);
+        if self.lost_told < self.loops.tally().lost || now.since(self.decided) >= DECIDE_EVERY {
+            self.choose_anew(now);
+        }
         while self.lost_told < self.loops.tally().lost {
             self.lost_told += 1;
             self.actions.push_back(Action::Loop(None));
@@ -480,6 +507,18 @@ impl Client {
         self.loops.by_node()
     }
 
+    /// What the last loops tell of each mix.
+    #[must_use]
+    pub fn estimates(&self, now: Time) -> BTreeMap<NodeId, Estimate> {
+        self.loops.estimates(now)
+    }
+
+    /// The mixes that its routes leave out, and when the gateway was blamed last.
+    #[must_use]
+    pub fn avoided(&self) -> &Avoid {
+        &self.avoid
+    }
+
     /// Whether the gateway admitted the client and cover flows.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -526,6 +565,25 @@ impl Client {
         }
     }
 
+    /// Decides which mixes routes leave out, by loops that were lost and by what nodes publish.
+    fn choose_anew(&mut self, now: Time) {
+        self.decided = now;
+        self.reports.expire(now);
+        let (document, reports) = (&self.document, &self.reports);
+        let judged = |node: &NodeId| weights::judged(document, reports, node);
+        for decision in self.avoid.decide(now, document, &mut self.loops, judged) {
+            match decision {
+                Decision::LeftOut(_) => self.counters.count("route.left_out"),
+                Decision::Back(_) => self.counters.count("route.back"),
+                Decision::GatewayBlamed => {
+                    self.counters.count("gateway.blamed");
+                    self.actions.push_back(Action::GatewayBlamed);
+                }
+            }
+            self.ahead.clear();
+        }
+    }
+
     /// When sessions end because the gateway is away, if it is and there are any.
     fn gives_up_at(&self) -> Option<Time> {
         let away_since = self.away_since.filter(|_| !self.sessions.is_empty())?;
@@ -550,6 +608,7 @@ impl Client {
         }
         self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
         self.away_since = self.away_since.map(|at| at - by);
+        self.decided = self.decided - by;
         self.users = self.users.map(|(users, said)| (users, said - by));
         self.sessions.set_back(now);
     }
@@ -778,7 +837,9 @@ impl Client {
 
     fn build_loop(&mut self, at: Time, tag: ClientTag, packet: &mut Packet) -> Option<()> {
         let random = draw::bytes(&mut self.rng);
-        let OnTheWay { prepared, mixes } = self.ahead.take(&self.document, &self.gateway, &self.gateway)?;
+        let OnTheWay { prepared, mixes } =
+            self.ahead
+                .take(&self.document, &self.gateway, &self.gateway, &self.avoid)?;
         let delay_ms = prepared.delay_ms();
         let (surb, _) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
         let mut message = [0; MESSAGE_LEN];
@@ -840,7 +901,10 @@ impl Client {
                 MailboxId::DROP
             }
         };
-        let prepared = self.ahead.take(&document, &self.gateway, last)?.prepared;
+        let prepared = self
+            .ahead
+            .take(&document, &self.gateway, last, &self.avoid)?
+            .prepared;
         prepared.seal(&destination.to_address(), packet);
         Some(())
     }
@@ -850,7 +914,10 @@ impl Client {
         let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
         for chunk in out.chunks_exact_mut(SURB_LEN) {
             let random = draw::bytes(&mut self.rng);
-            let prepared = self.ahead.take(&self.document, holder, &self.gateway)?.prepared;
+            let prepared = self
+                .ahead
+                .take(&self.document, holder, &self.gateway, &self.avoid)?
+                .prepared;
             let (surb, keys) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
             surb.to_bytes(chunk.try_into().ok()?);
             self.surbs.insert(now, random, keys, owner);

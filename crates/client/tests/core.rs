@@ -183,6 +183,7 @@ impl World {
                 Action::Mail { number, item } => self.mail.push((number, item)),
                 Action::Loop(ended) => self.loops.push(ended),
                 Action::Stream(key, event) => self.events.push((key, event)),
+                Action::GatewayBlamed => {}
             }
         }
     }

@@ -92,6 +92,12 @@ pub enum Input<'a, H = NodeId> {
         /// 4608 bytes, for the link.
         packet: Packet,
     },
+    /// What came after this moment was perhaps let in alone, to see where it goes ([`crate::Loops::check`]): it is dropped. What
+    /// the node itself sends is not.
+    Isolated {
+        /// When the last packet came that is known not to be the attacker's choice.
+        since: Time,
+    },
     /// Time passed.
     Tick,
 }
@@ -205,17 +211,24 @@ impl<R: Routing> Worker<R> {
                     to,
                     packet,
                     is_own: true,
+                    since: now,
                 },
             ),
+            Input::Isolated { since } => {
+                let n = self.wheel.drop_after(since);
+                self.count("drop.isolated", n as u64);
+            }
             Input::Tick => {}
         }
         let (mut forwarded, outcomes, late) = (0, &mut self.outcomes, &mut self.late);
-        self.wheel
-            .pop_due(now, &mut self.rng, |Due { to, packet, is_own }, by| {
-                forwarded += u64::from(!is_own);
-                late.add(by);
-                outcomes.push_back(Outcome::Forward { to, packet });
-            });
+        self.wheel.pop_due(now, &mut self.rng, |due, by| {
+            let Due {
+                to, packet, is_own, ..
+            } = due;
+            forwarded += u64::from(!is_own);
+            late.add(by);
+            outcomes.push_back(Outcome::Forward { to, packet });
+        });
         self.count("forwarded", forwarded);
     }
 
@@ -299,6 +312,7 @@ impl<R: Routing> Worker<R> {
                                 to,
                                 packet,
                                 is_own: false,
+                                since: now,
                             },
                         );
                     }

@@ -1,8 +1,10 @@
 //! `/mizzle/directory/1.0.0`: a client asks a gateway for the network document.
 //!
 //! Question: the sequence number that the asker knows, 8 bytes big-endian. Answer: the document as the authority signed
-//! it, or nothing if that is no newer. Two one-way streams of the packet link, one each way. The answer is verified
-//! by the asker against the authority it trusts: a gateway can withhold a document, never change one.
+//! it, or nothing if that is no newer. Another question is the byte 1, for what nodes publish of their loops: the answer is the
+//! last reports, each after its length in four bytes, 1 MiB at most. The byte 2 and a report is a node that publishes, and has no
+//! answer. Two one-way streams of the packet link, one each way. The answer is verified
+//! by the asker against the authority it trusts: a gateway can withhold a document or a report, never change one.
 
 use std::time::Duration;
 
@@ -15,6 +17,10 @@ use crate::host::Link;
 
 /// Length of a question in bytes.
 pub const QUESTION_LEN: usize = 8;
+/// Longest answer with reports in bytes: of some 100 nodes that tell of each other. In larger networks some are left out.
+pub const MAX_BUNDLE_LEN: usize = 1 << 20;
+const ASK_REPORTS: u8 = 1;
+const PUBLISH: u8 = 2;
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// No document came.
@@ -28,11 +34,47 @@ pub enum FetchError {
     NoAnswer,
 }
 
-/// The answer to a question.
-pub(crate) fn answer(document: &Document, question: &[u8]) -> link::Frame {
-    match <[u8; QUESTION_LEN]>::try_from(question) {
-        Ok(known) if u64::from_be_bytes(known) < document.sequence() => document.bytes().into(),
-        _ => Box::default(),
+/// What somebody wants of a directory.
+pub(crate) enum Asked<'a> {
+    /// A document newer than this.
+    Document(u64),
+    /// What nodes publish of their loops.
+    Reports,
+    /// It publishes this report.
+    Published(&'a [u8]),
+    /// It makes no sense; the answer is empty.
+    Nothing,
+}
+
+/// Reads a question.
+pub(crate) fn asked(question: &[u8]) -> Asked<'_> {
+    match question {
+        [ASK_REPORTS] => Asked::Reports,
+        // A report is longer than a number.
+        [PUBLISH, report @ ..] if report.len() > QUESTION_LEN => Asked::Published(report),
+        _ => match <[u8; QUESTION_LEN]>::try_from(question) {
+            Ok(known) => Asked::Document(u64::from_be_bytes(known)),
+            Err(_) => Asked::Nothing,
+        },
+    }
+}
+
+/// The question for what nodes publish.
+pub(crate) fn ask_reports() -> link::Frame {
+    Box::new([ASK_REPORTS])
+}
+
+/// What a node sends that publishes this report.
+pub(crate) fn published(report: &[u8]) -> link::Frame {
+    [&[PUBLISH], report].concat().into()
+}
+
+/// The answer to who knows a document.
+pub(crate) fn answer(document: &Document, known: u64) -> link::Frame {
+    if known < document.sequence() {
+        document.bytes().into()
+    } else {
+        Box::default()
     }
 }
 

@@ -8,6 +8,6 @@ mod network;
 mod outside;
 mod plan;
 
-pub use network::{ClientIndex, Network, Sighting};
+pub use network::{ClientIndex, Drops, Network, Sighting};
 pub use outside::{Outside, PUBLIC, Server};
 pub use plan::{Plan, PlanError};

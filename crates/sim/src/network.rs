@@ -1,10 +1,11 @@
 //! The driver: every core, every packet in flight, one clock.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use mizzle_base::{Document, MailboxId, NodeId, Rng, Time};
 use mizzle_client::{self as client, Client, StreamEvent, StreamKey};
 use mizzle_exit::{self as exit, ConnId, Exit, Policy};
@@ -14,6 +15,7 @@ use mizzle_mix::{self as mix, Delivered, Mix};
 use mizzle_sphinx::Packet;
 use mizzle_stream::{OpenError, OpenRequest};
 use mizzle_traffic::draw;
+use mizzle_traffic::weights::{self, Report, Reports};
 use rand_core::SeedableRng as _;
 
 use crate::outside::{Outside, Server};
@@ -100,6 +102,7 @@ struct Connection {
 
 struct NodeSim {
     id: NodeId,
+    identity: SigningKey,
     mix: Mix,
     gateway: Option<Gateway>,
     store: MemoryMailStore,
@@ -115,6 +118,9 @@ struct ClientSim {
     events: Vec<(StreamKey, StreamEvent)>,
 }
 
+/// Whether a node that is under attack, or the link after it, drops a packet from this node to that one.
+pub type Drops = Box<dyn Fn(&NodeId, &NodeId) -> bool>;
+
 /// A running simulation.
 pub struct Network {
     plan: Plan,
@@ -129,6 +135,10 @@ pub struct Network {
     outside: Outside,
     watch: bool,
     sightings: Vec<Sighting>,
+    dead: BTreeSet<usize>,
+    drops: Option<Drops>,
+    reports: Reports,
+    reported: Time,
 }
 
 impl Network {
@@ -169,6 +179,7 @@ impl Network {
             let (connections, clients) = (BTreeMap::new(), BTreeMap::new());
             nodes.push(NodeSim {
                 id,
+                identity: node.identity,
                 mix: core,
                 gateway,
                 store: MemoryMailStore::in_memory(Limits::default()),
@@ -215,6 +226,10 @@ impl Network {
             outside,
             watch: false,
             sightings: Vec::new(),
+            dead: BTreeSet::new(),
+            drops: None,
+            reports: Reports::default(),
+            reported: START,
         };
         for index in 0..network.clients.len() {
             network.clients[index].core.handle(START, client::Input::LinkUp);
@@ -319,10 +334,61 @@ impl Network {
         }
     }
 
+    /// Ends a node, as a crash would. What it held is gone, and what comes to it from now on.
+    pub fn kill(&mut self, node: &NodeId) {
+        self.dead.extend(self.by_id.get(node));
+    }
+
+    /// Has packets between nodes dropped from now on.
+    pub fn attack(&mut self, drops: Drops) {
+        self.drops = Some(drops);
+    }
+
+    /// What the nodes published of late.
+    #[must_use]
+    pub fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// A node's mix core, to read from.
+    #[must_use]
+    pub fn mix(&self, node: &NodeId) -> Option<&Mix> {
+        Some(&self.nodes[*self.by_id.get(node)?].mix)
+    }
+
+    /// All nodes that live publish, and all clients hear it at once.
+    fn report(&mut self) {
+        self.reported = self.now;
+        self.reports.expire(self.now);
+        let (document, now) = (&self.document, self.now);
+        for (_, node) in self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| !self.dead.contains(n))
+        {
+            let bytes = Report::sign(document, &node.identity, now, &node.mix.said(now));
+            if let Ok(report) = Report::verify(&bytes, document, now) {
+                self.reports.add(report);
+            }
+        }
+        let bundle = self.reports.bundle(Time::ZERO, usize::MAX);
+        for index in 0..self.clients.len() {
+            let client = &mut self.clients[index].core;
+            client.handle(now, client::Input::Reports(bundle.clone()));
+            self.drain_client(index);
+        }
+    }
+
     /// Lets one thing happen, the next; returns the new time.
     pub fn step(&mut self) -> Time {
         let in_flight = self.in_flight.peek().map(|Reverse(p)| p.at);
-        let nodes = self.nodes.iter().flat_map(|n| {
+        let living = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| !self.dead.contains(n));
+        let nodes = living.flat_map(|(_, n)| {
             let gateway = n.gateway.as_ref().and_then(Gateway::deadline);
             [
                 n.mix.deadline(),
@@ -345,6 +411,9 @@ impl Network {
         }
         for index in 0..self.nodes.len() {
             self.turn_node(index, Vec::new());
+        }
+        if self.plan.reports && self.now.since(self.reported) >= weights::EVERY {
+            self.report();
         }
         for index in 0..self.clients.len() {
             let client = &mut self.clients[index].core;
@@ -431,6 +500,7 @@ impl Network {
                 client::Action::Admitted(_)
                 | client::Action::Refused(_)
                 | client::Action::Mail { .. }
+                | client::Action::GatewayBlamed
                 | client::Action::Loop(_) => {}
                 client::Action::Stream(key, event) => self.clients[index].events.push((key, event)),
             }
@@ -438,6 +508,9 @@ impl Network {
     }
 
     fn turn_node(&mut self, index: usize, mut packets: Vec<Packet>) {
+        if self.dead.contains(&index) {
+            return;
+        }
         let now = self.now;
         let node = &mut self.nodes[index];
         if let Some(gateway) = &mut node.gateway {
@@ -465,7 +538,8 @@ impl Network {
                 mix::Action::Accepted(_) => {}
                 mix::Action::Forward { to, packet } => {
                     self.see(|| Sighting::Hop { from, to, at: now });
-                    if !self.lost() {
+                    let is_dropped = self.drops.as_ref().is_some_and(|drops| drops(&from, &to));
+                    if !is_dropped && !self.lost() {
                         let node = self.by_id[&to];
                         self.schedule(now + self.plan.link, Event::Packet { node, packet });
                     }

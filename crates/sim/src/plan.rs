@@ -6,7 +6,7 @@ use ed25519_dalek::SigningKey;
 use mizzle_base::document::{Content, DocumentError, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Document, MailboxId, NodeId, Profile, Rng, Time, hex};
 use mizzle_sphinx::SecretKey;
-use mizzle_traffic::draw;
+use mizzle_traffic::{draw, weights};
 
 /// When the simulated networks live: their documents are valid from a day before to a day after.
 pub(crate) const START: Time = Time::from_s(1_800_000_000);
@@ -30,6 +30,8 @@ pub struct Plan {
     pub link: Duration,
     /// Share of packets that each link loses.
     pub loss: f64,
+    /// Whether nodes publish what their loops tell, and clients hear it.
+    pub reports: bool,
 }
 
 impl Default for Plan {
@@ -43,6 +45,7 @@ impl Default for Plan {
             clients: 1,
             link: Duration::from_millis(2),
             loss: 0.0,
+            reports: true,
         }
     }
 }
@@ -64,6 +67,7 @@ pub enum PlanError {
 /// The secrets of a node.
 pub(crate) struct Secrets {
     pub(crate) id: NodeId,
+    pub(crate) identity: SigningKey,
     pub(crate) sphinx: SecretKey,
     pub(crate) stream: Option<[u8; 32]>,
 }
@@ -75,7 +79,8 @@ impl Plan {
         let mut nodes = Vec::new();
         let mut add = |role, layer, weight, exit: bool| {
             let sphinx = SecretKey::generate(rng);
-            let id = NodeId::new(draw::bytes(rng));
+            let identity = SigningKey::from_bytes(&draw::bytes(rng));
+            let id = weights::node_of(&identity.verifying_key());
             let stream = exit.then(|| draw::bytes::<32>(rng));
             nodes.push(NodeEntry {
                 id: id.to_string(),
@@ -92,7 +97,12 @@ impl Plan {
                 }),
                 mail: None,
             });
-            secrets.push(Secrets { id, sphinx, stream });
+            secrets.push(Secrets {
+                id,
+                identity,
+                sphinx,
+                stream,
+            });
         };
         for layer in 1..=3 {
             (0..self.mixes_per_layer).for_each(|_| add(Role::Mix, layer, 0.0, false));

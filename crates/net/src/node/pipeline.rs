@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::{Future as _, poll_fn};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as thread_mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
@@ -106,6 +106,9 @@ struct Shared {
     /// Something was delivered, or the stations end.
     news: Notify,
     ended: AtomicBool,
+    /// How often packets were to be dropped that may be isolated, and which the last time: those after this moment.
+    isolations: AtomicU64,
+    isolated_since_us: AtomicU64,
     reports: Vec<Mutex<Report>>,
 }
 
@@ -133,6 +136,8 @@ impl Pipeline {
             delivered: Mutex::default(),
             news: Notify::new(),
             ended: AtomicBool::new(false),
+            isolations: AtomicU64::new(0),
+            isolated_since_us: AtomicU64::new(0),
             reports: (0..workers).map(|_| Mutex::default()).collect(),
         });
         let mut pipeline = Self {
@@ -167,6 +172,7 @@ impl Pipeline {
                 loss: parts.loss,
                 rng: fork(),
                 clock,
+                isolations: 0,
                 counters: Counters::default(),
                 is_reported: true,
                 reported: Time::ZERO,
@@ -194,6 +200,18 @@ impl Pipeline {
     /// Has a loop leave at its time. False if there was no room.
     pub(super) fn hold(&self, one: Loop) -> bool {
         self.push([Own::Loop(one)].into_iter()) == 0
+    }
+
+    /// Has what was admitted after this moment dropped ([`WorkerInput::Isolated`]).
+    pub(super) fn drop_isolated(&self, since: Time) {
+        self.shared
+            .isolated_since_us
+            .store(since.as_us(), Ordering::Release);
+        self.shared.isolations.fetch_add(1, Ordering::Release);
+        // All stations: each holds some.
+        let mut sleepers = lock(&self.shared.idle.0);
+        sleepers.threads.iter().for_each(|(_, thread)| thread.unpark());
+        sleepers.task.take().into_iter().for_each(Waker::wake);
     }
 
     fn push(&self, what: impl ExactSizeIterator<Item = Own>) -> usize {
@@ -400,6 +418,8 @@ struct Station {
     loss: f64,
     rng: Rng,
     clock: Clock,
+    /// Of [`Shared::isolations`], those that were seen to.
+    isolations: u64,
     counters: Counters,
     is_reported: bool,
     reported: Time,
@@ -452,11 +472,13 @@ impl Station {
         let mut batch = Batch::default();
         while !shared.ended.load(Ordering::Relaxed) {
             let mut sleep = std::pin::pin!(clock.sleep_until(self.wake_at()));
+            let isolations = self.isolations;
             poll_fn(|cx| {
                 // First, so that whoever has something new from now on finds this one asleep.
                 lock(&shared.idle.0).task = Some(cx.waker().clone());
                 shared.take(&mut batch, &mut Context::from_waker(&waker));
-                if batch.len() > 0 || shared.ended.load(Ordering::Relaxed) {
+                let is_told = isolations != shared.isolations.load(Ordering::Acquire);
+                if batch.len() > 0 || is_told || shared.ended.load(Ordering::Relaxed) {
                     return Poll::Ready(());
                 }
                 sleep.as_mut().poll(cx)
@@ -541,6 +563,12 @@ impl Station {
         let now = self.clock.now();
         let (some_came, held) = (batch.len() > 0, self.worker.pool());
         self.load.add(now, batch.len());
+        let isolations = self.shared.isolations.load(Ordering::Acquire);
+        if isolations != self.isolations {
+            self.isolations = isolations;
+            let since = Time::from_us(self.shared.isolated_since_us.load(Ordering::Acquire));
+            self.worker.handle(now, WorkerInput::Isolated { since });
+        }
         self.check_senders(batch);
         for Loop { at, to, packet } in batch.loops.drain(..) {
             self.worker.handle(now, WorkerInput::Hold { at, to, packet });
