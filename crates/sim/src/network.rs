@@ -11,13 +11,14 @@ use mizzle_exit::{self as exit, ConnId, Exit, Policy};
 use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
 use mizzle_gateway::{self as gateway, ClientId, Gateway};
 use mizzle_mix::{self as mix, Delivered, Mix};
-use mizzle_sphinx::Packet;
+use mizzle_sphinx::{Packet, SecretKey};
 use mizzle_stream::{OpenError, OpenRequest};
 use mizzle_traffic::draw;
 use rand_core::SeedableRng as _;
+use zeroize::Zeroizing;
 
 use crate::outside::{Outside, Server};
-use crate::plan::{Plan, PlanError, START};
+use crate::plan::{Plan, PlanError, START, Secrets};
 
 /// A client of the network, by its number from zero.
 pub type ClientIndex = usize;
@@ -56,6 +57,13 @@ pub enum Sighting {
         mailbox: MailboxId,
         /// The message, 3968 bytes.
         message: Box<[u8]>,
+        /// When.
+        at: Time,
+    },
+    /// A packet came back to a gateway for one of its clients: a reply, a filler or a loop.
+    Returned {
+        /// Which gateway.
+        gateway: NodeId,
         /// When.
         at: Time,
     },
@@ -100,6 +108,11 @@ struct Connection {
 
 struct NodeSim {
     id: NodeId,
+    /// Kept for a restart.
+    sphinx: Zeroizing<[u8; 32]>,
+    stream: Option<[u8; 32]>,
+    /// It is there: a node that is not hears, says and does nothing.
+    up: bool,
     mix: Mix,
     gateway: Option<Gateway>,
     store: MemoryMailStore,
@@ -126,7 +139,10 @@ pub struct Network {
     in_flight: BinaryHeap<Reverse<Pending>>,
     order: u64,
     rng: Rng,
+    policy: Policy,
     outside: Outside,
+    /// Share of the packets that come back for clients and are lost at their gateway.
+    lost_replies: f64,
     watch: bool,
     sightings: Vec<Sighting>,
 }
@@ -140,42 +156,9 @@ impl Network {
         let mut rng = Rng::seed_from_u64(plan.seed);
         let (document, secrets) = plan.build(&mut rng)?;
         let document = Arc::new(document);
-        let mut fork = || Rng::from_seed(draw::bytes(&mut rng));
         let mut nodes = Vec::new();
         for node in secrets {
-            let id = node.id;
-            let core = Mix::new(
-                mix::Config::default(),
-                Arc::clone(&document),
-                id,
-                node.sphinx,
-                fork(),
-                START,
-            )?;
-            let is_gateway = document.gateways().any(|g| g.id == id);
-            let gateway = is_gateway.then(|| {
-                Gateway::new(
-                    gateway::Config::default(),
-                    Arc::clone(&document),
-                    &id,
-                    Vec::new(),
-                    fork(),
-                )
-            });
-            let exit = node.stream.map(|secret| {
-                let config = exit::Config::default();
-                Exit::new(config, &document, &id, secret, policy.clone(), fork())
-            });
-            let (connections, clients) = (BTreeMap::new(), BTreeMap::new());
-            nodes.push(NodeSim {
-                id,
-                mix: core,
-                gateway,
-                store: MemoryMailStore::in_memory(Limits::default()),
-                exit,
-                connections,
-                clients,
-            });
+            nodes.push(NodeSim::start(&document, node, &policy, &mut rng, START)?);
         }
         let by_id = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
         let entries: Vec<usize> = (0..nodes.len())
@@ -187,12 +170,12 @@ impl Network {
                 .checked_rem(entries.len())
                 .ok_or(mizzle_client::NoSuchGateway)?;
             let gateway = entries[place];
-            let id = ClientId(draw::bytes(&mut fork()));
+            let id = ClientId(draw::bytes(&mut rng));
             let core = Client::new(
                 client::Config::default(),
                 Arc::clone(&document),
                 &nodes[gateway].id,
-                fork(),
+                fork(&mut rng),
             )?;
             nodes[gateway].clients.insert(id, index);
             clients.push(ClientSim {
@@ -212,7 +195,9 @@ impl Network {
             in_flight: BinaryHeap::new(),
             order: 0,
             rng,
+            policy,
             outside,
+            lost_replies: 0.0,
             watch: false,
             sightings: Vec::new(),
         };
@@ -257,6 +242,68 @@ impl Network {
             node.exit.iter().for_each(|e| all.merge(e.counters()));
         }
         all
+    }
+
+    /// Links lose this share of packets from here on.
+    pub fn set_loss(&mut self, loss: f64) {
+        self.plan.loss = loss;
+    }
+
+    /// Of the packets that come back for clients, on SURBs and as loops, this share is lost at their gateway from here on.
+    pub fn set_lost_replies(&mut self, share: f64) {
+        self.lost_replies = share;
+    }
+
+    /// The node is gone, with all that it held in memory and what was under way to it; its clients lose their links.
+    pub fn stop(&mut self, node: &NodeId) {
+        let Some(&index) = self.by_id.get(node) else {
+            return;
+        };
+        if std::mem::replace(&mut self.nodes[index].up, false) {
+            self.nodes[index].connections.clear();
+            self.tell_clients(index, || client::Input::LinkDown);
+        }
+    }
+
+    /// The node is there again, or begins anew at once: with its keys and its store and without a memory of anything else. Its
+    /// clients come back.
+    ///
+    /// # Errors
+    /// When it isn't as the document says, which was checked when the network was built.
+    pub fn start(&mut self, node: &NodeId) -> Result<(), PlanError> {
+        let Some(&index) = self.by_id.get(node) else {
+            return Ok(());
+        };
+        self.stop(node);
+        let old = &self.nodes[index];
+        let secrets = Secrets {
+            id: old.id,
+            sphinx: SecretKey::from_bytes(*old.sphinx),
+            stream: old.stream,
+        };
+        let new = NodeSim::start(&self.document, secrets, &self.policy, &mut self.rng, self.now)?;
+        let old = std::mem::replace(&mut self.nodes[index], new);
+        let node = &mut self.nodes[index];
+        node.clients = old.clients;
+        node.store = old.store;
+        if node.gateway.is_some() {
+            // Of a store in memory this never fails.
+            let registered = node.store.registered().unwrap_or_default();
+            let (config, rng) = (gateway::Config::default(), fork(&mut self.rng));
+            let document = Arc::clone(&self.document);
+            node.gateway = Some(Gateway::new(config, document, &node.id, registered, rng));
+        }
+        self.tell_clients(index, || client::Input::LinkUp);
+        Ok(())
+    }
+
+    fn tell_clients(&mut self, node: usize, what: impl Fn() -> client::Input) {
+        for index in 0..self.clients.len() {
+            if self.clients[index].gateway == node {
+                self.clients[index].core.handle(self.now, what());
+                self.drain_client(index);
+            }
+        }
     }
 
     /// Begins to keep what observers see; [`Self::sightings`] takes it.
@@ -321,8 +368,13 @@ impl Network {
 
     /// Lets one thing happen, the next; returns the new time.
     pub fn step(&mut self) -> Time {
+        self.step_until(Time::FAR_FUTURE)
+    }
+
+    /// The same, if it happens until then; else time passes and nothing happens.
+    pub fn step_until(&mut self, until: Time) -> Time {
         let in_flight = self.in_flight.peek().map(|Reverse(p)| p.at);
-        let nodes = self.nodes.iter().flat_map(|n| {
+        let nodes = self.nodes.iter().filter(|n| n.up).flat_map(|n| {
             let gateway = n.gateway.as_ref().and_then(Gateway::deadline);
             [
                 n.mix.deadline(),
@@ -337,7 +389,7 @@ impl Network {
             .flatten()
             .min()
             .unwrap_or(self.now);
-        self.now = self.now.max(next);
+        self.now = self.now.max(next.min(until));
         while self.in_flight.peek().is_some_and(|Reverse(p)| p.at <= self.now) {
             if let Some(Reverse(pending)) = self.in_flight.pop() {
                 self.arrive(pending.event);
@@ -359,7 +411,7 @@ impl Network {
     /// Runs until `until`.
     pub fn run_until(&mut self, until: Time) {
         while self.now < until {
-            self.step();
+            self.step_until(until);
         }
     }
 
@@ -387,7 +439,9 @@ impl Network {
             Event::Packet { node, packet } => self.turn_node(node, vec![packet]),
             Event::Up { client, frame } => {
                 let (node, id) = (self.clients[client].gateway, self.clients[client].id);
-                if let Some(gateway) = &mut self.nodes[node].gateway {
+                if self.nodes[node].up
+                    && let Some(gateway) = &mut self.nodes[node].gateway
+                {
                     gateway.handle(
                         self.now,
                         gateway::Input::Frame {
@@ -425,9 +479,10 @@ impl Network {
                     }
                 }
                 // Connections here take no time and don't break.
-                client::Action::Reconnect => {
+                client::Action::Reconnect if self.nodes[self.clients[index].gateway].up => {
                     self.clients[index].core.handle(self.now, client::Input::LinkUp);
                 }
+                client::Action::Reconnect => {}
                 client::Action::Admitted(_)
                 | client::Action::Refused(_)
                 | client::Action::Mail { .. }
@@ -440,6 +495,9 @@ impl Network {
     fn turn_node(&mut self, index: usize, mut packets: Vec<Packet>) {
         let now = self.now;
         let node = &mut self.nodes[index];
+        if !node.up {
+            return;
+        }
         if let Some(gateway) = &mut node.gateway {
             gateway.handle(now, gateway::Input::Tick);
         }
@@ -485,10 +543,14 @@ impl Network {
                 }
                 mix::Action::Deliver(Delivered::Reply { id, packet }) => {
                     delivered = true;
+                    self.see(|| Sighting::Returned {
+                        gateway: from,
+                        at: now,
+                    });
                     // The link to the client loses packets too, before they have a frame.
-                    if !self.lost()
-                        && let Some(gateway) = &mut self.nodes[index].gateway
-                    {
+                    let lost = self.lost()
+                        || (self.lost_replies > 0.0 && draw::unit(&mut self.rng) <= self.lost_replies);
+                    if !lost && let Some(gateway) = &mut self.nodes[index].gateway {
                         gateway.handle(now, gateway::Input::Reply { id, packet });
                     }
                 }
@@ -583,7 +645,46 @@ impl Network {
     }
 }
 
+fn fork(rng: &mut Rng) -> Rng {
+    Rng::from_seed(draw::bytes(rng))
+}
+
 impl NodeSim {
+    /// A node that begins at `now`, with an empty store.
+    fn start(
+        document: &Arc<Document>,
+        secrets: Secrets,
+        policy: &Policy,
+        rng: &mut Rng,
+        now: Time,
+    ) -> Result<Self, PlanError> {
+        let Secrets { id, sphinx, stream } = secrets;
+        let bytes = Zeroizing::new(*sphinx.expose_bytes());
+        let config = mix::Config::default();
+        let core = Mix::new(config, Arc::clone(document), id, sphinx, fork(rng), now)?;
+        let is_gateway = document.gateways().any(|g| g.id == id);
+        let gateway = is_gateway.then(|| {
+            let config = gateway::Config::default();
+            Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng))
+        });
+        let exit = stream.map(|secret| {
+            let config = exit::Config::default();
+            Exit::new(config, document, &id, secret, policy.clone(), fork(rng))
+        });
+        Ok(Self {
+            id,
+            sphinx: bytes,
+            stream,
+            up: true,
+            mix: core,
+            gateway,
+            store: MemoryMailStore::in_memory(Limits::default()),
+            exit,
+            connections: BTreeMap::new(),
+            clients: BTreeMap::new(),
+        })
+    }
+
     /// Does something with a connection, then answers an outstanding read if there is something to read.
     fn converse(&mut self, id: ConnId, act: impl FnOnce(&mut Connection)) -> Vec<exit::Input> {
         let Some(connection) = self.connections.get_mut(&id) else {
