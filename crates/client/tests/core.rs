@@ -567,7 +567,8 @@ const BUDGET: Pattern = Pattern::DangerBudget { epoch_s: 1.5 };
 fn an_hour_of_sleep_and_a_clock_that_jumps_are_no_burst_and_no_silence_in_any_pattern() {
     for pattern in [Pattern::Poisson, Pattern::Constant, BUDGET] {
         let mut world = World::up(in_pattern(pattern));
-        for jump in [3_600, -3_600, 7_200, -1_000, 2] {
+        for jump in [3_600, -3_600, 5_000, -1_000, 2] {
+            world.frame(0, Content::Filler { users: 0 });
             world.run(s(3));
             world.take();
             world.now = if jump < 0 {
