@@ -170,6 +170,11 @@ fn watch(seed: u64, pattern: Pattern, busy: bool) -> Seen {
         read += key.map_or(0, |key| net.read(0, key).len());
     }
     assert!(!busy || read > 1_000_000, "seed {seed}: busy with {read} bytes");
+    assert_eq!(
+        net.node_counters().get("drop.client_too_fast"),
+        0,
+        "no pattern that a document can name is policed"
+    );
     let (mut emissions, mut returned, mut ends) = (vec![], vec![], BTreeMap::new());
     for sighting in net.sightings() {
         match sighting {
