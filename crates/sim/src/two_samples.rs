@@ -148,15 +148,24 @@ pub fn needed_for_share(share: f64, difference: f64, demand: Demand) -> usize {
     (demand.quantiles().powi(2) * variance / difference.powi(2)).ceil() as usize
 }
 
-/// The mean of differences between neighbours, standardised, and its standard error. `None` for fewer than two.
+/// The mean of differences between neighbours without the tenth at each end, standardised, and its standard error (Yuen's,
+/// by the winsorised variance): a few that a machine made huge then neither make nor hide a difference. `None` for fewer than
+/// two, or if nothing varies.
 #[must_use]
 pub fn of_pairs(differences: &[f64]) -> Option<(f64, f64)> {
-    let n = differences.len() as f64;
-    if n < 2.0 {
+    let mut values = sorted(differences);
+    let (n, cut) = (values.len(), values.len() / 10);
+    if n < 2 {
         return None;
     }
-    let (mean, variance) = mean_and_variance(differences);
-    let error = (variance / n).sqrt();
+    let (mean, _) = mean_and_variance(&values[cut..n - cut]);
+    let (low, high) = (values[cut], values[n - 1 - cut]);
+    values
+        .iter_mut()
+        .for_each(|value| *value = value.clamp(low, high));
+    let (_, winsorised) = mean_and_variance(&values);
+    let kept = (n - 2 * cut) as f64 / n as f64;
+    let error = (winsorised / n as f64).sqrt() / kept;
     (error > 0.0).then_some((mean / error, error))
 }
 
@@ -248,6 +257,12 @@ mod tests {
         let (z, error) = of_pairs(&[1.0, 3.0, 1.0, 3.0]).unwrap();
         assert!((error - (4.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-9 && (z * error - 2.0).abs() < 1e-9);
         assert_eq!(of_pairs(&[1.0]), None);
+        let steady: Vec<f64> = (0..20).map(|i| f64::from(i % 5)).collect();
+        let mut shaken = steady.clone();
+        shaken[4] = 1e6;
+        let ((z, error), (shaken_z, shaken_error)) = (of_pairs(&steady).unwrap(), of_pairs(&shaken).unwrap());
+        assert!((z * error - 2.0).abs() < 1e-9 && (shaken_z * shaken_error - 2.0).abs() < 0.2);
+        assert!(shaken_error < 1.2 * error, "one of twenty hides nothing");
         assert!((power_for_pairs(1.0, DEMAND.quantiles(), DEMAND) - 0.9).abs() < 1e-4);
     }
 }
