@@ -177,9 +177,12 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
         epoch: EPOCH,
         valid_from_s: now_s,
         valid_until_s: now_s + u64::from(args.valid_days) * 86_400,
-        profile: match args.mean_delay_ms {
-            Some(ms) => profile.with_mean_delay_ms(ms),
-            None => profile,
+        profile: mizzle_base::Profile {
+            pattern: args.pattern,
+            ..match args.mean_delay_ms {
+                Some(ms) => profile.with_mean_delay_ms(ms),
+                None => profile,
+            }
         },
         nodes: nodes.collect::<Result<_, _>>()?,
     };

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use mizzle_base::document::{DocumentError, LAYERS, MAX_DOCUMENT_LEN, Node};
 use mizzle_base::frame::FRAME_LEN;
+use mizzle_base::profile::Pattern;
 use mizzle_base::{Document, Profile, Time, hex};
 use mizzle_net::clock::Clock;
 use mizzle_sphinx::PACKET_LEN;
@@ -157,6 +158,18 @@ fn write_profile(out: &mut String, p: &Profile, exits: f64) {
         gb_per_day(p.downlink_per_s, FRAME_LEN),
         figure(p.node_loop_per_s),
     );
+    match p.pattern {
+        Pattern::Poisson => {}
+        Pattern::Constant => out.push_str("  packets leave at a constant rate\n"),
+        Pattern::DangerBudget { epoch_s } => {
+            let _ = writeln!(
+                out,
+                "  DANGER: data leaves at once, in place of cover later in the same {} s: who watches a user's link sees\n\
+                 \x20   when he is active",
+                figure(epoch_s)
+            );
+        }
+    }
     if exits > 0.0 {
         let _ = writeln!(
             out,

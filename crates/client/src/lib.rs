@@ -22,7 +22,7 @@ use bytes::Bytes;
 use mizzle_base::document::{CLOCK_TOLERANCE_S, Node, Role};
 use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
-use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
+use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Profile, Rng, Time};
 use mizzle_sphinx::{
     Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, pad_in_place, recover, unpad, use_surb,
 };
@@ -32,6 +32,7 @@ use mizzle_traffic::avoid::{Avoid, Decision};
 use mizzle_traffic::draw;
 use mizzle_traffic::estimate::Estimate;
 use mizzle_traffic::ledger::{Ledger, Passed, Tally};
+use mizzle_traffic::pattern::Stream;
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
 use mizzle_traffic::weights::{self, Reports};
 use rand_core::{Rng as _, SeedableRng as _};
@@ -74,6 +75,7 @@ pub struct Config {
     token: Vec<u8>,
     mail: (u64, u64),
     min_pool: f64,
+    streams: fn(&Profile) -> Vec<Stream>,
 }
 
 impl fmt::Debug for Config {
@@ -92,6 +94,7 @@ impl Default for Config {
             token: Vec::new(),
             mail: (0, 0),
             min_pool: 0.0,
+            streams: Stream::of_profile,
         }
     }
 }
@@ -109,6 +112,14 @@ impl Config {
     #[must_use]
     pub fn with_token(mut self, token: Vec<u8>) -> Self {
         self.token = token;
+        self
+    }
+
+    /// Other patterns in time than the document can name, for a deployment that brings its own. All clients of a network must
+    /// have the same: one that differs is told apart by its packets alone.
+    #[must_use]
+    pub fn with_danger_own_pattern(mut self, streams: fn(&Profile) -> Vec<Stream>) -> Self {
+        self.streams = streams;
         self
     }
 
@@ -370,11 +381,13 @@ impl Client {
         if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {
             // The answer may have gone to another client with this identity, which a new connection comes after.
             self.counters.count("link.no_answer");
+            self.counters.count("stall.link");
             self.link = Link::Down;
             self.actions.push_back(Action::Reconnect);
         }
         if matches!(self.link, Link::Up { silent_at, .. } if silent_at <= now) {
             self.counters.count("link.silent");
+            self.counters.count("stall.link");
             self.link_down();
             self.actions.push_back(Action::Reconnect);
         }
@@ -407,7 +420,13 @@ impl Client {
     pub fn deadline(&self) -> Option<Time> {
         let next_ready = self.ready.front().map(|r| r.at);
         let next_slot = match &self.link {
-            Link::Up { slots, silent_at, .. } => Some((slots.next_at() - LEAD).min(*silent_at)),
+            Link::Up { slots, silent_at, .. } => {
+                let next = match slots.may_hurry_at().filter(|_| self.sessions.waits(self.told)) {
+                    Some(early) => slots.next_at().min(early),
+                    None => slots.next_at(),
+                };
+                Some((next - LEAD).min(*silent_at))
+            }
             Link::Waiting { again_at } => Some(*again_at),
             Link::Down => None,
         };
@@ -699,7 +718,8 @@ impl Client {
                 }
                 self.mail.fresh = true;
                 let rng = Rng::from_seed(draw::bytes(&mut self.rng));
-                let slots = Box::new(Slots::new(&self.document, rng, now));
+                let streams = (self.config.streams)(self.document.profile());
+                let slots = Box::new(Slots::with_streams(&self.document, rng, now, streams));
                 let silent_at = self.silent_at(now);
                 self.link = Link::Up {
                     tag,
@@ -784,6 +804,10 @@ impl Client {
             let Link::Up { tag, slots, .. } = &mut self.link else {
                 return;
             };
+            // Only a pattern with danger in its name looks at what waits.
+            if slots.may_hurry_at().is_some() && self.sessions.waits(now) {
+                slots.hurry(now + LEAD);
+            }
             let next_at = slots.next_at();
             // Nothing is later than `FAR_FUTURE`, so the slot after it would be at it again, for ever.
             if next_at - LEAD > now || next_at == Time::FAR_FUTURE {

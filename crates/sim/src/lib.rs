@@ -7,6 +7,7 @@
 mod network;
 mod outside;
 mod plan;
+pub mod two_samples;
 
 pub use network::{ClientIndex, Drops, Network, Sighting};
 pub use outside::{Outside, PUBLIC, Server};

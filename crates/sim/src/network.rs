@@ -1,7 +1,7 @@
 //! The driver: every core, every packet in flight, one clock.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,14 +12,15 @@ use mizzle_exit::{self as exit, ConnId, Exit, Policy};
 use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
 use mizzle_gateway::{self as gateway, ClientId, Gateway};
 use mizzle_mix::{self as mix, Delivered, Mix};
-use mizzle_sphinx::Packet;
+use mizzle_sphinx::{Packet, SecretKey};
 use mizzle_stream::{OpenError, OpenRequest};
 use mizzle_traffic::draw;
 use mizzle_traffic::weights::{self, Report, Reports};
 use rand_core::SeedableRng as _;
+use zeroize::Zeroizing;
 
 use crate::outside::{Outside, Server};
-use crate::plan::{Plan, PlanError, START};
+use crate::plan::{Plan, PlanError, START, Secrets};
 
 /// A client of the network, by its number from zero.
 pub type ClientIndex = usize;
@@ -58,6 +59,13 @@ pub enum Sighting {
         mailbox: MailboxId,
         /// The message, 3968 bytes.
         message: Box<[u8]>,
+        /// When.
+        at: Time,
+    },
+    /// A packet came back to a gateway for one of its clients: a reply, a filler or a loop.
+    Returned {
+        /// Which gateway.
+        gateway: NodeId,
         /// When.
         at: Time,
     },
@@ -103,6 +111,11 @@ struct Connection {
 struct NodeSim {
     id: NodeId,
     identity: SigningKey,
+    /// Kept for a restart.
+    sphinx: Zeroizing<[u8; 32]>,
+    stream: Option<[u8; 32]>,
+    /// It is there: a node that is not hears, says and does nothing.
+    up: bool,
     mix: Mix,
     gateway: Option<Gateway>,
     store: MemoryMailStore,
@@ -132,10 +145,12 @@ pub struct Network {
     in_flight: BinaryHeap<Reverse<Pending>>,
     order: u64,
     rng: Rng,
+    policy: Policy,
     outside: Outside,
+    /// Share of the packets that come back for clients and are lost at their gateway.
+    lost_replies: f64,
     watch: bool,
     sightings: Vec<Sighting>,
-    dead: BTreeSet<usize>,
     drops: Option<Drops>,
     reports: Reports,
     reported: Time,
@@ -150,43 +165,9 @@ impl Network {
         let mut rng = Rng::seed_from_u64(plan.seed);
         let (document, secrets) = plan.build(&mut rng)?;
         let document = Arc::new(document);
-        let mut fork = || Rng::from_seed(draw::bytes(&mut rng));
         let mut nodes = Vec::new();
         for node in secrets {
-            let id = node.id;
-            let core = Mix::new(
-                mix::Config::default(),
-                Arc::clone(&document),
-                id,
-                node.sphinx,
-                fork(),
-                START,
-            )?;
-            let is_gateway = document.gateways().any(|g| g.id == id);
-            let gateway = is_gateway.then(|| {
-                Gateway::new(
-                    gateway::Config::default(),
-                    Arc::clone(&document),
-                    &id,
-                    Vec::new(),
-                    fork(),
-                )
-            });
-            let exit = node.stream.map(|secret| {
-                let config = exit::Config::default();
-                Exit::new(config, &document, &id, secret, policy.clone(), fork())
-            });
-            let (connections, clients) = (BTreeMap::new(), BTreeMap::new());
-            nodes.push(NodeSim {
-                id,
-                identity: node.identity,
-                mix: core,
-                gateway,
-                store: MemoryMailStore::in_memory(Limits::default()),
-                exit,
-                connections,
-                clients,
-            });
+            nodes.push(NodeSim::start(&document, node, &policy, &mut rng, START)?);
         }
         let by_id = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
         let entries: Vec<usize> = (0..nodes.len())
@@ -198,12 +179,12 @@ impl Network {
                 .checked_rem(entries.len())
                 .ok_or(mizzle_client::NoSuchGateway)?;
             let gateway = entries[place];
-            let id = ClientId(draw::bytes(&mut fork()));
+            let id = ClientId(draw::bytes(&mut rng));
             let core = Client::new(
                 client::Config::default(),
                 Arc::clone(&document),
                 &nodes[gateway].id,
-                fork(),
+                fork(&mut rng),
             )?;
             nodes[gateway].clients.insert(id, index);
             clients.push(ClientSim {
@@ -223,10 +204,11 @@ impl Network {
             in_flight: BinaryHeap::new(),
             order: 0,
             rng,
+            policy,
             outside,
+            lost_replies: 0.0,
             watch: false,
             sightings: Vec::new(),
-            dead: BTreeSet::new(),
             drops: None,
             reports: Reports::default(),
             reported: START,
@@ -272,6 +254,69 @@ impl Network {
             node.exit.iter().for_each(|e| all.merge(e.counters()));
         }
         all
+    }
+
+    /// Links lose this share of packets from here on.
+    pub fn set_loss(&mut self, loss: f64) {
+        self.plan.loss = loss;
+    }
+
+    /// Of the packets that come back for clients, on SURBs and as loops, this share is lost at their gateway from here on.
+    pub fn set_lost_replies(&mut self, share: f64) {
+        self.lost_replies = share;
+    }
+
+    /// The node is gone, with all that it held in memory and what was under way to it; its clients lose their links.
+    pub fn stop(&mut self, node: &NodeId) {
+        let Some(&index) = self.by_id.get(node) else {
+            return;
+        };
+        if std::mem::replace(&mut self.nodes[index].up, false) {
+            self.nodes[index].connections.clear();
+            self.tell_clients(index, || client::Input::LinkDown);
+        }
+    }
+
+    /// The node is there again, or begins anew at once: with its keys and its store and without a memory of anything else. Its
+    /// clients come back.
+    ///
+    /// # Errors
+    /// When it isn't as the document says, which was checked when the network was built.
+    pub fn start(&mut self, node: &NodeId) -> Result<(), PlanError> {
+        let Some(&index) = self.by_id.get(node) else {
+            return Ok(());
+        };
+        self.stop(node);
+        let old = &self.nodes[index];
+        let secrets = Secrets {
+            id: old.id,
+            identity: old.identity.clone(),
+            sphinx: SecretKey::from_bytes(*old.sphinx),
+            stream: old.stream,
+        };
+        let new = NodeSim::start(&self.document, secrets, &self.policy, &mut self.rng, self.now)?;
+        let old = std::mem::replace(&mut self.nodes[index], new);
+        let node = &mut self.nodes[index];
+        node.clients = old.clients;
+        node.store = old.store;
+        if node.gateway.is_some() {
+            // Of a store in memory this never fails.
+            let registered = node.store.registered().unwrap_or_default();
+            let (config, rng) = (gateway::Config::default(), fork(&mut self.rng));
+            let document = Arc::clone(&self.document);
+            node.gateway = Some(Gateway::new(config, document, &node.id, registered, rng));
+        }
+        self.tell_clients(index, || client::Input::LinkUp);
+        Ok(())
+    }
+
+    fn tell_clients(&mut self, node: usize, what: impl Fn() -> client::Input) {
+        for index in 0..self.clients.len() {
+            if self.clients[index].gateway == node {
+                self.clients[index].core.handle(self.now, what());
+                self.drain_client(index);
+            }
+        }
     }
 
     /// Begins to keep what observers see; [`Self::sightings`] takes it.
@@ -334,11 +379,6 @@ impl Network {
         }
     }
 
-    /// Ends a node, as a crash would. What it held is gone, and what comes to it from now on.
-    pub fn kill(&mut self, node: &NodeId) {
-        self.dead.extend(self.by_id.get(node));
-    }
-
     /// Has packets between nodes dropped from now on.
     pub fn attack(&mut self, drops: Drops) {
         self.drops = Some(drops);
@@ -361,12 +401,7 @@ impl Network {
         self.reported = self.now;
         self.reports.expire(self.now);
         let (document, now) = (&self.document, self.now);
-        for (_, node) in self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(n, _)| !self.dead.contains(n))
-        {
+        for node in self.nodes.iter().filter(|node| node.up) {
             let bytes = Report::sign(document, &node.identity, now, &node.mix.said(now));
             if let Ok(report) = Report::verify(&bytes, document, now) {
                 self.reports.add(report);
@@ -382,13 +417,13 @@ impl Network {
 
     /// Lets one thing happen, the next; returns the new time.
     pub fn step(&mut self) -> Time {
+        self.step_until(Time::FAR_FUTURE)
+    }
+
+    /// The same, if it happens until then; else time passes and nothing happens.
+    pub fn step_until(&mut self, until: Time) -> Time {
         let in_flight = self.in_flight.peek().map(|Reverse(p)| p.at);
-        let living = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(n, _)| !self.dead.contains(n));
-        let nodes = living.flat_map(|(_, n)| {
+        let nodes = self.nodes.iter().filter(|n| n.up).flat_map(|n| {
             let gateway = n.gateway.as_ref().and_then(Gateway::deadline);
             [
                 n.mix.deadline(),
@@ -403,7 +438,7 @@ impl Network {
             .flatten()
             .min()
             .unwrap_or(self.now);
-        self.now = self.now.max(next);
+        self.now = self.now.max(next.min(until));
         while self.in_flight.peek().is_some_and(|Reverse(p)| p.at <= self.now) {
             if let Some(Reverse(pending)) = self.in_flight.pop() {
                 self.arrive(pending.event);
@@ -428,7 +463,7 @@ impl Network {
     /// Runs until `until`.
     pub fn run_until(&mut self, until: Time) {
         while self.now < until {
-            self.step();
+            self.step_until(until);
         }
     }
 
@@ -456,7 +491,9 @@ impl Network {
             Event::Packet { node, packet } => self.turn_node(node, vec![packet]),
             Event::Up { client, frame } => {
                 let (node, id) = (self.clients[client].gateway, self.clients[client].id);
-                if let Some(gateway) = &mut self.nodes[node].gateway {
+                if self.nodes[node].up
+                    && let Some(gateway) = &mut self.nodes[node].gateway
+                {
                     gateway.handle(
                         self.now,
                         gateway::Input::Frame {
@@ -494,9 +531,10 @@ impl Network {
                     }
                 }
                 // Connections here take no time and don't break.
-                client::Action::Reconnect => {
+                client::Action::Reconnect if self.nodes[self.clients[index].gateway].up => {
                     self.clients[index].core.handle(self.now, client::Input::LinkUp);
                 }
+                client::Action::Reconnect => {}
                 client::Action::Admitted(_)
                 | client::Action::Refused(_)
                 | client::Action::Mail { .. }
@@ -508,11 +546,11 @@ impl Network {
     }
 
     fn turn_node(&mut self, index: usize, mut packets: Vec<Packet>) {
-        if self.dead.contains(&index) {
-            return;
-        }
         let now = self.now;
         let node = &mut self.nodes[index];
+        if !node.up {
+            return;
+        }
         if let Some(gateway) = &mut node.gateway {
             gateway.handle(now, gateway::Input::Tick);
         }
@@ -559,10 +597,14 @@ impl Network {
                 }
                 mix::Action::Deliver(Delivered::Reply { id, packet }) => {
                     delivered = true;
+                    self.see(|| Sighting::Returned {
+                        gateway: from,
+                        at: now,
+                    });
                     // The link to the client loses packets too, before they have a frame.
-                    if !self.lost()
-                        && let Some(gateway) = &mut self.nodes[index].gateway
-                    {
+                    let lost = self.lost()
+                        || (self.lost_replies > 0.0 && draw::unit(&mut self.rng) <= self.lost_replies);
+                    if !lost && let Some(gateway) = &mut self.nodes[index].gateway {
                         gateway.handle(now, gateway::Input::Reply { id, packet });
                     }
                 }
@@ -657,7 +699,52 @@ impl Network {
     }
 }
 
+fn fork(rng: &mut Rng) -> Rng {
+    Rng::from_seed(draw::bytes(rng))
+}
+
 impl NodeSim {
+    /// A node that begins at `now`, with an empty store.
+    fn start(
+        document: &Arc<Document>,
+        secrets: Secrets,
+        policy: &Policy,
+        rng: &mut Rng,
+        now: Time,
+    ) -> Result<Self, PlanError> {
+        let Secrets {
+            id,
+            identity,
+            sphinx,
+            stream,
+        } = secrets;
+        let bytes = Zeroizing::new(*sphinx.expose_bytes());
+        let config = mix::Config::default();
+        let core = Mix::new(config, Arc::clone(document), id, sphinx, fork(rng), now)?;
+        let is_gateway = document.gateways().any(|g| g.id == id);
+        let gateway = is_gateway.then(|| {
+            let config = gateway::Config::default();
+            Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng))
+        });
+        let exit = stream.map(|secret| {
+            let config = exit::Config::default();
+            Exit::new(config, document, &id, secret, policy.clone(), fork(rng))
+        });
+        Ok(Self {
+            id,
+            identity,
+            sphinx: bytes,
+            stream,
+            up: true,
+            mix: core,
+            gateway,
+            store: MemoryMailStore::in_memory(Limits::default()),
+            exit,
+            connections: BTreeMap::new(),
+            clients: BTreeMap::new(),
+        })
+    }
+
     /// Does something with a connection, then answers an outstanding read if there is something to read.
     fn converse(&mut self, id: ConnId, act: impl FnOnce(&mut Connection)) -> Vec<exit::Input> {
         let Some(connection) = self.connections.get_mut(&id) else {

@@ -57,7 +57,7 @@ fn streams_go_on_and_routes_avoid_the_dead_when_a_third_of_the_mixes_dies() {
         let key = net.open(0, fresh("files.test", FILE_PORT)).unwrap();
         net.run_until(killed);
         let dead = victims(&net, seed);
-        dead.iter().for_each(|mix| net.kill(mix));
+        dead.iter().for_each(|mix| net.stop(mix));
         let avoids = |net: &Network| dead.iter().all(|mix| net.client(0).avoided().contains(mix));
         let until = killed + Duration::from_secs(30);
         while !avoids(&net) && net.now() < until {

@@ -48,6 +48,7 @@ pub struct Net {
     pub content: Content,
     pub document: Arc<Document>,
     pub nodes: Vec<Node>,
+    transport: Transport,
 }
 
 pub struct Node {
@@ -99,6 +100,16 @@ fn fork(rng: &mut Rng) -> Rng {
 
 impl Net {
     pub async fn start() -> Self {
+        Self::start_with(Transport::Quic, Profile::browse(), |_, _, addresses| addresses).await
+    }
+
+    /// One with another profile, whose nodes are announced at the addresses that `announce` makes of a node's number and its
+    /// own.
+    pub async fn start_with(
+        transport: Transport,
+        profile: Profile,
+        mut announce: impl FnMut(Clock, usize, Vec<Multiaddr>) -> Vec<Multiaddr>,
+    ) -> Self {
         let (clock, mut rng) = (Clock::start(), rng());
         let authority = SigningKey::from_bytes(&bytes(&mut rng));
         let name = "small".to_string();
@@ -106,8 +117,8 @@ impl Net {
         let (mut seedlings, mut entries) = (Vec::new(), Vec::new());
         for n in MIX_1..=EXIT {
             let keypair = identity::generate(&mut rng).expect("a key pair");
-            let mut config = HostConfig::new(keypair.clone(), Transport::Quic)
-                .with_listen(wire::loopback(Transport::Quic))
+            let mut config = HostConfig::new(keypair.clone(), transport)
+                .with_listen(wire::loopback(transport))
                 .with_mix(wire::mix_link(&network, 1));
             if n >= GATEWAY {
                 config = config
@@ -122,12 +133,13 @@ impl Net {
                 mailbox: MailboxId::new(bytes(&mut rng)).to_string(),
                 stream_key: hex::encode(secret.public().as_bytes()),
             };
+            let announced = announce(clock, n, host.listen.clone());
             entries.push(NodeEntry {
                 id: identity::node_id(&keypair).to_string(),
                 role: if n < GATEWAY { Role::Mix } else { Role::Gateway },
                 layer: if n < GATEWAY { n as u8 + 1 } else { 0 },
                 peer: host.peer_id.to_string(),
-                addresses: host.listen.iter().map(ToString::to_string).collect(),
+                addresses: announced.iter().map(ToString::to_string).collect(),
                 sphinx_key: hex::encode(sphinx.public().as_bytes()),
                 weight: [0.0, 0.0, 0.0, 0.2, 0.8][n],
                 operator: String::new(),
@@ -149,7 +161,7 @@ impl Net {
             epoch: 1,
             valid_from_s: now_s,
             valid_until_s: now_s + 3_600,
-            profile: Profile::browse(),
+            profile,
             nodes: entries,
         };
         let document = verified(&content, &authority, clock);
@@ -163,6 +175,7 @@ impl Net {
             content,
             document,
             nodes,
+            transport,
         }
     }
 
@@ -172,17 +185,23 @@ impl Net {
         gateway: usize,
         document: Arc<Document>,
     ) -> Result<RunningClient, StartError> {
+        let config = mizzle_client::Config::default();
+        self.client_with(config, gateway, document).await
+    }
+
+    /// The same with other bounds.
+    pub async fn client_with(
+        &self,
+        bounds: mizzle_client::Config,
+        gateway: usize,
+        document: Arc<Document>,
+    ) -> Result<RunningClient, StartError> {
         let mut rng = rng();
         let keypair = identity::generate(&mut rng).expect("a key pair");
-        let config = HostConfig::new(keypair, Transport::Quic).with_gateway(wire::client_link());
+        let config = HostConfig::new(keypair, self.transport).with_gateway(wire::client_link());
         let host = Host::start(config).await.expect("a host");
         let gateway = self.nodes[gateway].id;
-        let core = Client::new(
-            mizzle_client::Config::default(),
-            Arc::clone(&document),
-            &gateway,
-            fork(&mut rng),
-        );
+        let core = Client::new(bounds, Arc::clone(&document), &gateway, fork(&mut rng));
         let core = core.expect("the document lists the gateway");
         let link = host.gateway.expect("its link");
         let mut client = client::run(core, &document, &gateway, link, 0.0, self.clock, rng)?;
