@@ -65,7 +65,7 @@ impl fmt::Debug for Policy {
 ///
 /// Worst-case memory with the defaults: 77 MB held packets, 200 MB replay tags (touched as they fill), 40 MB SURB keys,
 /// 1.3 MB for each neighbour that we send to and that does not read (of at most 1,024), 4.7 MB frames that arrived, 38 MB
-/// of exits at work, 2.5 MB pool.
+/// of exits at work, gossip that is handed over among them, 2.5 MB pool.
 pub struct Config {
     pub(crate) keypair: Keypair,
     pub(crate) secret: SecretKey,

@@ -15,7 +15,7 @@ use mizzle_sphinx::{Dialect, Packet, PublicKey};
 use rand_core::{Rng as _, SeedableRng};
 use tokio::{
     runtime,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
 };
 
 use crate::{
@@ -39,6 +39,8 @@ pub(crate) enum Command {
         to: Block,
         packet: Packet,
         hold: Duration,
+        /// Told when the link to its first hop has it.
+        left: Option<oneshot::Sender<PeerId>>,
     },
     /// A packet whose proof was checked elsewhere may be worked on.
     Verified(Packet),

@@ -443,6 +443,19 @@ impl Control {
         !self.shared.config.frames_kept && entry.keep.load(Ordering::Relaxed)
     }
 
+    /// Ends the stream to a peer once all that was sent to it is written, and waits until it has read that to the end; the next
+    /// frame opens another stream. False where that can't be known: nothing is on its way, the connection or the stream
+    /// broke, or the peer didn't end its side within the [stall timeout](Config::with_stall_timeout).
+    pub async fn finish(&self, peer: &PeerId) -> bool {
+        let (end, ended) = tokio::sync::oneshot::channel();
+        if let Some(entry) = self.shared.peer(peer) {
+            entry.queue.push_end(end);
+        } else {
+            drop(end);
+        }
+        ended.await.is_ok()
+    }
+
     /// Frames that wait for a peer and that no writer has taken yet. The writer takes a frame when the transport has
     /// taken all bytes before it, so with a short queue 0 means that at most one frame is not with the transport.
     #[must_use]

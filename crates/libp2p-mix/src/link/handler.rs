@@ -8,9 +8,10 @@ use super::{
     codec::{FrameReader, ReadError},
     control::{Counters, Peer, Shared},
     inbox::InboxSender,
-    outbound::{Saying, WriteEnd, Writing},
+    outbound::{Closing, Saying, WriteEnd, Writing},
+    queue::End,
 };
-use futures::{AsyncWrite, ready};
+use futures::ready;
 use libp2p::{
     PeerId, Stream, StreamProtocol,
     core::upgrade::ReadyUpgrade,
@@ -36,6 +37,9 @@ const STABLE: Duration = Duration::from_secs(5);
 
 /// Batches written and frames read in one go before the other streams of the connection get their turn.
 pub(super) const BUDGET: usize = 32;
+
+/// Streams that wait for their end at a time; the oldest of more is let go.
+const CLOSING: usize = 8;
 
 /// What the behaviour asks of a handler.
 #[derive(Debug)]
@@ -105,7 +109,8 @@ pub struct Handler {
     entry: Option<Arc<Peer>>,
     outbound: Outbound,
     failures_in_row: u32,
-    closing: Option<(Stream, Pin<Box<Sleep>>)>,
+    /// Streams that are written no more, the newest last.
+    closing: VecDeque<Closing>,
     say: Say,
     /// At most one report of each kind a stream: bounded by the streams.
     reports: VecDeque<Report>,
@@ -162,7 +167,7 @@ impl Handler {
             entry: None,
             outbound: Outbound::Idle,
             failures_in_row: 0,
-            closing: None,
+            closing: VecDeque::new(),
             say: Say::Nothing,
             reports: VecDeque::new(),
         }
@@ -190,7 +195,39 @@ impl Handler {
         }
         if gently {
             // A stream dropped without closing may take what is on its way with it.
-            self.closing = Some((stream, Box::pin(sleep(self.shared.config.stall_timeout))));
+            self.close(stream, Vec::new());
+        }
+    }
+
+    fn close(&mut self, stream: Stream, ends: Vec<End>) {
+        if self.closing.len() >= CLOSING {
+            self.closing.pop_front();
+        }
+        self.closing.push_back(Closing::new(stream, ends, &self.shared));
+    }
+
+    /// No frame waits, and the stream that those before were written to is to end, or has.
+    fn end_asked(&mut self, ends: Vec<End>) {
+        match (
+            std::mem::replace(&mut self.outbound, Outbound::Idle),
+            self.closing.back_mut(),
+        ) {
+            // All that it took is on its way: nothing goes back to the queue.
+            (Outbound::Open(writing), _) => {
+                let Writing { stream, .. } = *writing;
+                self.close(stream, ends);
+            }
+            (other, Some(closing)) => {
+                self.outbound = other;
+                closing.wait_too(ends);
+            }
+            // It ended before.
+            (other, None) => {
+                self.outbound = other;
+                for end in ends {
+                    let _ = end.send(());
+                }
+            }
         }
     }
 
@@ -229,6 +266,10 @@ impl Handler {
         loop {
             match &mut self.outbound {
                 Outbound::Idle => {
+                    let ends = entry.queue.take_ends(self.connection);
+                    if !ends.is_empty() {
+                        self.end_asked(ends);
+                    }
                     if !entry.keep.load(Ordering::Relaxed) {
                         ready!(entry.queue.poll_any(self.connection, cx));
                     }
@@ -249,6 +290,7 @@ impl Handler {
                             self.stop_writing();
                             return Poll::Pending;
                         }
+                        WriteEnd::Asked(ends) => self.end_asked(ends),
                         WriteEnd::Broken => self.outbound_failed(Failure::Broken),
                         WriteEnd::Stalled => {
                             Counters::add(&self.shared.counters.stalls, 1);
@@ -296,11 +338,7 @@ impl Handler {
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>) {
-        if let Some((stream, deadline)) = &mut self.closing
-            && (Pin::new(stream).poll_close(cx).is_ready() || deadline.as_mut().poll(cx).is_ready())
-        {
-            self.closing = None;
-        }
+        self.closing.retain_mut(|closing| closing.poll(cx).is_pending());
     }
 
     // ---- reading

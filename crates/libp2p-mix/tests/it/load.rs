@@ -57,6 +57,9 @@ async fn a_thousand_concurrent_requests_are_all_answered() {
     };
     until(|| link(|l| l.sent) == 6 * all, || format!("{}", link(|l| l.sent))).await;
     assert_eq!(link(|l| l.received), 6 * all);
+    // One for each neighbour, for all packets; a few more where two dialled each other at once.
+    let streams = link(|l| l.streams_opened);
+    assert!(streams <= 2 * 90, "{streams}");
     until(|| sum("received") == 6 * all, || format!("{}", sum("received"))).await;
     for peer in &peers {
         let dropped: u64 = peer

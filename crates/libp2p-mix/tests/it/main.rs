@@ -17,4 +17,5 @@ mod link;
 mod load;
 mod request;
 mod services;
+mod slow;
 mod vectors;

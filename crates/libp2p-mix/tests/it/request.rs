@@ -119,6 +119,58 @@ async fn a_message_without_surbs_arrives() {
     }
 }
 
+/// The sender is gone at once, connections and all: what was waited for is with the first node.
+async fn a_sender_that_ends_when_the_packet_has_left(over: Over) {
+    let peers = network(over, 4, |_| config()).await;
+    let mut here = peers[1].control.serve(&ECHO, 10, None);
+    let to = Destination::Mix(peers[1].peer_id());
+    for n in 0..5 {
+        let sender = Peer::start(over, config()).await;
+        let pool = sender.control.pool();
+        pool.set_static(peers.iter().map(|p| p.node.clone())).unwrap();
+        sender
+            .control
+            .send_and_wait(&to, &ECHO, &[n; 100], LIMIT)
+            .await
+            .unwrap();
+        sender.stop().await;
+        let exchange = tokio::time::timeout(LIMIT, here.next()).await.unwrap().unwrap();
+        assert_eq!(exchange.body(), [n; 100]);
+    }
+    // Two from one peer at the same time, to end one stream or two.
+    let control = &peers[0].control;
+    let send = async |body: &[u8]| control.send_and_wait(&to, &ECHO, body, LIMIT).await;
+    let (a, b) = tokio::join!(send(b"a"), send(b"b"));
+    assert_eq!((a, b), (Ok(()), Ok(())));
+    let gone: Vec<_> = (1..4)
+        .map(|port| {
+            let peer = Keypair::generate_secp256k1().public().to_peer_id();
+            let address = match over {
+                Over::Quic => format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
+                _ => format!("/ip4/127.0.0.1/tcp/{port}"),
+            };
+            let key = peers[0].control.mix_public_key();
+            libp2p_mix::MixNode::new(peer, &address.parse().unwrap(), key.as_bytes()).unwrap()
+        })
+        .collect();
+    peers[0].control.pool().set_static(gone.clone()).unwrap();
+    let to = Destination::Mix(gone[0].endpoint.peer);
+    assert_eq!(
+        peers[0].control.send_and_wait(&to, &ECHO, b"c", LIMIT).await,
+        Err(RequestError::NotSent(SendError::NoRoute(NoRoute::FirstHop)))
+    );
+}
+
+#[tokio::test]
+async fn who_waits_for_the_first_node_may_end_over_tcp() {
+    a_sender_that_ends_when_the_packet_has_left(Over::Tcp).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_the_first_node_may_end_over_quic() {
+    a_sender_that_ends_when_the_packet_has_left(Over::Quic).await;
+}
+
 #[tokio::test]
 async fn each_failure_has_its_own_error() {
     let mut peers = network(Over::Memory, 4, |_| config()).await;

@@ -4,6 +4,7 @@
     reason = "a module of a test program: what it offers is for its siblings"
 )]
 
+pub mod by_hand;
 pub mod memory;
 
 use std::time::Duration;
@@ -300,16 +301,17 @@ impl Raw {
     }
 }
 
-/// A packet along three peers, made by hand.
-pub fn packet(
+/// A packet along three to five peers, made by hand.
+pub fn packet<'a>(
     dialect: libp2p_mix::Dialect,
-    path: [&Peer; 3],
+    path: impl AsRef<[&'a Peer]>,
     destination: [u8; 94],
     message: &[u8; 3968],
     delay_ms: u16,
 ) -> Vec<u8> {
     use mizzle_sphinx::{Hop, Packet, build_with_secret};
-    let blocks = path.map(|p| p.node.endpoint.block().unwrap());
+    let path = path.as_ref();
+    let blocks: Vec<_> = path.iter().map(|p| p.node.endpoint.block().unwrap()).collect();
     let hops: Vec<_> = path
         .iter()
         .zip(&blocks)
@@ -317,7 +319,7 @@ pub fn packet(
         .map(|(at, (peer, address))| Hop {
             key: &peer.node.key,
             address,
-            delay_ms: if at == 2 { 0 } else { delay_ms },
+            delay_ms: if at == path.len() - 1 { 0 } else { delay_ms },
         })
         .collect();
     let mut packet = Packet::zeroed();
