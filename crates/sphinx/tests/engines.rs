@@ -18,7 +18,7 @@ use curve25519_dalek::montgomery::MontgomeryPoint;
 use mizzle_sphinx::{Engine, engine, engines, use_engine};
 use rand_chacha::rand_core::Rng;
 
-const ALL: [&str; 3] = ["ifma", "graviola", "dalek"];
+const ALL: [&str; 4] = ["ifma", "avx2", "graviola", "dalek"];
 
 fn hex(text: &str) -> [u8; 32] {
     from_hex(text).try_into().unwrap()
@@ -260,7 +260,7 @@ fn engines_multiply_the_base_point_as_dalek_does() {
 
 /// The iteration of RFC 7748, section 5.2, in as many lanes as make an engine use its vectors.
 fn iterate(engine: &dyn Engine, rounds: usize) -> [u8; 32] {
-    let lanes = if engine.name() == "ifma" { 8 } else { 1 };
+    let lanes = engine.lanes();
     let (mut k, mut u) = (vec![number(9); lanes], vec![number(9); lanes]);
     for _ in 0..rounds {
         let out = run(engine, &k, &u);
