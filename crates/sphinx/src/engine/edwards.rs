@@ -15,6 +15,8 @@
     reason = "only what is inlined into a function with the CPU feature can use it: a call each would cost fifty-fold"
 )]
 
+use core::iter::zip;
+
 use super::base::{D, ROOT_OF_MINUS_1, TWO_D};
 use super::field::{
     Bias, Field, Lanes, Mask, Projective, V, Words, clamp, constant, one, power_p58, product, unpack, zeros,
@@ -39,6 +41,7 @@ struct Plain<F: Field> {
 }
 
 /// A point before its last products: `X = E F`, `Y = G H`, `Z = F G`, `T = E H`.
+#[derive(Clone, Copy)]
 struct Factors<F: Field> {
     e: F::Fe,
     f: F::Fe,
@@ -47,6 +50,13 @@ struct Factors<F: Field> {
 }
 
 impl<F: Field> Factors<F> {
+    const ZERO: Self = Self {
+        e: F::Fe::ZERO,
+        f: F::Fe::ZERO,
+        g: F::Fe::ZERO,
+        h: F::Fe::ZERO,
+    };
+
     #[inline(always)]
     fn extended(&self, f: F) -> Extended<F> {
         let x = f.mul(&self.e, &self.f, Bias::None);
@@ -94,15 +104,6 @@ fn double<F: Field>(f: F, p: &Plain<F>) -> Factors<F> {
         g: f.carry(&f.sub(&yy, &xx)),
         h: f.carry(&f.add(&yy, &xx)),
     }
-}
-
-#[inline(always)]
-fn double_times<F: Field>(f: F, p: Plain<F>, times: usize) -> Plain<F> {
-    let mut p = p;
-    for _ in 0..times {
-        p = double(f, &p).plain(f);
-    }
-    p
 }
 
 /// `p + q` where the mask is set, else `p - q`. Of `q` there are `Y + X`, `Y - X` and `2 d T`; `d` is twice the product of the
@@ -191,7 +192,12 @@ pub(super) type Comb<F> = [[<F as Field>::Packed; 4]; 8];
 /// point, so the same `u`. An odd number is a sum of plus and minus `2^i`: plus where the bit above is set, and at the top.
 pub(super) fn comb_digits(scalar: &[u8; 32]) -> [u64; TEETH] {
     /// The order of the base point.
-    const ORDER: [u64; 4] = [0x5812_631a_5cf5_d3ed, 0x14de_f9de_a2f7_9cd6, 0, 0x1000_0000_0000_0000];
+    const ORDER: [u64; 4] = [
+        0x5812_631a_5cf5_d3ed,
+        0x14de_f9de_a2f7_9cd6,
+        0,
+        0x1000_0000_0000_0000,
+    ];
     let mut words = [0; 4];
     for (word, bytes) in words.iter_mut().zip(scalar.as_chunks().0) {
         *word = u64::from_le_bytes(*bytes);
@@ -231,55 +237,69 @@ pub(super) fn comb_digits(scalar: &[u8; 32]) -> [u64; TEETH] {
 #[inline(always)]
 pub(super) fn comb<F: Field>(f: F, points: &Words<V<F>>, out: &mut Comb<F>) -> Mask<F> {
     let (point, is_on_curve) = from_montgomery(f, &unpack(f, points));
-    let t0 = double(f, &double_times(f, point, 2));
-    let t1 = double(f, &double_times(f, t0.plain(f), COLUMNS - 1));
-    let t2 = double(f, &double_times(f, t1.plain(f), COLUMNS - 1));
-    let t3 = double(f, &double_times(f, t2.plain(f), COLUMNS - 1));
-    let (t0, t2) = (addend(f, &t0), addend(f, &t2));
-    let low = [addend(f, &sum(f, &t1, &t0)), addend(f, &difference(f, &t1, &t0))];
-    let high = [sum(f, &t3, &t2), difference(f, &t3, &t2)];
-    for (high, out) in high.iter().zip(out.as_chunks_mut::<4>().0) {
-        *out = [
-            packed(f, &sum(f, high, &low[0])),
-            packed(f, &sum(f, high, &low[1])),
-            packed(f, &difference(f, high, &low[1])),
-            packed(f, &difference(f, high, &low[0])),
-        ];
+    // Loops, where one could name all of them: what is written out has no room in the cache of instructions.
+    let mut teeth = [Factors::<F>::ZERO; TEETH];
+    let mut at = point;
+    for (tooth, doublings) in zip(&mut teeth, [3, COLUMNS, COLUMNS, COLUMNS]) {
+        for _ in 1..doublings {
+            at = double(f, &at).plain(f);
+        }
+        *tooth = double(f, &at);
+        at = tooth.plain(f);
+    }
+    // T1 + T0 and T1 - T0, T3 + T2 and T3 - T2.
+    let mut pairs = [[Factors::<F>::ZERO; 2]; 2];
+    for (teeth, pair) in zip(teeth.as_chunks::<2>().0, &mut pairs) {
+        let other = addend(f, &teeth[0]);
+        for (minus, out) in [false, true].into_iter().zip(pair) {
+            *out = plus_or_minus(f, &teeth[1], &other, minus);
+        }
+    }
+    let mut low = [[F::Fe::ZERO; 4]; 2];
+    for (low, pair) in zip(&mut low, &pairs[0]) {
+        *low = addend(f, pair);
+    }
+    for (place, out) in out.iter_mut().enumerate() {
+        let [a, b, c] = [place >> 2, place >> 1 & 1, place & 1];
+        // -T1 + T0 is what T1 - T0 is, taken from something.
+        *out = packed(f, &plus_or_minus(f, &pairs[1][a], &low[b ^ c], b == 1));
     }
     is_on_curve
 }
 
-/// `p + q`
+/// `p + q` or `p - q`.
 #[inline(always)]
-fn sum<F: Field>(f: F, p: &Factors<F>, q: &Addend<F>) -> Factors<F> {
+fn plus_or_minus<F: Field>(f: F, p: &Factors<F>, q: &Addend<F>, minus: bool) -> Factors<F> {
     let (at, z) = (p.extended(f), f.carry(&p.z(f, Bias::None)));
     let [sum, difference, two_d_t, z2] = q;
+    let (sum, difference) = if minus {
+        (difference, sum)
+    } else {
+        (sum, difference)
+    };
     let a = f.mul(&at.difference, difference, Bias::None);
     let b = f.mul(&at.sum, sum, Bias::Minuend);
     let c = f.mul(&at.t, two_d_t, Bias::None);
     let d = f.mul(&z, z2, Bias::Minuend);
+    let [less, more] = [f.carry(&f.sub(&d, &c)), f.carry(&f.add(&d, &c))];
     Factors {
         e: f.carry(&f.sub(&b, &a)),
-        f: f.carry(&f.sub(&d, &c)),
-        g: f.carry(&f.add(&d, &c)),
+        f: if minus { more } else { less },
+        g: if minus { less } else { more },
         h: f.carry(&f.add(&b, &a)),
     }
-}
-
-/// `p - q`
-#[inline(always)]
-fn difference<F: Field>(f: F, p: &Factors<F>, q: &Addend<F>) -> Factors<F> {
-    let [q_sum, q_difference, two_d_t, z2] = q;
-    let Factors { e, f: more, g: less, h } = sum(f, p, &[*q_difference, *q_sum, *two_d_t, *z2]);
-    // The sign of `c`.
-    Factors { e, f: less, g: more, h }
 }
 
 #[inline(always)]
 fn addend<F: Field>(f: F, p: &Factors<F>) -> Addend<F> {
     let Extended { sum, difference, t } = p.extended(f);
     let z = p.z(f, Bias::None);
-    [sum, difference, product(f, &t, &constant(f, TWO_D)), f.carry(&f.add(&z, &z))]
+    [
+        sum,
+        difference,
+        product(f, &t, &constant(f, TWO_D)),
+        f.carry(&f.add(&z, &z)),
+    ]
 }
 
 #[inline(always)]
@@ -358,7 +378,10 @@ fn from_montgomery<F: Field>(f: F, u: &F::Fe) -> (Plain<F>, Mask<F>) {
     let z = f.carry(&f.add(&wide_u, &one));
     let nn = f.carry(&f.square(&n, Bias::None));
     // x^2 is a / w, where a = n^2 - z^2 = -4 u.
-    let w = f.carry(&f.add(&f.mul(&nn, &constant(f, D), Bias::None), &f.square(&z, Bias::None)));
+    let w = f.carry(&f.add(
+        &f.mul(&nn, &constant(f, D), Bias::None),
+        &f.square(&z, Bias::None),
+    ));
     let twice_u = f.add(&wide_u, &wide_u);
     let wide_a = f.sub(&f.biased(&f.wide(&F::Fe::ZERO)), &f.add(&twice_u, &twice_u));
     let a = f.carry(&wide_a);

@@ -217,12 +217,7 @@ pub(super) fn clamp<M: Lanes>(m: M, scalars: &Words<M::V>) -> Words<M::V> {
 
 /// `z` is zero in the lanes whose product is the neutral element.
 #[inline(always)]
-pub(super) fn ladder<F: Field>(
-    f: F,
-    scalars: &Words<V<F>>,
-    points: &Words<V<F>>,
-    out: &mut Projective<F>,
-) {
+pub(super) fn ladder<F: Field>(f: F, scalars: &Words<V<F>>, points: &Words<V<F>>, out: &mut Projective<F>) {
     let m = f.machine();
     let mut k = Scratch::<Words<V<F>>>::new();
     *k = clamp(m, scalars);

@@ -55,7 +55,14 @@ pub(super) fn batch<M: Vectors>(cpu: M, scalars: &[[u8; 32]], points: &[[u8; 32]
     let size = GROUP * M::LANES;
     let groups = zip(scalars[vectors].chunks(size), points[vectors].chunks(size));
     for ((scalars, points), out) in zip(groups, out[vectors].chunks_mut(size)) {
-        run(cpu, Group { scalars, points: Some(points), out });
+        run(
+            cpu,
+            Group {
+                scalars,
+                points: Some(points),
+                out,
+            },
+        );
     }
 }
 
@@ -66,7 +73,14 @@ pub(super) fn base_batch<M: Vectors>(cpu: M, scalars: &[[u8; 32]], out: &mut [[u
     }
     let size = GROUP * M::LANES;
     for (scalars, out) in zip(scalars.chunks(size), out.chunks_mut(size)) {
-        run(cpu, Group { scalars, points: None, out });
+        run(
+            cpu,
+            Group {
+                scalars,
+                points: None,
+                out,
+            },
+        );
     }
 }
 
@@ -210,7 +224,9 @@ impl<M: Vectors> Job<M> for Second<'_, M> {
         let mut products = Scratch::<[Projective<M::Field>; GROUP]>::new();
         let size = GROUP * M::LANES;
         let lanes = zip(self.scalars.chunks(size), self.wanted.chunks(size));
-        for ((scalars, wanted), (combs, out)) in zip(lanes, zip(self.combs.chunks(GROUP), self.out.chunks_mut(size))) {
+        for ((scalars, wanted), (combs, out)) in
+            zip(lanes, zip(self.combs.chunks(GROUP), self.out.chunks_mut(size)))
+        {
             let lanes = zip(scalars.chunks(M::LANES), wanted.chunks(M::LANES));
             for ((scalars, wanted), (multiples, product)) in zip(lanes, zip(combs, products.iter_mut())) {
                 if wanted.contains(&true) {

@@ -371,7 +371,25 @@ impl Lanes for Avx2 {
 impl Mul32 for Avx2 {
     #[inline(always)]
     fn mul_32(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_mul_epu32(a, b) }
+        #[target_feature(enable = "avx2")]
+        #[inline]
+        fn enabled(a: __m256i, b: __m256i) -> __m256i {
+            let product;
+            // SAFETY: it reads and writes these registers and nothing else. The intrinsic would do, if the compiler didn't
+            // turn it into a product of 64 bits, drop the masks that it finds superfluous, and then make three
+            // multiplications of it.
+            unsafe {
+                core::arch::asm!(
+                    "vpmuludq {product}, {a}, {b}",
+                    product = lateout(ymm_reg) product,
+                    a = in(ymm_reg) a,
+                    b = in(ymm_reg) b,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            product
+        }
+        unsafe { enabled(a, b) }
     }
 
     #[inline(always)]

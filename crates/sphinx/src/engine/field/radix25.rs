@@ -4,7 +4,7 @@
 //!   even one fit the multiplier's 32 bits.
 //! - [`Wide`] is not: limbs below 2^63. It may only be added, subtracted and carried.
 
-use super::super::base::{Halves, BASE_HALVES, WINDOWS};
+use super::super::base::{BASE_HALVES, Halves, WINDOWS};
 use super::{Bias, Field, Lanes};
 
 /// A machine that multiplies 32 bits.
@@ -63,16 +63,46 @@ impl<M: Mul32> Radix25<M> {
 macro_rules! each {
     (|$at:ident| $x:expr) => {
         [
-            { const $at: usize = 0; $x },
-            { const $at: usize = 1; $x },
-            { const $at: usize = 2; $x },
-            { const $at: usize = 3; $x },
-            { const $at: usize = 4; $x },
-            { const $at: usize = 5; $x },
-            { const $at: usize = 6; $x },
-            { const $at: usize = 7; $x },
-            { const $at: usize = 8; $x },
-            { const $at: usize = 9; $x },
+            {
+                const $at: usize = 0;
+                $x
+            },
+            {
+                const $at: usize = 1;
+                $x
+            },
+            {
+                const $at: usize = 2;
+                $x
+            },
+            {
+                const $at: usize = 3;
+                $x
+            },
+            {
+                const $at: usize = 4;
+                $x
+            },
+            {
+                const $at: usize = 5;
+                $x
+            },
+            {
+                const $at: usize = 6;
+                $x
+            },
+            {
+                const $at: usize = 7;
+                $x
+            },
+            {
+                const $at: usize = 8;
+                $x
+            },
+            {
+                const $at: usize = 9;
+                $x
+            },
         ]
     };
 }
