@@ -14,7 +14,7 @@ use crate::kdf::Secrets;
 use crate::scratch::{Scratch, Zero};
 
 /// More than the stack that a job takes, in bytes.
-const STACK_LEN: usize = 24 << 10;
+const STACK_LEN: usize = 40 << 10;
 
 /// A machine with vectors.
 pub(super) trait Vectors: Lanes {

@@ -22,7 +22,7 @@
 use core::arch::x86_64::*;
 
 use super::field::Lanes;
-use super::field::radix25::Mul32;
+use super::field::radix25::{Mul32, add_product, add_square};
 use super::field::radix51::Madd52;
 use crate::scratch::Zero;
 
@@ -390,6 +390,26 @@ impl Mul32 for Avx2 {
             product
         }
         unsafe { enabled(a, b) }
+    }
+
+    #[inline(always)]
+    fn add_product_25(self, t: &mut [__m256i; 10], a: &[__m256i; 10], b: &[__m256i; 10]) {
+        #[target_feature(enable = "avx2,bmi2")]
+        #[inline(never)]
+        fn enabled(cpu: Avx2, t: &mut [__m256i; 10], a: &[__m256i; 10], b: &[__m256i; 10]) {
+            add_product(cpu, t, a, b);
+        }
+        unsafe { enabled(self, t, a, b) }
+    }
+
+    #[inline(always)]
+    fn add_square_25(self, t: &mut [__m256i; 10], a: &[__m256i; 10]) {
+        #[target_feature(enable = "avx2,bmi2")]
+        #[inline(never)]
+        fn enabled(cpu: Avx2, t: &mut [__m256i; 10], a: &[__m256i; 10]) {
+            add_square(cpu, t, a);
+        }
+        unsafe { enabled(self, t, a) }
     }
 
     #[inline(always)]

@@ -14,6 +14,19 @@ pub(in super::super) trait Mul32: Lanes {
     /// The number at `place`, which is at most 8, modulo 8; zero where the mask is set. All of the table is read, whatever
     /// the places are.
     fn lookup_32(self, zero: Self::Mask, table: &[u32; 8], place: Self::V) -> Self::V;
+
+    /// [`add_product`], which a machine of few registers had better call: written out where it is needed it would fill the
+    /// cache of instructions, and its operands are in memory anyway.
+    #[inline(always)]
+    fn add_product_25(self, t: &mut [Self::V; 10], a: &Fe<Self::V>, b: &Fe<Self::V>) {
+        add_product(self, t, a, b);
+    }
+
+    /// [`add_square`], see [`add_product_25`](Self::add_product_25).
+    #[inline(always)]
+    fn add_square_25(self, t: &mut [Self::V; 10], a: &Fe<Self::V>) {
+        add_square(self, t, a);
+    }
 }
 
 /// The field on such a machine.
@@ -51,11 +64,6 @@ impl<M: Mul32> Radix25<M> {
     fn bias(self) -> [M::V; 10] {
         let (m, [even, odd]) = (self.0, [self.0.splat(BIAS[2]), self.0.splat(BIAS[1])]);
         [m.splat(BIAS[0]), odd, even, odd, even, odd, even, odd, even, odd]
-    }
-
-    #[inline(always)]
-    fn madd(self, acc: M::V, a: M::V, b: M::V) -> M::V {
-        self.0.add(acc, self.0.mul_32(a, b))
     }
 }
 
@@ -107,6 +115,92 @@ macro_rules! each {
     };
 }
 
+/// Adds `a b` to `t`, in 100 products: twice where both limbs are odd, as their weights' exponents were rounded up; 19 times
+/// where they are above 2^255.
+#[inline(always)]
+pub(in super::super) fn add_product<M: Mul32>(m: M, t: &mut [M::V; 10], a: &Fe<M::V>, b: &Fe<M::V>) {
+    // In registers, as far as there are.
+    let (out, mut t) = (t, *t);
+    let nineteen = m.splat(19);
+    let b_19 = each!(|AT| m.mul_32(b[AT], nineteen));
+    let double = each!(|AT| m.add(a[AT], a[AT]));
+    macro_rules! once { ($($i:literal $j:literal),*) => { $( t[$i + $j] = madd(m, t[$i + $j], a[$i], b[$j]); )* } }
+    macro_rules! once_19 { ($($i:literal $j:literal),*) => { $( t[$i + $j - 10] = madd(m, t[$i + $j - 10], a[$i], b_19[$j]); )* } }
+    macro_rules! twice { ($($i:literal $j:literal),*) => { $( t[$i + $j] = madd(m, t[$i + $j], double[$i], b[$j]); )* } }
+    macro_rules! twice_19 { ($($i:literal $j:literal),*) => { $( t[$i + $j - 10] = madd(m, t[$i + $j - 10], double[$i], b_19[$j]); )* } }
+    once!(0 0, 0 1, 0 2, 0 3, 0 4, 0 5, 0 6, 0 7, 0 8, 0 9);
+    once!(1 0, 1 2, 1 4, 1 6, 1 8);
+    twice!(1 1, 1 3, 1 5, 1 7);
+    twice_19!(1 9);
+    once!(2 0, 2 1, 2 2, 2 3, 2 4, 2 5, 2 6, 2 7);
+    once_19!(2 8, 2 9);
+    once!(3 0, 3 2, 3 4, 3 6);
+    twice!(3 1, 3 3, 3 5);
+    once_19!(3 8);
+    twice_19!(3 7, 3 9);
+    once!(4 0, 4 1, 4 2, 4 3, 4 4, 4 5);
+    once_19!(4 6, 4 7, 4 8, 4 9);
+    once!(5 0, 5 2, 5 4);
+    twice!(5 1, 5 3);
+    once_19!(5 6, 5 8);
+    twice_19!(5 5, 5 7, 5 9);
+    once!(6 0, 6 1, 6 2, 6 3);
+    once_19!(6 4, 6 5, 6 6, 6 7, 6 8, 6 9);
+    once!(7 0, 7 2);
+    twice!(7 1);
+    once_19!(7 4, 7 6, 7 8);
+    twice_19!(7 3, 7 5, 7 7, 7 9);
+    once!(8 0, 8 1);
+    once_19!(8 2, 8 3, 8 4, 8 5, 8 6, 8 7, 8 8, 8 9);
+    once!(9 0);
+    once_19!(9 2, 9 4, 9 6, 9 8);
+    twice_19!(9 1, 9 3, 9 5, 9 7, 9 9);
+    *out = t;
+}
+
+/// Adds `a a` to `t`, in 55 products: those of two different limbs stand for two.
+#[inline(always)]
+pub(in super::super) fn add_square<M: Mul32>(m: M, t: &mut [M::V; 10], a: &Fe<M::V>) {
+    // In registers, as far as there are.
+    let (out, mut t) = (t, *t);
+    let double = each!(|AT| m.add(a[AT], a[AT]));
+    let (nineteen, twice_19) = (m.splat(19), m.splat(38));
+    // 19 times, and once more where a limb is odd.
+    let folded = each!(|AT| m.mul_32(a[AT], if AT % 2 == 0 { nineteen } else { twice_19 }));
+    macro_rules! terms { ($x:ident $y:ident: $($i:literal $j:literal),*) => { $( t[($i + $j) % 10] = madd(m, t[($i + $j) % 10], $x[$i], $y[$j]); )* } }
+    terms!(a a: 0 0);
+    terms!(double a: 0 1, 0 2, 0 3, 0 4, 0 5, 0 6, 0 7, 0 8, 0 9);
+    terms!(a double: 1 1);
+    terms!(double a: 1 2, 1 4, 1 6, 1 8);
+    terms!(double double: 1 3, 1 5, 1 7);
+    terms!(double folded: 1 9);
+    terms!(a a: 2 2);
+    terms!(double a: 2 3, 2 4, 2 5, 2 6, 2 7);
+    terms!(double folded: 2 8);
+    terms!(a folded: 2 9);
+    terms!(a double: 3 3);
+    terms!(double a: 3 4, 3 6);
+    terms!(double double: 3 5);
+    terms!(double folded: 3 7, 3 8, 3 9);
+    terms!(a a: 4 4);
+    terms!(double a: 4 5);
+    terms!(double folded: 4 6, 4 8);
+    terms!(a folded: 4 7, 4 9);
+    terms!(a folded: 5 5);
+    terms!(double folded: 5 6, 5 7, 5 8, 5 9);
+    terms!(a folded: 6 6, 6 7, 6 9);
+    terms!(double folded: 6 8);
+    terms!(a folded: 7 7);
+    terms!(double folded: 7 8, 7 9);
+    terms!(a folded: 8 8, 8 9, 9 9);
+    *out = t;
+}
+
+#[inline(always)]
+fn madd<M: Mul32>(m: M, acc: M::V, a: M::V, b: M::V) -> M::V {
+    m.add(acc, m.mul_32(a, b))
+}
+
 impl<M: Mul32> Field for Radix25<M> {
     type M = M;
     type Fe = Fe<M::V>;
@@ -143,84 +237,17 @@ impl<M: Mul32> Field for Radix25<M> {
         ]
     }
 
-    /// 100 products: twice where both limbs are odd, as their weights' exponents were rounded up; 19 times where they are
-    /// above 2^255.
     #[inline(always)]
     fn mul(self, a: &Fe<M::V>, b: &Fe<M::V>, bias: Bias) -> Wide<M::V> {
-        let m = self.0;
         let mut t = self.start(bias);
-        let nineteen = m.splat(19);
-        let b_19 = each!(|AT| m.mul_32(b[AT], nineteen));
-        let double = each!(|AT| m.add(a[AT], a[AT]));
-        macro_rules! once { ($($i:literal $j:literal),*) => { $( t[$i + $j] = self.madd(t[$i + $j], a[$i], b[$j]); )* } }
-        macro_rules! once_19 { ($($i:literal $j:literal),*) => { $( t[$i + $j - 10] = self.madd(t[$i + $j - 10], a[$i], b_19[$j]); )* } }
-        macro_rules! twice { ($($i:literal $j:literal),*) => { $( t[$i + $j] = self.madd(t[$i + $j], double[$i], b[$j]); )* } }
-        macro_rules! twice_19 { ($($i:literal $j:literal),*) => { $( t[$i + $j - 10] = self.madd(t[$i + $j - 10], double[$i], b_19[$j]); )* } }
-        once!(0 0, 0 1, 0 2, 0 3, 0 4, 0 5, 0 6, 0 7, 0 8, 0 9);
-        once!(1 0, 1 2, 1 4, 1 6, 1 8);
-        twice!(1 1, 1 3, 1 5, 1 7);
-        twice_19!(1 9);
-        once!(2 0, 2 1, 2 2, 2 3, 2 4, 2 5, 2 6, 2 7);
-        once_19!(2 8, 2 9);
-        once!(3 0, 3 2, 3 4, 3 6);
-        twice!(3 1, 3 3, 3 5);
-        once_19!(3 8);
-        twice_19!(3 7, 3 9);
-        once!(4 0, 4 1, 4 2, 4 3, 4 4, 4 5);
-        once_19!(4 6, 4 7, 4 8, 4 9);
-        once!(5 0, 5 2, 5 4);
-        twice!(5 1, 5 3);
-        once_19!(5 6, 5 8);
-        twice_19!(5 5, 5 7, 5 9);
-        once!(6 0, 6 1, 6 2, 6 3);
-        once_19!(6 4, 6 5, 6 6, 6 7, 6 8, 6 9);
-        once!(7 0, 7 2);
-        twice!(7 1);
-        once_19!(7 4, 7 6, 7 8);
-        twice_19!(7 3, 7 5, 7 7, 7 9);
-        once!(8 0, 8 1);
-        once_19!(8 2, 8 3, 8 4, 8 5, 8 6, 8 7, 8 8, 8 9);
-        once!(9 0);
-        once_19!(9 2, 9 4, 9 6, 9 8);
-        twice_19!(9 1, 9 3, 9 5, 9 7, 9 9);
+        self.0.add_product_25(&mut t, a, b);
         Wide(t)
     }
 
-    /// 55 products: those of two different limbs stand for two.
     #[inline(always)]
     fn square(self, a: &Fe<M::V>, bias: Bias) -> Wide<M::V> {
-        let m = self.0;
         let mut t = self.start(bias);
-        let double = each!(|AT| m.add(a[AT], a[AT]));
-        let (nineteen, twice_19) = (m.splat(19), m.splat(38));
-        // 19 times, and once more where a limb is odd.
-        let folded = each!(|AT| m.mul_32(a[AT], if AT % 2 == 0 { nineteen } else { twice_19 }));
-        macro_rules! terms { ($x:ident $y:ident: $($i:literal $j:literal),*) => { $( t[($i + $j) % 10] = self.madd(t[($i + $j) % 10], $x[$i], $y[$j]); )* } }
-        terms!(a a: 0 0);
-        terms!(double a: 0 1, 0 2, 0 3, 0 4, 0 5, 0 6, 0 7, 0 8, 0 9);
-        terms!(a double: 1 1);
-        terms!(double a: 1 2, 1 4, 1 6, 1 8);
-        terms!(double double: 1 3, 1 5, 1 7);
-        terms!(double folded: 1 9);
-        terms!(a a: 2 2);
-        terms!(double a: 2 3, 2 4, 2 5, 2 6, 2 7);
-        terms!(double folded: 2 8);
-        terms!(a folded: 2 9);
-        terms!(a double: 3 3);
-        terms!(double a: 3 4, 3 6);
-        terms!(double double: 3 5);
-        terms!(double folded: 3 7, 3 8, 3 9);
-        terms!(a a: 4 4);
-        terms!(double a: 4 5);
-        terms!(double folded: 4 6, 4 8);
-        terms!(a folded: 4 7, 4 9);
-        terms!(a folded: 5 5);
-        terms!(double folded: 5 6, 5 7, 5 8, 5 9);
-        terms!(a folded: 6 6, 6 7, 6 9);
-        terms!(double folded: 6 8);
-        terms!(a folded: 7 7);
-        terms!(double folded: 7 8, 7 9);
-        terms!(a folded: 8 8, 8 9, 9 9);
+        self.0.add_square_25(&mut t, a);
         Wide(t)
     }
 
@@ -237,7 +264,7 @@ impl<M: Mul32> Field for Radix25<M> {
     #[inline(always)]
     fn add_121665_times(self, acc: &Wide<M::V>, e: &Fe<M::V>) -> Wide<M::V> {
         let k = self.0.splat(121_665);
-        Wide(each!(|AT| self.madd(acc.0[AT], e[AT], k)))
+        Wide(each!(|AT| madd(self.0, acc.0[AT], e[AT], k)))
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use curve25519_dalek::montgomery::MontgomeryPoint;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::radix25::{Mul32, Radix25};
+use super::radix25::{Mul32, Radix25, add_product, add_square};
 use super::radix51::{Madd52, Radix51};
 use super::*;
 use crate::engine::edwards::{Comb, comb, comb_digits, times_base, times_comb};
@@ -101,6 +101,16 @@ impl Mul32 for Plain {
 
     fn lookup_32(self, zero: bool, table: &[u32; 8], place: u64) -> u64 {
         if zero { 0 } else { table[place as usize % 8].into() }
+    }
+
+    #[inline(never)]
+    fn add_product_25(self, t: &mut [u64; 10], a: &[u64; 10], b: &[u64; 10]) {
+        add_product(self, t, a, b);
+    }
+
+    #[inline(never)]
+    fn add_square_25(self, t: &mut [u64; 10], a: &[u64; 10]) {
+        add_square(self, t, a);
     }
 }
 
@@ -257,6 +267,16 @@ impl Mul32 for Intervals {
             min: 0,
             max: table.iter().copied().max().unwrap().into(),
         }
+    }
+
+    #[inline(never)]
+    fn add_product_25(self, t: &mut [Interval; 10], a: &[Interval; 10], b: &[Interval; 10]) {
+        add_product(self, t, a, b);
+    }
+
+    #[inline(never)]
+    fn add_square_25(self, t: &mut [Interval; 10], a: &[Interval; 10]) {
+        add_square(self, t, a);
     }
 }
 
