@@ -8,6 +8,8 @@
 //! use no others. Whoever holds one may therefore call any of its methods, so they are safe; no use of them can be
 //! undefined, only slow, see [`Job`].
 //!
+//! One instruction is written as assembly, of registers alone and without side effects.
+//!
 //! The rest are reads and writes of vectors through references to arrays of their size, with instructions that need
 //! no alignment, and the zero of a vector, all of whose bit patterns are values.
 #![allow(

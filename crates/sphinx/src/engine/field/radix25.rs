@@ -120,7 +120,7 @@ macro_rules! each {
 #[inline(always)]
 pub(in super::super) fn add_product<M: Mul32>(m: M, t: &mut [M::V; 10], a: &Fe<M::V>, b: &Fe<M::V>) {
     // In registers, as far as there are.
-    let (out, mut t) = (t, *t);
+    let (mut t, out) = (*t, t);
     let nineteen = m.splat(19);
     let b_19 = each!(|AT| m.mul_32(b[AT], nineteen));
     let double = each!(|AT| m.add(a[AT], a[AT]));
@@ -162,7 +162,7 @@ pub(in super::super) fn add_product<M: Mul32>(m: M, t: &mut [M::V; 10], a: &Fe<M
 #[inline(always)]
 pub(in super::super) fn add_square<M: Mul32>(m: M, t: &mut [M::V; 10], a: &Fe<M::V>) {
     // In registers, as far as there are.
-    let (out, mut t) = (t, *t);
+    let (mut t, out) = (*t, t);
     let double = each!(|AT| m.add(a[AT], a[AT]));
     let (nineteen, twice_19) = (m.splat(19), m.splat(38));
     // 19 times, and once more where a limb is odd.

@@ -15,6 +15,8 @@ use crate::engine::edwards::{Comb, comb, comb_digits, times_base, times_comb};
 /// The highest factor of a 52-bit multiplication.
 const FACTOR_MAX: u64 = (1 << 52) - 1;
 
+// What these machines do is not inlined: the ladder would be too large for the compiler's patience.
+
 /// One lane of a plain integer. It panics where arithmetic would leave the lane or the multiplier.
 #[derive(Clone, Copy)]
 struct Plain;
@@ -30,75 +32,92 @@ impl Lanes for Plain {
     type V = u64;
     type Mask = bool;
 
+    #[inline(never)]
     fn splat(self, x: u64) -> u64 {
         x
     }
 
+    #[inline(never)]
     fn add(self, a: u64, b: u64) -> u64 {
         a.checked_add(b).unwrap()
     }
 
+    #[inline(never)]
     fn sub(self, a: u64, b: u64) -> u64 {
         a.checked_sub(b).unwrap()
     }
 
+    #[inline(never)]
     fn and(self, a: u64, b: u64) -> u64 {
         a & b
     }
 
+    #[inline(never)]
     fn or(self, a: u64, b: u64) -> u64 {
         a | b
     }
 
+    #[inline(never)]
     fn xor(self, a: u64, b: u64) -> u64 {
         a ^ b
     }
 
+    #[inline(never)]
     fn shl<const BITS: u32>(self, a: u64) -> u64 {
         a << BITS
     }
 
+    #[inline(never)]
     fn shr<const BITS: u32>(self, a: u64) -> u64 {
         a >> BITS
     }
 
+    #[inline(never)]
     fn times_19(self, a: u64) -> u64 {
         a.checked_mul(19).unwrap()
     }
 
+    #[inline(never)]
     fn top_bit(self, a: u64) -> bool {
         a >> 63 == 1
     }
 
+    #[inline(never)]
     fn is_zero(self, a: u64) -> bool {
         a == 0
     }
 
+    #[inline(never)]
     fn select(self, mask: bool, a: u64, b: u64) -> u64 {
         if mask { b } else { a }
     }
 }
 
 impl Madd52 for Plain {
+    #[inline(never)]
     fn madd_lo(self, acc: u64, a: u64, b: u64) -> u64 {
         self.add(acc, (Self::product(a, b) as u64) & FACTOR_MAX)
     }
 
+    #[inline(never)]
     fn madd_hi(self, acc: u64, a: u64, b: u64) -> u64 {
         self.add(acc, (Self::product(a, b) >> 52) as u64)
     }
 
+    #[inline(never)]
     fn lookup(self, zero: bool, table: &[u64; 8], place: u64) -> u64 {
         if zero { 0 } else { table[place as usize % 8] }
     }
 }
 
 impl Mul32 for Plain {
+    #[inline(never)]
     fn mul_32(self, a: u64, b: u64) -> u64 {
         let [a, b] = [a, b].map(|factor| u32::try_from(factor).unwrap());
         u64::from(a) * u64::from(b)
     }
 
+    #[inline(never)]
     fn lookup_32(self, zero: bool, table: &[u32; 8], place: u64) -> u64 {
         if zero { 0 } else { table[place as usize % 8].into() }
     }
@@ -149,10 +168,12 @@ impl Lanes for Intervals {
     type V = Interval;
     type Mask = ();
 
+    #[inline(never)]
     fn splat(self, x: u64) -> Interval {
         Interval { min: x, max: x }
     }
 
+    #[inline(never)]
     fn add(self, a: Interval, b: Interval) -> Interval {
         Interval {
             min: a.min.checked_add(b.min).expect("a sum stays in its lane"),
@@ -160,6 +181,7 @@ impl Lanes for Intervals {
         }
     }
 
+    #[inline(never)]
     fn sub(self, a: Interval, b: Interval) -> Interval {
         Interval {
             min: a.min.checked_sub(b.max).expect("a difference is not negative"),
@@ -167,6 +189,7 @@ impl Lanes for Intervals {
         }
     }
 
+    #[inline(never)]
     fn and(self, a: Interval, b: Interval) -> Interval {
         Interval {
             min: 0,
@@ -174,6 +197,7 @@ impl Lanes for Intervals {
         }
     }
 
+    #[inline(never)]
     fn or(self, a: Interval, b: Interval) -> Interval {
         Interval {
             min: a.min.max(b.min),
@@ -181,10 +205,12 @@ impl Lanes for Intervals {
         }
     }
 
+    #[inline(never)]
     fn xor(self, a: Interval, b: Interval) -> Interval {
         Interval::below_bits_of(a.max | b.max)
     }
 
+    #[inline(never)]
     fn shl<const BITS: u32>(self, a: Interval) -> Interval {
         if a.max.leading_zeros() < BITS {
             return Interval::ANY;
@@ -195,6 +221,7 @@ impl Lanes for Intervals {
         }
     }
 
+    #[inline(never)]
     fn shr<const BITS: u32>(self, a: Interval) -> Interval {
         Interval {
             min: a.min >> BITS,
@@ -202,6 +229,7 @@ impl Lanes for Intervals {
         }
     }
 
+    #[inline(never)]
     fn times_19(self, a: Interval) -> Interval {
         Interval {
             min: a.min.checked_mul(19).expect("a fold stays in its lane"),
@@ -209,10 +237,13 @@ impl Lanes for Intervals {
         }
     }
 
+    #[inline(never)]
     fn top_bit(self, _: Interval) {}
 
+    #[inline(never)]
     fn is_zero(self, _: Interval) {}
 
+    #[inline(never)]
     fn select(self, (): (), a: Interval, b: Interval) -> Interval {
         Interval {
             min: a.min.min(b.min),
@@ -222,6 +253,7 @@ impl Lanes for Intervals {
 }
 
 impl Madd52 for Intervals {
+    #[inline(never)]
     fn madd_lo(self, acc: Interval, a: Interval, b: Interval) -> Interval {
         let max = Plain::product(a.max, b.max);
         let product = if max <= u128::from(FACTOR_MAX) {
@@ -238,6 +270,7 @@ impl Madd52 for Intervals {
         self.add(acc, product)
     }
 
+    #[inline(never)]
     fn madd_hi(self, acc: Interval, a: Interval, b: Interval) -> Interval {
         let product = Interval {
             min: (Plain::product(a.min, b.min) >> 52) as u64,
@@ -246,6 +279,7 @@ impl Madd52 for Intervals {
         self.add(acc, product)
     }
 
+    #[inline(never)]
     fn lookup(self, (): (), table: &[u64; 8], _: Interval) -> Interval {
         Interval {
             min: 0,
@@ -255,6 +289,7 @@ impl Madd52 for Intervals {
 }
 
 impl Mul32 for Intervals {
+    #[inline(never)]
     fn mul_32(self, a: Interval, b: Interval) -> Interval {
         Interval {
             min: Plain.mul_32(a.min, b.min),
@@ -262,6 +297,7 @@ impl Mul32 for Intervals {
         }
     }
 
+    #[inline(never)]
     fn lookup_32(self, (): (), table: &[u32; 8], _: Interval) -> Interval {
         Interval {
             min: 0,
