@@ -89,7 +89,7 @@ counters! {
     dropped_unsaid,
     /// Streams accepted from peers.
     inbound_streams,
-    /// Streams refused because the peer had too many.
+    /// Streams of a peer that had too many: refused, or taken for one that was silent.
     inbound_too_many,
     /// Streams refused because the peer is not known, or the table of peers full.
     inbound_unknown_peer,

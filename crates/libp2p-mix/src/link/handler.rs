@@ -102,6 +102,8 @@ pub struct Handler {
     /// Inbound streams of the peer, all connections together.
     streams: Arc<AtomicUsize>,
     inbound: Vec<Inbound>,
+    /// Counts what came, to tell which stream has been silent longest.
+    turn: u64,
     /// Frames on their way into the inbox; empty between polls.
     batch: Vec<Event>,
     told_inbound: bool,
@@ -142,6 +144,8 @@ struct Inbound {
     reader: FrameReader,
     /// The deadline of the header; `None` once it was right.
     header: Option<Pin<Box<Sleep>>>,
+    /// The turn of the newest frame; 0 before the first one.
+    heard: u64,
     /// A frame that found the inbox full.
     held: Option<Event>,
 }
@@ -162,6 +166,7 @@ impl Handler {
             conn,
             streams,
             inbound: Vec::new(),
+            turn: 0,
             batch: Vec::new(),
             told_inbound: false,
             entry: None,
@@ -356,15 +361,28 @@ impl Handler {
             });
         if taken.is_err() {
             Counters::add(&counters.inbound_too_many, 1);
-            return;
+            let Some(silent) = self.longest_silent() else {
+                return;
+            };
+            // Its place is the new one's.
+            self.inbound.swap_remove(silent);
         }
         Counters::add(&counters.inbound_streams, 1);
         self.inbound.push(Inbound {
             stream,
             reader: FrameReader::default(),
             header: Some(Box::pin(sleep(self.shared.config.connect_timeout))),
+            heard: 0,
             held: None,
         });
+    }
+
+    /// The stream between two frames whose last one is longest ago. Nim opens one for each packet that waits for a first
+    /// stream, writes one of them from then on and leaves the others open: refusing new ones would lock it out.
+    fn longest_silent(&self) -> Option<usize> {
+        let silent = |i: &Inbound| i.heard > 0 && i.held.is_none() && i.reader.is_between_frames();
+        let candidates = self.inbound.iter().enumerate().filter(|(_, i)| silent(i));
+        candidates.min_by_key(|(_, i)| i.heard).map(|(at, _)| at)
     }
 
     fn poll_inbound(&mut self, cx: &mut Context<'_>) {
@@ -386,6 +404,7 @@ impl Handler {
             stream,
             reader,
             header,
+            heard,
             held,
         } = &mut self.inbound[i];
         if let Some(deadline) = header {
@@ -422,6 +441,8 @@ impl Handler {
                     end => return ended(&shared.counters, end),
                 };
                 Counters::add(&shared.counters.received, 1);
+                self.turn += 1;
+                *heard = self.turn;
             }
             // Back-pressure: as long as a frame finds no room, nothing more is read.
             let room = ready!(self.inbox.poll_reserve(budget, cx));
