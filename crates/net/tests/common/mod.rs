@@ -113,6 +113,8 @@ impl Net {
                 config = config
                     .with_gateway(wire::gateway_link(16))
                     .with_directory(wire::directory_link());
+            } else {
+                config = config.with_directory(wire::asking_link());
             }
             let host = Host::start(config).await.expect("a free port");
             let sphinx = SecretKey::generate(&mut rng);
@@ -174,7 +176,9 @@ impl Net {
     ) -> Result<RunningClient, StartError> {
         let mut rng = rng();
         let keypair = identity::generate(&mut rng).expect("a key pair");
-        let config = HostConfig::new(keypair, Transport::Quic).with_gateway(wire::client_link());
+        let config = HostConfig::new(keypair, Transport::Quic)
+            .with_gateway(wire::client_link())
+            .with_directory(wire::asking_link());
         let host = Host::start(config).await.expect("a host");
         let gateway = self.nodes[gateway].id;
         let core = Client::new(
@@ -185,7 +189,9 @@ impl Net {
         );
         let core = core.expect("the document lists the gateway");
         let link = host.gateway.expect("its link");
-        let mut client = client::run(core, &document, &gateway, link, 0.0, self.clock, rng)?;
+        let links = (link, host.directory);
+        let mut client =
+            client::run_with_reports(core, &document, &gateway, links, 0.0, self.clock, rng)?;
         within("the gateway decides", client.admitted()).await?;
         Ok(RunningClient {
             client,
@@ -227,11 +233,13 @@ impl Seedling {
             fork(rng),
             now,
         );
-        let gateway = self
-            .host
-            .gateway
-            .take()
-            .zip(self.host.directory.take())
+        let gateway_link = self.host.gateway.take();
+        let mut directory = self.host.directory.take();
+        let asking = if gateway_link.is_none() { directory.take() } else { None };
+        let secret = self.keypair.clone().try_into_ed25519().expect("its kind").secret();
+        let mut secret: [u8; 32] = secret.as_ref().try_into().expect("32 bytes");
+        let gateway = gateway_link
+            .zip(directory)
             .map(|(link, directory)| {
                 let config = mizzle_gateway::Config::default();
                 let core = Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng));
@@ -255,7 +263,10 @@ impl Seedling {
             });
         let link = self.host.mix.take().expect("its link");
         // Two, so that whatever is tested is tested of more than one.
-        let mix = mix.expect("the document lists it").with_workers(2);
+        let mix = mix
+            .expect("the document lists it")
+            .with_workers(2)
+            .with_reports(&mut secret, asking);
         let parts = Parts {
             id,
             document: Arc::clone(document),
