@@ -618,9 +618,7 @@ mod tests {
                 let other = NodeEntry {
                     id: "55".repeat(32),
                     weight: 0.3,
-                    sphinx_key: hex::encode(
-                        mizzle_sphinx::SecretKey::from_bytes([55; 32]).public().as_bytes(),
-                    ),
+                    sphinx_key: hex::encode(SecretKey::from_bytes([55; 32]).public().as_bytes()),
                     ..c.nodes[0].clone()
                 };
                 c.nodes.push(other);

@@ -360,7 +360,11 @@ pub fn parts(
     }
     let mut directory = host.directory.take();
     let gateway_link = host.gateway.take();
-    let asking = if gateway_link.is_none() { directory.take() } else { None };
+    let asking = if gateway_link.is_none() {
+        directory.take()
+    } else {
+        None
+    };
     let mut identity = keys.identity;
     mix = mix.with_reports(&mut identity, asking);
     let gateway = match (gateway_link, directory) {

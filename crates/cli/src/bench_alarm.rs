@@ -190,7 +190,10 @@ fn text(alarm: &Alarm) -> String {
             found.seeds
         );
     }
-    let _ = writeln!(out, "\nNo attack, the same rule:\n\n loss      hours   alarms   at most expected\n");
+    let _ = writeln!(
+        out,
+        "\nNo attack, the same rule:\n\n loss      hours   alarms   at most expected\n"
+    );
     for peace in &alarm.peace {
         let _ = writeln!(
             out,
@@ -214,7 +217,10 @@ fn text(alarm: &Alarm) -> String {
         if n % 6 == 0 {
             let _ = write!(out, "\n{:>3.0} s {:>5.0} ms ", point.burst_s, point.jitter_ms);
         }
-        let cell = format!("{:.3} / {:.0}", point.before_flush, point.false_alarms_per_node_year);
+        let cell = format!(
+            "{:.3} / {:.0}",
+            point.before_flush, point.false_alarms_per_node_year
+        );
         let _ = write!(out, "{cell:>17}");
     }
     let _ = writeln!(
@@ -236,6 +242,9 @@ mod tests {
         assert!(found.before_flush > 0.93, "{}", found.before_flush);
         assert!((3.0..6.0).contains(&found.median_s), "{}", found.median_s);
         let bursts = point(3.0, 0.005, 5);
-        assert!(bursts.false_alarms_per_node_year > 100.0, "a burst is like an attack");
+        assert!(
+            bursts.false_alarms_per_node_year > 100.0,
+            "a burst is like an attack"
+        );
     }
 }

@@ -511,11 +511,7 @@ impl Loops {
 }
 
 /// What is known of each node by loops.
-fn losses(
-    document: &Document,
-    estimates: &BTreeMap<NodeId, Estimate>,
-    left_out: &[NodeId],
-) -> Vec<NodeLoss> {
+fn losses(document: &Document, estimates: &BTreeMap<NodeId, Estimate>, left_out: &[NodeId]) -> Vec<NodeLoss> {
     let loss = |(id, estimate): (&NodeId, &Estimate)| {
         let known = |value: f64| (estimate.loops >= FEW && value.is_finite()).then_some(value);
         NodeLoss {
@@ -641,9 +637,7 @@ impl ClientWatch {
             },
             loops: Loops::of(&seen.loops, &seen.round_trips),
             nodes: losses(&self.document, &seen.estimates, &seen.avoided),
-            gateway_blamed_s_ago: seen
-                .gateway_blamed
-                .map(|at| now.since(at).as_secs()),
+            gateway_blamed_s_ago: seen.gateway_blamed.map(|at| now.since(at).as_secs()),
             streams: seen.streams,
             oldest_streams: seen.oldest.iter().map(stream).collect(),
             letters: Letters {
@@ -890,7 +884,10 @@ mod tests {
         assert!(losses[0].left_out && !losses[1].left_out);
         assert_eq!((losses[1].loss, losses[1].loss_low), (Some(0.5), Some(0.25)));
         assert_eq!((losses[1].late_ms, losses[1].late_off_ms), (Some(3.0), Some(0.5)));
-        let few = losses.iter().find(|loss| loss.node == ids[2].to_string()).unwrap();
+        let few = losses
+            .iter()
+            .find(|loss| loss.node == ids[2].to_string())
+            .unwrap();
         assert_eq!((few.loss, few.late_ms, few.loops), (None, None, FEW - 1));
     }
 

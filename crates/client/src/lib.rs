@@ -33,7 +33,7 @@ use mizzle_traffic::draw;
 use mizzle_traffic::estimate::Estimate;
 use mizzle_traffic::ledger::{Ledger, Passed, Tally};
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
-use mizzle_traffic::weights::{self, Reports};
+use mizzle_traffic::weights::{self, Judged, Reports};
 use rand_core::{Rng as _, SeedableRng as _};
 
 use ahead::{Ahead, OnTheWay};
@@ -234,6 +234,7 @@ pub struct Client {
     loops: Ledger,
     avoid: Avoid,
     reports: Reports,
+    verdicts: BTreeMap<NodeId, Judged>,
     /// What is left out was looked at.
     decided: Time,
     ahead: Ahead,
@@ -302,6 +303,7 @@ impl Client {
             loops: Ledger::new(patience, 65_536),
             avoid: Avoid::default(),
             reports: Reports::default(),
+            verdicts: BTreeMap::new(),
             decided: Time::ZERO,
             rng,
             told: Time::ZERO,
@@ -364,6 +366,8 @@ impl Client {
                 let (new, bad) = self.reports.add_bundle(&bundle, &self.document, now);
                 self.counters.add("reports.new", new as u64);
                 self.counters.add("drop.bad_report", bad as u64);
+                self.reports.expire(now);
+                self.verdicts = weights::verdicts(&self.document, &self.reports);
             }
             Input::Tick => self.serve_slots(now),
         }
@@ -569,9 +573,12 @@ impl Client {
     fn choose_anew(&mut self, now: Time) {
         self.decided = now;
         self.reports.expire(now);
-        let (document, reports) = (&self.document, &self.reports);
-        let judged = |node: &NodeId| weights::judged(document, reports, node);
-        for decision in self.avoid.decide(now, document, &mut self.loops, judged) {
+        if self.reports.is_empty() {
+            self.verdicts.clear();
+        }
+        let verdicts = &self.verdicts;
+        let judged = |node: &NodeId| verdicts.get(node).copied().unwrap_or(Judged::Unknown);
+        for decision in self.avoid.decide(now, &self.document, &mut self.loops, judged) {
             match decision {
                 Decision::LeftOut(_) => self.counters.count("route.left_out"),
                 Decision::Back(_) => self.counters.count("route.back"),
@@ -837,7 +844,9 @@ impl Client {
 
     fn build_loop(&mut self, at: Time, tag: ClientTag, packet: &mut Packet) -> Option<()> {
         let random = draw::bytes(&mut self.rng);
-        let OnTheWay { prepared, mixes } = self.ahead.take(&self.document, &self.gateway, &self.gateway, &self.avoid)?;
+        let OnTheWay { prepared, mixes } =
+            self.ahead
+                .take(&self.document, &self.gateway, &self.gateway, &self.avoid)?;
         let delay_ms = prepared.delay_ms();
         let (surb, _) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
         let mut message = [0; MESSAGE_LEN];
@@ -899,7 +908,10 @@ impl Client {
                 MailboxId::DROP
             }
         };
-        let prepared = self.ahead.take(&document, &self.gateway, last, &self.avoid)?.prepared;
+        let prepared = self
+            .ahead
+            .take(&document, &self.gateway, last, &self.avoid)?
+            .prepared;
         prepared.seal(&destination.to_address(), packet);
         Some(())
     }
@@ -909,7 +921,10 @@ impl Client {
         let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
         for chunk in out.chunks_exact_mut(SURB_LEN) {
             let random = draw::bytes(&mut self.rng);
-            let prepared = self.ahead.take(&self.document, holder, &self.gateway, &self.avoid)?.prepared;
+            let prepared = self
+                .ahead
+                .take(&self.document, holder, &self.gateway, &self.avoid)?
+                .prepared;
             let (surb, keys) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
             surb.to_bytes(chunk.try_into().ok()?);
             self.surbs.insert(now, random, keys, owner);

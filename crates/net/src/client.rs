@@ -18,8 +18,8 @@ use mizzle_client::{Action, Client, Input, MAIL_WINDOW, StreamEvent, StreamKey};
 use mizzle_stream::{OpenError, OpenRequest, Opener};
 use mizzle_traffic::anonymity::Outlook;
 use mizzle_traffic::estimate::Estimate;
-use mizzle_traffic::{draw, weights};
 use mizzle_traffic::ledger::{Passed, Tally};
+use mizzle_traffic::{draw, weights};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -369,6 +369,7 @@ pub fn run_with_reports(
         link,
         directory,
         asked: clock.now(),
+        waits_for_reports: false,
         streams: BTreeMap::new(),
         courses: BTreeMap::new(),
         round_trips: VecDeque::new(),
@@ -420,6 +421,8 @@ struct Task {
     /// Where it asks what nodes publish, and when it did.
     directory: Option<Link>,
     asked: Time,
+    /// One answer for each question: checking it takes time.
+    waits_for_reports: bool,
     streams: BTreeMap<StreamKey, Stream>,
     /// Of those in `streams`; others are forgotten now and then.
     courses: BTreeMap<StreamKey, Course>,
@@ -480,7 +483,10 @@ impl Task {
                         self.directory = None;
                     }
                     for event in answers.drain(..) {
-                        if let link::Event::Frame { frame, .. } = event {
+                        if let link::Event::Frame { peer, frame, .. } = event
+                            && peer == self.gateway
+                            && std::mem::take(&mut self.waits_for_reports)
+                        {
                             self.core.handle(self.clock.now(), Input::Reports(frame.into_vec()));
                         }
                     }
@@ -710,7 +716,12 @@ impl Task {
             self.estimates = self.core.estimates(now);
             if let Some(directory) = &self.directory {
                 // One that can't be asked now is asked the next time.
-                drop(directory.control.try_send(&self.gateway, crate::directory::ask_reports()));
+                drop(
+                    directory
+                        .control
+                        .try_send(&self.gateway, crate::directory::ask_reports()),
+                );
+                self.waits_for_reports = true;
             }
         }
         self.forget_given_up();

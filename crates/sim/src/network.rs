@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use mizzle_base::{Document, MailboxId, NodeId, Rng, Time};
 use mizzle_client::{self as client, Client, StreamEvent, StreamKey};
 use mizzle_exit::{self as exit, ConnId, Exit, Policy};
@@ -13,7 +14,6 @@ use mizzle_gateway::{self as gateway, ClientId, Gateway};
 use mizzle_mix::{self as mix, Delivered, Mix};
 use mizzle_sphinx::Packet;
 use mizzle_stream::{OpenError, OpenRequest};
-use ed25519_dalek::SigningKey;
 use mizzle_traffic::draw;
 use mizzle_traffic::weights::{self, Report, Reports};
 use rand_core::SeedableRng as _;
@@ -361,7 +361,12 @@ impl Network {
         self.reported = self.now;
         self.reports.expire(self.now);
         let (document, now) = (&self.document, self.now);
-        for (_, node) in self.nodes.iter().enumerate().filter(|(n, _)| !self.dead.contains(n)) {
+        for (_, node) in self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| !self.dead.contains(n))
+        {
             let bytes = Report::sign(document, &node.identity, now, &node.mix.said(now));
             if let Ok(report) = Report::verify(&bytes, document, now) {
                 self.reports.add(report);
@@ -378,7 +383,11 @@ impl Network {
     /// Lets one thing happen, the next; returns the new time.
     pub fn step(&mut self) -> Time {
         let in_flight = self.in_flight.peek().map(|Reverse(p)| p.at);
-        let living = self.nodes.iter().enumerate().filter(|(n, _)| !self.dead.contains(n));
+        let living = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| !self.dead.contains(n));
         let nodes = living.flat_map(|(_, n)| {
             let gateway = n.gateway.as_ref().and_then(Gateway::deadline);
             [

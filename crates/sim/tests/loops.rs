@@ -36,7 +36,10 @@ fn victims(net: &Network, seed: u64) -> BTreeSet<NodeId> {
         let dead: BTreeSet<NodeId> = (0..4)
             .map(|_| all.swap_remove(draw::below(&mut rng, all.len())))
             .collect();
-        if layers.iter().all(|layer| layer.iter().any(|mix| !dead.contains(mix))) {
+        if layers
+            .iter()
+            .all(|layer| layer.iter().any(|mix| !dead.contains(mix)))
+        {
             return dead;
         }
     }
@@ -63,10 +66,21 @@ fn streams_go_on_and_routes_avoid_the_dead_when_a_third_of_the_mixes_dies() {
         let took = net.now().since(killed);
         slowest = slowest.max(took);
         let tally = net.client(0).loops();
-        println!("seed {seed}: {took:?} after {} of 12 mixes died, {tally:?}", dead.len());
+        println!(
+            "seed {seed}: {took:?} after {} of 12 mixes died, {tally:?}",
+            dead.len()
+        );
         assert!(took <= Duration::from_secs(10), "seed {seed}: {took:?}");
-        let living = net.document().nodes().iter().filter(|node| !dead.contains(&node.id));
-        assert!(living.clone().all(|node| !net.client(0).avoided().contains(&node.id)));
+        let living = net
+            .document()
+            .nodes()
+            .iter()
+            .filter(|node| !dead.contains(&node.id));
+        assert!(
+            living
+                .clone()
+                .all(|node| !net.client(0).avoided().contains(&node.id))
+        );
 
         // Its loops come back from now on; those under way are lost by then.
         net.run_until(killed + Duration::from_secs(14));
@@ -123,7 +137,9 @@ fn a_gateway_that_drops_by_first_mix_is_blamed_and_its_clients_routes_stay() {
 #[test]
 fn without_what_nodes_publish_at_most_one_mix_of_a_layer_is_left_out() {
     let (average, most, blamed) = share_of(6, false, 3, Duration::from_secs(40));
-    println!("drops for 3 of 4, nothing is published: {average:.3}, at most {most:.3}, blamed {blamed} times");
+    println!(
+        "drops for 3 of 4, nothing is published: {average:.3}, at most {most:.3}, blamed {blamed} times"
+    );
     assert!(blamed > 0);
     assert!(average <= 0.25 * 1.1, "{average}");
     assert!(most <= 1.0 / 3.0 + 1e-9, "{most}");

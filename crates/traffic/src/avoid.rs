@@ -296,10 +296,18 @@ mod tests {
         for seed in 0..10 {
             let mut client = Client::new(seed);
             client.run(200, &[], nothing);
-            assert_eq!(client.run(100, &[2], nothing), [Decision::LeftOut(id(2))], "seed {seed}");
+            assert_eq!(
+                client.run(100, &[2], nothing),
+                [Decision::LeftOut(id(2))],
+                "seed {seed}"
+            );
             // A minute is 300 loops; then some of the next ones are lost, three of them through it.
             let next = client.run(300, &[2], nothing);
-            assert_eq!(next, [Decision::Back(id(2)), Decision::LeftOut(id(2))], "seed {seed}");
+            assert_eq!(
+                next,
+                [Decision::Back(id(2)), Decision::LeftOut(id(2))],
+                "seed {seed}"
+            );
             let next = client.run(400, &[], nothing);
             assert_eq!(next, [Decision::Back(id(2))], "seed {seed}");
         }
@@ -317,7 +325,10 @@ mod tests {
             let mut client = Client::new(seed);
             client.run(200, &[], nothing);
             let decisions = client.run(200, &[1, 2], nothing);
-            assert!(decisions.contains(&Decision::GatewayBlamed), "seed {seed}: {decisions:?}");
+            assert!(
+                decisions.contains(&Decision::GatewayBlamed),
+                "seed {seed}: {decisions:?}"
+            );
             assert!(client.avoid.is_empty(), "seed {seed}: routes are what they were");
             // For a minute it stays so, though loops are lost as before.
             assert_eq!(client.run(100, &[1, 2], nothing), []);
@@ -325,7 +336,11 @@ mod tests {
             let mut client = Client::new(seed);
             client.run(200, &[], nothing);
             let all: Vec<u8> = (1..=12).collect();
-            assert_eq!(client.run(60, &all, nothing), [Decision::GatewayBlamed], "seed {seed}");
+            assert_eq!(
+                client.run(60, &all, nothing),
+                [Decision::GatewayBlamed],
+                "seed {seed}"
+            );
         }
     }
 
@@ -341,10 +356,20 @@ mod tests {
         let mut client = Client::new(1);
         let decisions = client.run(1, &[], down);
         assert_eq!(decisions, [1, 2, 3, 5].map(|n| Decision::LeftOut(id(n))));
-        assert_eq!(client.run(400, &[1, 2, 3, 5], down), [], "for as long as they say it");
+        assert_eq!(
+            client.run(400, &[1, 2, 3, 5], down),
+            [],
+            "for as long as they say it"
+        );
         // The last one of a layer stays, whatever they say.
         let mut client = Client::new(2);
-        client.run(1, &[], |node| if *node == id(13) { Judged::Well } else { Judged::Down });
+        client.run(1, &[], |node| {
+            if *node == id(13) {
+                Judged::Well
+            } else {
+                Judged::Down
+            }
+        });
         assert_eq!(client.avoid.iter().count(), 9);
         // What only the own gateway drops is laid to it, and no route changes.
         let mut client = Client::new(3);

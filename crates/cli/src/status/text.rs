@@ -326,10 +326,21 @@ fn losses(out: &mut String, nodes: &[NodeLoss]) {
             0 => "a gateway".to_owned(),
             layer => format!("layer {layer}"),
         };
-        let late = node.late_ms.zip(node.late_off_ms).map_or(String::new(), |(late, off)| {
-            format!("; adds {} ms to the others, give or take {}", figure(late.round()), figure(off.ceil()))
-        });
-        let left_out = if node.left_out { "; your routes leave it out" } else { "" };
+        let late = node
+            .late_ms
+            .zip(node.late_off_ms)
+            .map_or(String::new(), |(late, off)| {
+                format!(
+                    "; adds {} ms to the others, give or take {}",
+                    figure(late.round()),
+                    figure(off.ceil())
+                )
+            });
+        let left_out = if node.left_out {
+            "; your routes leave it out"
+        } else {
+            ""
+        };
         line(
             out,
             "loses",
@@ -349,7 +360,9 @@ fn alarms(out: &mut String, alarms: &Alarms) {
     let ago = |s: u64| time(Duration::from_secs(s));
     let text = match (alarms.raised, alarms.last_s_ago, alarms.is_on) {
         (0, ..) => "none: no loops were due one after the other without coming home".into(),
-        (n, _, true) => format!("ON: loops are due and none comes home; {n} in all. Perhaps somebody drops what comes here"),
+        (n, _, true) => format!(
+            "ON: loops are due and none comes home; {n} in all. Perhaps somebody drops what comes here"
+        ),
         (n, last, false) => format!("{n}, the last {} ago", ago(last.unwrap_or(0))),
     };
     line(out, "alarms", &text);
