@@ -446,6 +446,18 @@ pub enum NetworkCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Give the mixes weights by what all nodes publish of their loops, and sign the document again
+    ///
+    /// Asks all gateways of the running network. A mix that loses packets by the median of those who can tell is used less by all
+    /// clients, at the least half as much as evenly; with too few reports nothing is held against it. Reads and writes DIR,
+    /// which `mizzle network init` made.
+    Weigh {
+        /// The network's folder, with authority.key
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Verify a document and show what it says
     Show {
         /// The document

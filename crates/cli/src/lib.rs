@@ -34,3 +34,4 @@ pub mod show;
 mod signals;
 pub mod status;
 pub mod up;
+pub mod weigh;

@@ -8,7 +8,7 @@ use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
 use mizzle::{
     bench, check, completions, config, init, join, mail, node, packet_tool, peer, plan, rekey, show, status,
-    up,
+    up, weigh,
 };
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -78,6 +78,9 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Plan(args) => plan::run(&args)?,
         Command::Network(NetworkCommand::Init(args)) => init::run(&args)?,
         Command::Network(NetworkCommand::Rekey { dir, node, json }) => rekey::run(&dir, &node, json)?,
+        Command::Network(NetworkCommand::Weigh { dir, json }) => {
+            runtime()?.block_on(weigh::run(&dir, json))?
+        }
         Command::Network(NetworkCommand::Show {
             file,
             authority,

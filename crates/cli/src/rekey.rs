@@ -147,13 +147,13 @@ fn rekey(dir: &Path, name: &str) -> Result<Rekeyed, RekeyError> {
 }
 
 /// What the signature is of; it was verified before.
-fn content(bytes: &[u8]) -> Result<Content, DocumentError> {
+pub(crate) fn content(bytes: &[u8]) -> Result<Content, DocumentError> {
     let json = bytes.splitn(4, |&b| b == b'\n').nth(3).unwrap_or_default();
     serde_json::from_slice(json).map_err(|e| DocumentError::Json(e.to_string()))
 }
 
 /// Those of all nodes and clients: two levels below, as `mizzle network init` makes them.
-fn folders(dir: &Path) -> Result<Vec<PathBuf>, RekeyError> {
+pub(crate) fn folders(dir: &Path) -> Result<Vec<PathBuf>, RekeyError> {
     let inside = |dir: &Path| -> Result<Vec<PathBuf>, RekeyError> {
         let read = std::fs::read_dir(dir).and_then(|entries| {
             let paths = entries
@@ -176,7 +176,7 @@ fn folders(dir: &Path) -> Result<Vec<PathBuf>, RekeyError> {
 }
 
 /// In one step, so that what is there is a document at any time.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), RekeyError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), RekeyError> {
     let beside = path.with_extension("doc.new");
     let write = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path));
     write.map_err(|source| RekeyError::Io {

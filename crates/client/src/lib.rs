@@ -34,7 +34,7 @@ use mizzle_traffic::estimate::Estimate;
 use mizzle_traffic::ledger::{Ledger, Passed, Tally};
 use mizzle_traffic::pattern::Stream;
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
-use mizzle_traffic::weights::{self, Reports};
+use mizzle_traffic::weights::{self, Judged, Reports};
 use rand_core::{Rng as _, SeedableRng as _};
 
 use ahead::{Ahead, OnTheWay};
@@ -245,6 +245,7 @@ pub struct Client {
     loops: Ledger,
     avoid: Avoid,
     reports: Reports,
+    verdicts: BTreeMap<NodeId, Judged>,
     /// What is left out was looked at.
     decided: Time,
     ahead: Ahead,
@@ -313,6 +314,7 @@ impl Client {
             loops: Ledger::new(patience, 65_536),
             avoid: Avoid::default(),
             reports: Reports::default(),
+            verdicts: BTreeMap::new(),
             decided: Time::ZERO,
             rng,
             told: Time::ZERO,
@@ -375,6 +377,8 @@ impl Client {
                 let (new, bad) = self.reports.add_bundle(&bundle, &self.document, now);
                 self.counters.add("reports.new", new as u64);
                 self.counters.add("drop.bad_report", bad as u64);
+                self.reports.expire(now);
+                self.verdicts = weights::verdicts(&self.document, &self.reports);
             }
             Input::Tick => self.serve_slots(now),
         }
@@ -588,9 +592,12 @@ impl Client {
     fn choose_anew(&mut self, now: Time) {
         self.decided = now;
         self.reports.expire(now);
-        let (document, reports) = (&self.document, &self.reports);
-        let judged = |node: &NodeId| weights::judged(document, reports, node);
-        for decision in self.avoid.decide(now, document, &mut self.loops, judged) {
+        if self.reports.is_empty() {
+            self.verdicts.clear();
+        }
+        let verdicts = &self.verdicts;
+        let judged = |node: &NodeId| verdicts.get(node).copied().unwrap_or(Judged::Unknown);
+        for decision in self.avoid.decide(now, &self.document, &mut self.loops, judged) {
             match decision {
                 Decision::LeftOut(_) => self.counters.count("route.left_out"),
                 Decision::Back(_) => self.counters.count("route.back"),

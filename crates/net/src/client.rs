@@ -369,6 +369,7 @@ pub fn run_with_reports(
         link,
         directory,
         asked: clock.now(),
+        waits_for_reports: false,
         streams: BTreeMap::new(),
         courses: BTreeMap::new(),
         round_trips: VecDeque::new(),
@@ -420,6 +421,8 @@ struct Task {
     /// Where it asks what nodes publish, and when it did.
     directory: Option<Link>,
     asked: Time,
+    /// One answer for each question: checking it takes time.
+    waits_for_reports: bool,
     streams: BTreeMap<StreamKey, Stream>,
     /// Of those in `streams`; others are forgotten now and then.
     courses: BTreeMap<StreamKey, Course>,
@@ -480,7 +483,10 @@ impl Task {
                         self.directory = None;
                     }
                     for event in answers.drain(..) {
-                        if let link::Event::Frame { frame, .. } = event {
+                        if let link::Event::Frame { peer, frame, .. } = event
+                            && peer == self.gateway
+                            && std::mem::take(&mut self.waits_for_reports)
+                        {
                             self.core.handle(self.clock.now(), Input::Reports(frame.into_vec()));
                         }
                     }
@@ -715,6 +721,7 @@ impl Task {
                         .control
                         .try_send(&self.gateway, crate::directory::ask_reports()),
                 );
+                self.waits_for_reports = true;
             }
         }
         self.forget_given_up();

@@ -1,9 +1,9 @@
 //! `/mizzle/directory/1.0.0`: a client asks a gateway for the network document.
 //!
 //! Question: the sequence number that the asker knows, 8 bytes big-endian. Answer: the document as the authority signed
-//! it, or nothing if that is no newer. Another question is the byte 1, for what nodes publish of their loops: the answer is the
-//! last reports, each after its length in four bytes, 1 MiB at most. The byte 2 and a report is a node that publishes, and has no
-//! answer. Two one-way streams of the packet link, one each way. The answer is verified
+//! it, or nothing if that is no newer. Another question is `loop reports?`, for what nodes publish of their loops: the answer is
+//! the last reports, each after its length in four bytes, 1 MiB at most. `loop report:` and a report is a node that publishes, and
+//! has no answer. Two one-way streams of the packet link, one each way. The answer is verified
 //! by the asker against the authority it trusts: a gateway can withhold a document or a report, never change one.
 
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::host::Link;
 
 /// Length of a question in bytes.
 pub const QUESTION_LEN: usize = 8;
-/// Longest answer with reports in bytes: of some 100 nodes that tell of each other. In larger networks some are left out.
+/// Longest answer with reports in bytes: of some 250 nodes that tell of each other. In larger networks some are left out.
 pub const MAX_BUNDLE_LEN: usize = 1 << 20;
-const ASK_REPORTS: u8 = 1;
-const PUBLISH: u8 = 2;
+const ASK_REPORTS: &[u8] = b"loop reports?";
+const PUBLISH: &[u8] = b"loop report:";
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// No document came.
@@ -48,25 +48,26 @@ pub(crate) enum Asked<'a> {
 
 /// Reads a question.
 pub(crate) fn asked(question: &[u8]) -> Asked<'_> {
-    match question {
-        [ASK_REPORTS] => Asked::Reports,
-        // A report is longer than a number.
-        [PUBLISH, report @ ..] if report.len() > QUESTION_LEN => Asked::Published(report),
-        _ => match <[u8; QUESTION_LEN]>::try_from(question) {
-            Ok(known) => Asked::Document(u64::from_be_bytes(known)),
-            Err(_) => Asked::Nothing,
-        },
+    if question == ASK_REPORTS {
+        return Asked::Reports;
+    }
+    if let Some(report) = question.strip_prefix(PUBLISH) {
+        return Asked::Published(report);
+    }
+    match <[u8; QUESTION_LEN]>::try_from(question) {
+        Ok(known) => Asked::Document(u64::from_be_bytes(known)),
+        Err(_) => Asked::Nothing,
     }
 }
 
 /// The question for what nodes publish.
 pub(crate) fn ask_reports() -> link::Frame {
-    Box::new([ASK_REPORTS])
+    ASK_REPORTS.into()
 }
 
 /// What a node sends that publishes this report.
 pub(crate) fn published(report: &[u8]) -> link::Frame {
-    [&[PUBLISH], report].concat().into()
+    [PUBLISH, report].concat().into()
 }
 
 /// The answer to who knows a document.
@@ -88,8 +89,28 @@ pub async fn fetch(
     addresses: Vec<Multiaddr>,
     known: u64,
 ) -> Result<Vec<u8>, FetchError> {
+    ask(link, gateway, addresses, Box::new(known.to_be_bytes())).await
+}
+
+/// Asks `gateway` for what nodes published of their loops: a bundle for [`mizzle_traffic::weights::Reports::add_bundle`].
+///
+/// # Errors
+/// When no answer comes in time.
+pub async fn fetch_reports(
+    link: &mut Link,
+    gateway: PeerId,
+    addresses: Vec<Multiaddr>,
+) -> Result<Vec<u8>, FetchError> {
+    ask(link, gateway, addresses, ask_reports()).await
+}
+
+async fn ask(
+    link: &mut Link,
+    gateway: PeerId,
+    addresses: Vec<Multiaddr>,
+    question: link::Frame,
+) -> Result<Vec<u8>, FetchError> {
     link.control.add_peer(gateway, addresses);
-    let question: link::Frame = Box::new(known.to_be_bytes());
     let answer = async {
         if let Err((why, _)) = link.control.try_send(&gateway, question) {
             return Err(FetchError::Unreachable(why.to_string()));

@@ -381,33 +381,51 @@ pub enum Judged {
     Down,
 }
 
-/// What is judged of a node. Of all who could tell, not of those who did: who passes the reports on can withhold some, and
-/// so bring about that nothing is known, but no verdict.
+/// What is judged of each mix. Of all who could tell, not of those who did: who passes the reports on can withhold some, and so
+/// bring about that nothing is known, but no verdict. Mixes of which nothing is known are left out.
 #[must_use]
-pub fn judged(document: &Document, reports: &Reports, node: &NodeId) -> Judged {
-    let Some(node) = document.node(node).filter(|node| node.role == Role::Mix) else {
-        return Judged::Unknown;
-    };
-    let (mut could, mut well, mut down) = (0, 0, 0);
-    for judge in judges(document, node) {
-        could += 1;
-        match reports
-            .0
-            .get(&judge.id)
-            .and_then(|report| report.said.get(&node.id))
-        {
-            Some(said) if said.is_down => down += 1,
-            Some(said) if said.loss_ppm < ONE_PPM => well += 1,
-            _ => {}
+pub fn verdicts(document: &Document, reports: &Reports) -> BTreeMap<NodeId, Judged> {
+    let mut votes: BTreeMap<NodeId, (usize, usize)> = BTreeMap::new();
+    for report in reports.iter() {
+        let Some(by) = document.node(&report.by) else {
+            continue;
+        };
+        for (node, said) in &report.said {
+            let listed = document.node(node);
+            // Its loops don't pass its own layer, whatever it says.
+            if listed.is_none_or(|listed| listed.role != Role::Mix || listed.layer == by.layer) {
+                continue;
+            }
+            let (well, down) = votes.entry(*node).or_default();
+            if said.is_down {
+                *down += 1;
+            } else if said.loss_ppm < ONE_PPM {
+                *well += 1;
+            }
         }
     }
-    if down * 2 > could {
-        Judged::Down
-    } else if well * 2 > could {
-        Judged::Well
-    } else {
-        Judged::Unknown
-    }
+    let verdict = |(node, (well, down)): (NodeId, (usize, usize))| {
+        let same_layer = document
+            .node(&node)
+            .map_or(0, |mix| document.layer(mix.layer).len());
+        let could = document.nodes().len() - same_layer;
+        let judged = if down * 2 > could {
+            Judged::Down
+        } else if well * 2 > could {
+            Judged::Well
+        } else {
+            return None;
+        };
+        Some((node, judged))
+    };
+    votes.into_iter().filter_map(verdict).collect()
+}
+
+/// The same of one node.
+#[must_use]
+pub fn judged(document: &Document, reports: &Reports, node: &NodeId) -> Judged {
+    let all = verdicts(document, reports);
+    all.get(node).copied().unwrap_or(Judged::Unknown)
 }
 
 #[cfg(test)]

@@ -124,6 +124,8 @@ impl Net {
                 config = config
                     .with_gateway(wire::gateway_link(16))
                     .with_directory(wire::directory_link());
+            } else {
+                config = config.with_directory(wire::asking_link());
             }
             let host = Host::start(config).await.expect("a free port");
             let sphinx = SecretKey::generate(&mut rng);
@@ -198,13 +200,16 @@ impl Net {
     ) -> Result<RunningClient, StartError> {
         let mut rng = rng();
         let keypair = identity::generate(&mut rng).expect("a key pair");
-        let config = HostConfig::new(keypair, self.transport).with_gateway(wire::client_link());
+        let config = HostConfig::new(keypair, self.transport)
+            .with_gateway(wire::client_link())
+            .with_directory(wire::asking_link());
         let host = Host::start(config).await.expect("a host");
         let gateway = self.nodes[gateway].id;
         let core = Client::new(bounds, Arc::clone(&document), &gateway, fork(&mut rng));
         let core = core.expect("the document lists the gateway");
         let link = host.gateway.expect("its link");
-        let mut client = client::run(core, &document, &gateway, link, 0.0, self.clock, rng)?;
+        let links = (link, host.directory);
+        let mut client = client::run_with_reports(core, &document, &gateway, links, 0.0, self.clock, rng)?;
         within("the gateway decides", client.admitted()).await?;
         Ok(RunningClient {
             client,
@@ -246,35 +251,47 @@ impl Seedling {
             fork(rng),
             now,
         );
-        let gateway = self
-            .host
-            .gateway
-            .take()
-            .zip(self.host.directory.take())
-            .map(|(link, directory)| {
-                let config = mizzle_gateway::Config::default();
-                let core = Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng));
-                let allowed = Allow::parse("127.0.0.0/8").expect("a range");
-                let policy = Policy::default().with_allowed([allowed]);
-                let exit = self.stream.map(|secret| {
-                    let config = mizzle_exit::Config::default();
-                    Exit::new(config, document, &id, *secret.expose_bytes(), policy, fork(rng))
-                });
-                GatewayParts {
-                    core,
-                    link,
-                    directory,
-                    exit,
-                    mail: self.mail.map(|secret| {
-                        let config = mizzle_exit::Config::for_mail();
-                        Exit::for_mail(config, document, &id, *secret.expose_bytes(), fork(rng))
-                    }),
-                    store: Box::new(MemoryMailStore::in_memory(Limits::default())),
-                }
+        let gateway_link = self.host.gateway.take();
+        let mut directory = self.host.directory.take();
+        let asking = if gateway_link.is_none() {
+            directory.take()
+        } else {
+            None
+        };
+        let secret = self
+            .keypair
+            .clone()
+            .try_into_ed25519()
+            .expect("its kind")
+            .secret();
+        let mut secret: [u8; 32] = secret.as_ref().try_into().expect("32 bytes");
+        let gateway = gateway_link.zip(directory).map(|(link, directory)| {
+            let config = mizzle_gateway::Config::default();
+            let core = Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng));
+            let allowed = Allow::parse("127.0.0.0/8").expect("a range");
+            let policy = Policy::default().with_allowed([allowed]);
+            let exit = self.stream.map(|secret| {
+                let config = mizzle_exit::Config::default();
+                Exit::new(config, document, &id, *secret.expose_bytes(), policy, fork(rng))
             });
+            GatewayParts {
+                core,
+                link,
+                directory,
+                exit,
+                mail: self.mail.map(|secret| {
+                    let config = mizzle_exit::Config::for_mail();
+                    Exit::for_mail(config, document, &id, *secret.expose_bytes(), fork(rng))
+                }),
+                store: Box::new(MemoryMailStore::in_memory(Limits::default())),
+            }
+        });
         let link = self.host.mix.take().expect("its link");
         // Two, so that whatever is tested is tested of more than one.
-        let mix = mix.expect("the document lists it").with_workers(2);
+        let mix = mix
+            .expect("the document lists it")
+            .with_workers(2)
+            .with_reports(&mut secret, asking);
         let parts = Parts {
             id,
             document: Arc::clone(document),
