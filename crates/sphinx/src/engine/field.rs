@@ -73,7 +73,7 @@ pub(super) trait Field: Copy {
 
     fn machine(self) -> Self::M;
     /// The element of five limbs of 51 bits.
-    fn from_limbs(self, limbs: &[V<Self>; 5]) -> Self::Fe;
+    fn with_limbs(self, limbs: &[V<Self>; 5]) -> Self::Fe;
     /// Limbs below 2^51 + 2^43 of the same number.
     fn limbs(self, a: &Self::Fe) -> [V<Self>; 5];
     fn mul(self, a: &Self::Fe, b: &Self::Fe, bias: Bias) -> Self::Wide;
@@ -133,7 +133,7 @@ pub(super) const GROUP: usize = 8;
 pub(super) fn constant<F: Field>(f: F, limbs: [u64; 5]) -> F::Fe {
     let m = f.machine();
     let [a, b, c, d, e] = limbs;
-    f.from_limbs(&[m.splat(a), m.splat(b), m.splat(c), m.splat(d), m.splat(e)])
+    f.with_limbs(&[m.splat(a), m.splat(b), m.splat(c), m.splat(d), m.splat(e)])
 }
 
 #[inline(always)]
@@ -329,7 +329,7 @@ pub(super) fn power_p58<F: Field>(f: F, x: &F::Fe) -> F::Fe {
 pub(super) fn unpack<F: Field>(f: F, words: &Words<V<F>>) -> F::Fe {
     let m = f.machine();
     let limb = m.splat(LIMB);
-    f.from_limbs(&[
+    f.with_limbs(&[
         m.and(words[0], limb),
         m.and(m.or(m.shr::<51>(words[0]), m.shl::<13>(words[1])), limb),
         m.and(m.or(m.shr::<38>(words[1]), m.shl::<26>(words[2])), limb),

@@ -166,7 +166,7 @@ pub(in super::super) fn add_square<M: Mul32>(m: M, t: &mut [M::V; 10], a: &Fe<M:
     let double = each!(|AT| m.add(a[AT], a[AT]));
     let (nineteen, twice_19) = (m.splat(19), m.splat(38));
     // 19 times, and once more where a limb is odd.
-    let folded = each!(|AT| m.mul_32(a[AT], if AT % 2 == 0 { nineteen } else { twice_19 }));
+    let folded = each!(|AT| m.mul_32(a[AT], if AT.is_multiple_of(2) { nineteen } else { twice_19 }));
     macro_rules! terms { ($x:ident $y:ident: $($i:literal $j:literal),*) => { $( t[($i + $j) % 10] = madd(m, t[($i + $j) % 10], $x[$i], $y[$j]); )* } }
     terms!(a a: 0 0);
     terms!(double a: 0 1, 0 2, 0 3, 0 4, 0 5, 0 6, 0 7, 0 8, 0 9);
@@ -215,10 +215,10 @@ impl<M: Mul32> Field for Radix25<M> {
     }
 
     #[inline(always)]
-    fn from_limbs(self, limbs: &[M::V; 5]) -> Fe<M::V> {
+    fn with_limbs(self, limbs: &[M::V; 5]) -> Fe<M::V> {
         let m = self.0;
         let low = m.splat((1 << 26) - 1);
-        each!(|AT| if AT % 2 == 0 {
+        each!(|AT| if AT.is_multiple_of(2) {
             m.and(limbs[AT / 2], low)
         } else {
             m.shr::<26>(limbs[AT / 2])
@@ -328,7 +328,7 @@ impl<M: Mul32> Field for Radix25<M> {
         let m = self.0;
         // What `pack` was given has no more bits.
         let (even, odd) = (m.splat((1 << 27) - 1), m.splat((1 << 26) - 1));
-        each!(|AT| if AT % 2 == 0 {
+        each!(|AT| if AT.is_multiple_of(2) {
             m.and(a[AT / 2], even)
         } else {
             m.and(m.shr::<32>(a[AT / 2]), odd)

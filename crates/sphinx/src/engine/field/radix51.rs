@@ -54,7 +54,7 @@ impl<M: Madd52> Field for Radix51<M> {
     }
 
     #[inline(always)]
-    fn from_limbs(self, limbs: &[M::V; 5]) -> Fe<M::V> {
+    fn with_limbs(self, limbs: &[M::V; 5]) -> Fe<M::V> {
         *limbs
     }
 
