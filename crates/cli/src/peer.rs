@@ -4,6 +4,7 @@
 //! Here are the arguments and what people read; the swarm is `swarm`'s, keys and the list of nodes are `files`'.
 
 mod files;
+mod pong;
 mod swarm;
 
 use std::fmt;

@@ -146,6 +146,34 @@ fn requests_go_through_processes_over_tcp_and_quic_and_each_failure_has_its_stat
         request(&dir, &["--to", &to, "--codec", "/ipfs/ping/1.0.0"], &ping).1,
         ping
     );
+    // Pings by the same exits at the same time, all on the connections that those have already.
+    let pings: Vec<_> = (0..12)
+        .map(|n| {
+            let more = [
+                "--to",
+                &to,
+                "--codec",
+                "/ipfs/ping/1.0.0",
+                "--timeout-ms",
+                "30000",
+            ];
+            let mut process = peer(
+                &dir,
+                "request",
+                &format!("asker{n}"),
+                "/ip4/127.0.0.1/tcp/0",
+                &more,
+            )
+            .spawn()
+            .unwrap();
+            process.stdin.take().unwrap().write_all(&[n; 32]).unwrap();
+            (n, process)
+        })
+        .collect();
+    for (n, process) in pings {
+        let output = process.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stdout), (Some(0), vec![n; 32]));
+    }
     assert_eq!(
         request(&dir, &["--to-mix", &mix, "--codec", ECHO, "--surbs", "0"], hello).0,
         0

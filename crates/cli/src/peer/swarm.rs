@@ -10,7 +10,7 @@ use libp2p_mix::{Behaviour, Config, Control, Event, Read};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{ECHO, Failure, PING};
+use super::{ECHO, Failure, PING, pong};
 
 /// How long an address to listen on may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +26,8 @@ const WAITING: usize = 256;
 struct Node {
     limits: connection_limits::Behaviour,
     mix: Behaviour,
+    /// Takes the pings of others; before `ping`, which would take them too and only asks.
+    pong: pong::Behaviour,
     ping: ping::Behaviour,
     identify: identify::Behaviour,
     relay: relay::client::Behaviour,
@@ -60,6 +62,7 @@ pub(super) async fn start(config: Config, listen: &[Multiaddr]) -> Result<Runnin
     let node = |relay| Node {
         limits: connection_limits::Behaviour::new(limits),
         mix,
+        pong: pong::Behaviour,
         ping: ping::Behaviour::default(),
         identify: identify::Behaviour::new(identify),
         relay,
@@ -116,7 +119,7 @@ async fn listen_on(swarm: &mut Swarm<Node>, address: &Multiaddr) -> Result<(), F
         .unwrap_or_else(|_| Err(failed("the system did not say that it is ready".to_owned())))
 }
 
-/// Echo for all, and ping for those who ask by the mixnet; the others have libp2p's.
+/// Echo for all, and ping for those who ask by the mixnet; the others have `pong`.
 fn serve(control: &Control) {
     let most = libp2p_mix::message::max_reply_len(libp2p_mix::Dialect::Lioness);
     for (codec, direct) in [(ECHO, Some(Read::LengthPrefixed(most))), (PING, None)] {
