@@ -80,7 +80,8 @@ pub struct NodeEntry {
     pub addresses: Vec<String>,
     /// Sphinx keys in hexadecimal, one after the other for all epochs.
     pub sphinx_key: String,
-    /// Share of a gateway in all slots, relative to the sum; not used for mixes.
+    /// Share of a gateway in all slots, or of a mix in its layer, relative to the sum. Where all mixes of a layer have the same, 0
+    /// for instance, it is used evenly; none has less than half of that.
     #[serde(default)]
     pub weight: f64,
     /// Who runs it; nodes of one operator are not both first and last hop of a session.
@@ -139,7 +140,7 @@ pub struct Node {
     /// Sphinx key of the document's epoch, on the curve and of prime order.
     pub sphinx_key: PublicKey,
     keys: Arc<[PublicKey]>,
-    /// Share of a gateway in all slots, relative to the sum.
+    /// Share of a gateway in all slots, or of a mix in its layer, relative to the sum.
     pub weight: f64,
     /// Who runs it.
     pub operator: String,
@@ -533,6 +534,16 @@ impl Document {
                 "each of the three layers needs a mix, and the network a gateway",
             ));
         }
+        for layer in &layers {
+            let weights = || layer.iter().map(|&at| nodes[at].weight);
+            let even = weights().sum::<f64>() / layer.len() as f64;
+            // By a little more than the weights are rounded.
+            if weights().any(|weight| weight < 0.499 * even) {
+                return Err(wrong(
+                    "a mix's `weight` must be at least half of the mean of its layer",
+                ));
+            }
+        }
         let name = content.network;
         let mut document = Self {
             bytes: bytes.into(),
@@ -710,6 +721,9 @@ impl Node {
             Role::Mix if (1..=LAYERS).contains(&entry.layer) => {}
             Role::Gateway if entry.layer == 0 => {}
             _ => return Err("`layer` must be 1 to 3 for a mix and 0 for a gateway".into()),
+        }
+        if entry.role == Role::Mix && !(0.0..=1e6).contains(&entry.weight) {
+            return Err("a mix's `weight` must be between 0 and 1000000".into());
         }
         if entry.role == Role::Gateway && !(entry.weight > 0.0 && entry.weight <= 1e6) {
             return Err("a gateway's `weight` must be above 0 and at most 1000000".into());
@@ -1100,13 +1114,24 @@ mod tests {
     #[test]
     fn unsound_content_is_not_signed() {
         type Spoil = fn(&mut Content);
-        let cases: [(&str, Spoil); 9] = [
+        let cases: [(&str, Spoil); 11] = [
             ("layer", |c| c.nodes[0].layer = 4),
             ("empty layer", |c| drop(c.nodes.remove(1))),
             ("no gateway", |c| drop(c.nodes.remove(3))),
             ("same id", |c| c.nodes[1].id = c.nodes[0].id.clone()),
             ("low-order key", |c| c.nodes[0].sphinx_key = "00".repeat(32)),
             ("weight", |c| c.nodes[3].weight = f64::NAN),
+            ("a mix's weight", |c| c.nodes[0].weight = -1.0),
+            ("a mix below half", |c| {
+                c.nodes[0].weight = 1.0;
+                let other = NodeEntry {
+                    id: "55".repeat(32),
+                    weight: 0.3,
+                    sphinx_key: hex::encode(SecretKey::from_bytes([55; 32]).public().as_bytes()),
+                    ..c.nodes[0].clone()
+                };
+                c.nodes.push(other);
+            }),
             ("exit in a mix", |c| {
                 c.nodes[0].exit = Some(service(1));
             }),

@@ -17,6 +17,33 @@ pub const CEILING_PACKET_BYTES: f64 = 3_800.0;
 /// Means above this are refused: the delay field is 16 bits of milliseconds, and the 1 - 10⁻⁶ quantile must fit.
 pub const MAX_MEAN_DELAY_MS: f64 = 4_700.0;
 
+/// Payload slots that an epoch of [`Pattern::DangerBudget`] may hold: fewer than two leave nothing to choose, and two whole
+/// epochs at once must pass the gateway, which lets a client be 150 packets ahead of its rate.
+const BUDGET_SLOTS: (f64, f64) = (2.0, 75.0);
+
+/// In which pattern the packets of all clients leave. The rates are the profile's, whichever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Pattern {
+    /// Loopix's: payload, loops and drops are Poisson processes. What is known of Loopix's anonymity is known of this one.
+    #[default]
+    Poisson,
+    /// One packet at each tick of a constant rate, the sum of the three; which of them it is is drawn by their rates. Times
+    /// depend on nothing here too, and a packet waits at most 1/rate for its slot. But a client that is held up shows by how
+    /// long, for everyone knows when its next packet is due; and what enters a mix is no Poisson process, so the closed
+    /// forms of its pool hold only where many clients add up.
+    Constant,
+    /// Payload slots at random moments of each epoch, as many as the profile's rate says; data that waits takes its slot at
+    /// once and cancels one that was to come. **This gives away when a client is active**: who watches its link sees
+    /// packets come together when there is data, and what leaves the network at the same time is linked to it. Only how many
+    /// packets leave in an epoch, and for which gateways, stays independent of the user. For those who need little delay and
+    /// have no one to fear on their own link.
+    DangerBudget {
+        /// Length of an epoch, in seconds.
+        epoch_s: f64,
+    },
+}
+
 /// What is equal for all of a network. Rates are per second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
@@ -39,6 +66,15 @@ pub struct Profile {
     pub node_loop_per_s: f64,
     /// τ: mean time that a gateway holds a SURB before it sends on it, in milliseconds.
     pub reply_due_mean_ms: f64,
+    /// When packets leave; a document that doesn't say means [`Pattern::Poisson`].
+    #[serde(default, skip_serializing_if = "Pattern::is_default")]
+    pub pattern: Pattern,
+}
+
+impl Pattern {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is wrong with a profile.
@@ -73,6 +109,7 @@ impl Profile {
             downlink_per_s: 1.0,
             node_loop_per_s: 1.0,
             reply_due_mean_ms: 3_000.0,
+            pattern: Pattern::Poisson,
         }
     }
 
@@ -89,6 +126,7 @@ impl Profile {
             downlink_per_s: 100.0,
             node_loop_per_s: 50.0,
             reply_due_mean_ms: 60.0,
+            pattern: Pattern::Poisson,
         }
     }
 
@@ -183,6 +221,15 @@ impl Profile {
                 return Err(ProfileError::OutOfRange { field, range });
             }
         }
+        if let Pattern::DangerBudget { epoch_s } = self.pattern {
+            let (least, most) = BUDGET_SLOTS;
+            if !(least..=most).contains(&(self.payload_per_s * epoch_s)) {
+                return Err(ProfileError::OutOfRange {
+                    field: "pattern.danger_budget.epoch_s",
+                    range: "so long that 2 to 75 payload slots fall into an epoch",
+                });
+            }
+        }
         if self.downlink_per_s < self.loop_per_s + self.returning_per_s() {
             return Err(ProfileError::DownlinkTooSlow);
         }
@@ -240,6 +287,8 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
+    use alloc::string::ToString as _;
 
     #[test]
     fn shipped_profiles_are_sound() {
@@ -258,6 +307,65 @@ mod tests {
         let near = |a: f64, b: f64| (a - b).abs() < 0.02 * b;
         assert!(near(Profile::browse().ceiling_down_bytes_per_s(0.8), 0.2e6));
         assert!(near(Profile::bulk().ceiling_down_bytes_per_s(0.8), 1.2e6));
+    }
+
+    #[test]
+    fn the_pattern_is_poisson_unless_the_document_says_another_that_is_known() {
+        let read = |json: &str| serde_json::from_str::<Profile>(json);
+        let text = serde_json::to_string(&Profile::browse()).unwrap();
+        assert!(
+            !text.contains("pattern"),
+            "as documents were before there was a choice"
+        );
+        assert_eq!(read(&text).unwrap(), Profile::browse());
+        let with = |pattern: &str| read(&text.replacen('{', &format!("{{\"pattern\":{pattern},"), 1));
+        assert_eq!(with("\"constant\"").unwrap().pattern, Pattern::Constant);
+        let budget = with("{\"danger_budget\":{\"epoch_s\":1.5}}").unwrap();
+        assert_eq!(budget.pattern, Pattern::DangerBudget { epoch_s: 1.5 });
+        assert_eq!(budget.check(), Ok(()), "60 slots");
+        // A client that doesn't know how the others send must not send in its own way.
+        assert!(with("\"tides\"").is_err());
+        for epoch_s in [f64::NAN, f64::INFINITY, -1.0, 0.0, 0.01, 1e9] {
+            let bad = Profile {
+                pattern: Pattern::DangerBudget { epoch_s },
+                ..Profile::browse()
+            };
+            assert!(
+                bad.check().unwrap_err().to_string().contains("2 to 75"),
+                "{epoch_s}"
+            );
+        }
+    }
+
+    #[test]
+    fn rates_that_cannot_be_are_refused_each_by_its_name() {
+        type Set = fn(&mut Profile, f64);
+        let fields: [(&str, Set); 8] = [
+            ("mean_delay_ms", |p, x| p.mean_delay_ms = x),
+            ("payload_per_s", |p, x| p.payload_per_s = x),
+            ("loop_per_s", |p, x| p.loop_per_s = x),
+            ("drop_per_s", |p, x| p.drop_per_s = x),
+            ("reply_fraction", |p, x| p.reply_fraction = x),
+            ("downlink_per_s", |p, x| p.downlink_per_s = x),
+            ("node_loop_per_s", |p, x| p.node_loop_per_s = x),
+            ("reply_due_mean_ms", |p, x| p.reply_due_mean_ms = x),
+        ];
+        for (name, set) in fields {
+            for impossible in [
+                f64::NAN,
+                f64::INFINITY,
+                f64::NEG_INFINITY,
+                -1.0,
+                0.0,
+                1e-300,
+                1e300,
+            ] {
+                let mut p = Profile::browse();
+                set(&mut p, impossible);
+                let error = p.check().unwrap_err().to_string();
+                assert!(error.contains(name), "{name} = {impossible}: {error}");
+            }
+        }
     }
 
     #[test]

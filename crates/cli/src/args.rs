@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mizzle_base::Profile;
-use mizzle_base::profile::MAX_MEAN_DELAY_MS;
+use mizzle_base::profile::{MAX_MEAN_DELAY_MS, Pattern};
 use mizzle_exit::Allow;
 use mizzle_net::host::Transport;
 
@@ -383,6 +383,18 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// How soon a node notices that it is cut off, and how often for nothing; some minutes of computing
+    ///
+    /// The alarm that nodes run, in a model of the network under virtual time: all that comes to one mix is dropped, and an alarm
+    /// is wanted before its pool is flushed. Then years without an attack, by losses that come alone or in bursts, and by jitter.
+    Alarm {
+        /// Attacks
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
+        seeds: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show where the 4608 bytes of a data slot's packet go
     Packet {
         /// Print JSON
@@ -457,6 +469,18 @@ pub enum NetworkCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Give the mixes weights by what all nodes publish of their loops, and sign the document again
+    ///
+    /// Asks all gateways of the running network. A mix that loses packets by the median of those who can tell is used less by all
+    /// clients, at the least half as much as evenly; with too few reports nothing is held against it. Reads and writes DIR,
+    /// which `mizzle network init` made.
+    Weigh {
+        /// The network's folder, with authority.key
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Verify a document and show what it says
     Show {
         /// The document
@@ -487,6 +511,10 @@ pub struct NetworkInit {
     /// Mean delay at each hop in milliseconds; the profile's if not given
     #[arg(long, value_parser = mean_delay, value_name = "MS")]
     pub mean_delay_ms: Option<f64>,
+    /// When users' packets leave: poisson (as in Loopix), constant, or danger-budget:SECONDS, in which data leaves
+    /// at once in place of later cover, and who watches a user's link sees when he is active
+    #[arg(long, value_parser = pattern, default_value = "poisson", value_name = "PATTERN")]
+    pub pattern: Pattern,
     /// Mixes in each of the three layers
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32), value_name = "N")]
     pub mixes_per_layer: u16,
@@ -554,6 +582,17 @@ fn mean_delay(text: &str) -> Result<f64, String> {
     }
 }
 
+fn pattern(text: &str) -> Result<Pattern, String> {
+    let budget = text.strip_prefix("danger-budget:");
+    match (text, budget.and_then(|s| s.parse().ok())) {
+        ("poisson", _) => Ok(Pattern::Poisson),
+        ("constant", _) => Ok(Pattern::Constant),
+        // Which lengths there may be follows from the profile, which is checked when the document is made.
+        (_, Some(epoch_s)) => Ok(Pattern::DangerBudget { epoch_s }),
+        _ => Err("not one of poisson, constant, danger-budget:SECONDS".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -580,5 +619,16 @@ mod tests {
             let error = Cli::try_parse_from(all).expect_err("refused").to_string();
             assert!(error.contains(args[1]) && error.contains(args[0]), "{error}");
         }
+    }
+
+    #[test]
+    fn patterns_are_named() {
+        assert_eq!(pattern("poisson"), Ok(Pattern::Poisson));
+        assert_eq!(pattern("constant"), Ok(Pattern::Constant));
+        assert_eq!(
+            pattern("danger-budget:1.5"),
+            Ok(Pattern::DangerBudget { epoch_s: 1.5 })
+        );
+        assert!(pattern("danger-budget:").is_err() && pattern("tides").is_err());
     }
 }

@@ -364,6 +364,8 @@ pub async fn listen(
             .with_max_incoming(most)
             .with_gateway(wire::gateway_link(clients as usize))
             .with_directory(wire::directory_link());
+    } else {
+        config = config.with_directory(wire::asking_link());
     }
     Ok(Host::start(config).await?)
 }
@@ -396,7 +398,16 @@ pub fn parts(
     if let Some(folder) = &options.keep {
         mix = mix.with_tags_kept(folder)?;
     }
-    let gateway = match (host.gateway.take(), host.directory.take()) {
+    let mut directory = host.directory.take();
+    let gateway_link = host.gateway.take();
+    let asking = if gateway_link.is_none() {
+        directory.take()
+    } else {
+        None
+    };
+    let mut identity = keys.identity;
+    mix = mix.with_reports(&mut identity, asking);
+    let gateway = match (gateway_link, directory) {
         (Some(link), Some(directory)) => {
             let mut store: Box<dyn MailStore> = match &options.keep {
                 Some(folder) => Box::new(store::open(&folder.join(MAIL), options.mail)?),

@@ -18,7 +18,7 @@ use crate::http::{self, Download};
 use crate::local::{Local, LocalConfig};
 use crate::plan::EXIT_WEIGHT;
 use crate::process::{Usage, usage};
-use crate::{bench_letters, bench_node, bench_send, bench_sphinx, processes};
+use crate::{bench_alarm, bench_letters, bench_node, bench_send, bench_sphinx, processes};
 
 /// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,7 @@ pub async fn run(bench: Bench) -> Result<String, BenchError> {
         } => parallel(run, connections, bytes).await,
         Bench::Idle { run, seconds } => idle(run, seconds).await,
         Bench::Packet { json } => packet(json),
+        Bench::Alarm { seeds, json } => Ok(bench_alarm::run(seeds, json)),
         Bench::Sphinx { rounds, json } => Ok(bench_sphinx::run(rounds, json)?),
         Bench::Processes(args) => processes::run(args).await,
         Bench::Send(args) => bench_send::run(args).await,

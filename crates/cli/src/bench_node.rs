@@ -107,6 +107,11 @@ struct Latency {
     /// From the sender's queue to the receiver's hands, less the delay that was drawn.
     beyond_delay_p50_ms: f64,
     beyond_delay_p99_ms: f64,
+    /// Of that, inside the node: from the end of its delay until the packet is handed to the link.
+    node_late_p50_ms: Option<f64>,
+    node_late_p99_ms: Option<f64>,
+    /// For each packet, the time in which a thread of the node was ready to run and every core taken.
+    waited_for_a_core_us: Option<f64>,
     lost: u64,
 }
 
@@ -266,6 +271,7 @@ fn over(
 struct FullSpeed {
     pps: f64,
     us: Option<f64>,
+    waited_us: Option<f64>,
     by_thread: Vec<threads::Share>,
 }
 
@@ -294,10 +300,16 @@ impl Mark {
         };
         FullSpeed {
             pps: packets / (later.at.saturating_sub(self.at)).as_secs_f64().max(1e-9),
-            us: (!by_thread.is_empty()).then(|| by_thread.iter().map(|share| share.us_per_packet).sum()),
+            us: sum(&by_thread, |share| share.us_per_packet),
+            waited_us: sum(&by_thread, |share| share.waited_us_per_packet),
             by_thread,
         }
     }
+}
+
+/// None where the system tells nothing of threads.
+fn sum(by_thread: &[threads::Share], of: impl Fn(&threads::Share) -> f64) -> Option<f64> {
+    (!by_thread.is_empty()).then(|| by_thread.iter().map(of).sum())
 }
 
 fn at_full_speed(net: Net, time: Duration, stop: &Stop) -> Result<FullSpeed, BenchError> {
@@ -328,7 +340,7 @@ fn at_load(net: Net, load: f64, pps: f64, time: Duration, stop: &Stop) -> Result
     let wanted = (pps * time.as_secs_f64()) as usize;
     let all = arrivals.packets().min(wanted.max(100));
     let warm = (all as f64 * WARM_UP) as usize;
-    let (sent, us) = net.while_sending(
+    let (sent, speed) = net.while_sending(
         |sender| sender.paced(0..all, pps, stop),
         |sending| {
             while arrivals.delivered() < warm as u64 && !sending.is_over() {
@@ -338,19 +350,24 @@ fn at_load(net: Net, load: f64, pps: f64, time: Duration, stop: &Stop) -> Result
             while !sending.is_over() {
                 sending.pause();
             }
-            first.until(&Mark::set(&arrivals)).us
+            first.until(&Mark::set(&arrivals))
         },
     );
     let lost = arrivals.wait_for(sent.taken, GRACE, stop);
+    let late_inside = net.lateness();
+    let inside_ms = |share| late_inside.quantile(share).map(|late| late.as_secs_f64() * 1e3);
     net.stop();
     stop.check()?;
     let late = arrivals.late_us(warm..all);
     Ok(Latency {
         load,
         offered_pps: pps,
-        node_us_per_packet: us,
+        node_us_per_packet: speed.us,
         beyond_delay_p50_ms: quantile_ms(&late, 0.5),
         beyond_delay_p99_ms: quantile_ms(&late, 0.99),
+        node_late_p50_ms: inside_ms(0.5),
+        node_late_p99_ms: inside_ms(0.99),
+        waited_for_a_core_us: speed.waited_us,
         lost,
     })
 }
@@ -444,17 +461,20 @@ fn text(report: &Report) -> String {
         }
         let _ = writeln!(
             out,
-            "  load  packets/s  CPU us  beyond the delay: p50 ms  p99 ms  lost"
+            "  load  packets/s  CPU us  beyond the delay: p50 ms  p99 ms  inside: p50 ms  p99 ms  waited for a core us  lost"
         );
         for l in &t.latency {
             let _ = writeln!(
                 out,
-                "  {:3.0} %  {:9.0}  {:>6}  {:24.2}  {:6.2}  {:4}",
+                "  {:3.0} %  {:9.0}  {:>6}  {:24.2}  {:6.2}  {:>14}  {:>6}  {:>20}  {:4}",
                 l.load * 100.0,
                 l.offered_pps,
                 l.node_us_per_packet.map_or("-".into(), |us| format!("{us:.1}")),
                 l.beyond_delay_p50_ms,
                 l.beyond_delay_p99_ms,
+                number(l.node_late_p50_ms, 2),
+                number(l.node_late_p99_ms, 2),
+                number(l.waited_for_a_core_us, 0),
                 l.lost
             );
         }

@@ -200,7 +200,10 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
         epoch: FIRST_EPOCH,
         valid_from_s: now_s,
         valid_until_s: now_s + u64::from(epochs) * args.epoch_s,
-        profile,
+        profile: Profile {
+            pattern: args.pattern,
+            ..profile
+        },
         nodes: nodes.collect::<Result<_, _>>()?,
     };
     let signed = content.sign(&authority)?;

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod assemble;
 pub mod bench;
+pub mod bench_alarm;
 pub mod bench_letters;
 pub mod bench_node;
 pub mod bench_send;
@@ -35,3 +36,4 @@ pub mod show;
 mod signals;
 pub mod status;
 pub mod up;
+pub mod weigh;

@@ -8,7 +8,7 @@ use clap::Parser as _;
 use mizzle::args::{Cli, ClientCommand, Command, ConfigCommand, ConfigKind, NetworkCommand, NodeCommand};
 use mizzle::{
     bench, check, completions, config, init, join, mail, node, packet_tool, peer, plan, rekey, renew, show,
-    status, up,
+    status, up, weigh,
 };
 use mizzle_net::clock::Clock;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
@@ -89,6 +89,9 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             valid_days,
             json,
         }) => renew::run(&dir, valid_days, json)?,
+        Command::Network(NetworkCommand::Weigh { dir, json }) => {
+            runtime()?.block_on(weigh::run(&dir, json))?
+        }
         Command::Network(NetworkCommand::Show {
             file,
             authority,

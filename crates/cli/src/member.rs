@@ -229,9 +229,12 @@ async fn admitted(
     let Join {
         document, gateway, ..
     } = join;
-    let config = HostConfig::new(join.keypair.clone(), join.transport).with_gateway(wire::client_link());
+    let config = HostConfig::new(join.keypair.clone(), join.transport)
+        .with_gateway(wire::client_link())
+        .with_directory(wire::asking_link());
     let Host {
         gateway: link,
+        directory,
         running,
         ..
     } = Host::start(config).await?;
@@ -243,7 +246,15 @@ async fn admitted(
         config = config.with_mail(generation, next);
     }
     let core = Client::new(config, Arc::clone(document), gateway, fork(rng))?;
-    let mut client = client::run(core, document, gateway, link, join.loss, clock, fork(rng))?;
+    let mut client = client::run_with_reports(
+        core,
+        document,
+        gateway,
+        (link, directory),
+        join.loss,
+        clock,
+        fork(rng),
+    )?;
     if let Err(why) = client.admitted().await {
         client.stop().await;
         running.shutdown().await;

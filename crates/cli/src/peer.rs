@@ -4,6 +4,7 @@
 //! Here are the arguments and what people read; the swarm is `swarm`'s, keys and the list of nodes are `files`'.
 
 mod files;
+mod pong;
 mod swarm;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use libp2p_mix::{
     Config, Control, Cover, Delays, Destination, Dialect, FileReplayStore, HOPS, NoRoute, Policy, Read,
     RequestError, RequestOptions, SendError, message,
+    spam::{ProofOfWork, TokenBucket},
 };
 use serde_json::json;
 
@@ -29,9 +31,6 @@ use swarm::Running;
 pub(crate) const ECHO: StreamProtocol = StreamProtocol::new("/mizzle/echo/1.0.0");
 pub(crate) const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 const LIGHTPUSH: StreamProtocol = StreamProtocol::new("/vac/waku/lightpush/3.0.0");
-
-/// How long a packet that nobody answers has to get from the transport to the wire before the process ends.
-const LINGER: Duration = Duration::from_millis(300);
 
 /// A node of a `/mix/1.0.0` network, and requests through one.
 #[derive(Clone, Debug, Subcommand)]
@@ -46,7 +45,7 @@ pub enum PeerCommand {
     ///
     /// The bytes go and come as they stand on the stream: a length that the protocol wants in front is the caller's. One line
     /// of JSON on standard error has round_trip_ms and path_length. The exit status is 0 with a reply (with --surbs 0: once
-    /// the packet has left), 3 for a time-out, 4 if the exit got no answer, 5 if the pool is too small, 6 if there is
+    /// the first node has the packet), 3 for a time-out, 4 if the exit got no answer, 5 if the pool is too small, 6 if there is
     /// no route, and 1 for all else.
     Request(Request),
 }
@@ -54,7 +53,8 @@ pub enum PeerCommand {
 /// What both are.
 #[derive(Clone, Debug, Args)]
 pub struct Peer {
-    /// Where to listen: /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, once or several times
+    /// Where to listen: /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or with a relay one of these of the relay's and
+    /// /p2p/RELAY/p2p-circuit behind it; once or several times
     #[arg(long, required = true, value_name = "MULTIADDR")]
     pub listen: Vec<Multiaddr>,
 
@@ -95,6 +95,11 @@ pub struct Peer {
     /// Cover packets a second, at random times
     #[arg(long, value_parser = per_second, value_name = "PACKETS_PER_SECOND")]
     pub cover: Option<f64>,
+
+    /// What packets must show, the same in the whole network but for a bucket: pow:BITS, proof of so much work (16 bits are some
+    /// 10 ms for each packet and hop); bucket:RATE, no proof, and so many packets a second from each neighbour at most
+    #[arg(long, value_name = "pow:BITS|bucket:RATE")]
+    pub spam: Option<SpamArg>,
 
     /// Remember the packets that were accepted in this file, so that none passes twice over a restart with the same key
     #[arg(long, value_name = "FILE")]
@@ -166,6 +171,33 @@ impl FromStr for ReadArg {
             codec: codec(name)?,
             read,
         })
+    }
+}
+
+/// Spam protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpamArg {
+    /// Proof of work of so many bits.
+    Work(u32),
+    /// So many packets a second from each neighbour.
+    Bucket(u32),
+}
+
+impl FromStr for SpamArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("pow", bits)) => match bits.parse() {
+                Ok(bits @ 1..=40) => Ok(Self::Work(bits)),
+                _ => Err("pow:BITS wants a number from 1 to 40"),
+            },
+            Some(("bucket", rate)) => match rate.parse() {
+                Ok(rate @ 1..=1_000_000) => Ok(Self::Bucket(rate)),
+                _ => Err("bucket:RATE wants packets a second, from 1 to 1000000"),
+            },
+            _ => Err("write pow:BITS or bucket:RATE"),
+        }
     }
 }
 
@@ -247,7 +279,10 @@ impl Peer {
             (ECHO, Read::LengthPrefixed(usize::MAX)),
             (LIGHTPUSH, Read::LengthPrefixed(usize::MAX)),
         ];
-        let mut config = Config::new(keypair, secret).with_dialect(dialect);
+        // Whoever asks is in nobody's pool, and his replies end at him.
+        let mut config = Config::new(keypair, secret)
+            .with_dialect(dialect)
+            .with_next_hops_outside_pool(true);
         for (codec, read) in reads {
             config = config.with_read(&codec, read);
         }
@@ -270,6 +305,12 @@ impl Peer {
         if let Some(per_s) = self.cover.filter(|per_s| *per_s > 0.0) {
             config = config.with_cover(Cover::Poisson { per_s });
         }
+        config = match self.spam {
+            Some(SpamArg::Work(bits)) => config.with_spam_protection(ProofOfWork::new(bits)),
+            // A second's worth at once: packets come in bursts.
+            Some(SpamArg::Bucket(rate)) => config.with_spam_protection(TokenBucket::new(rate, rate)),
+            None => config,
+        };
         if let Some(path) = &self.replay {
             let store = FileReplayStore::open(path, &public).map_err(|e| Failure::File {
                 path: path.clone(),
@@ -357,25 +398,10 @@ async fn exchange(
             json!({ "round_trip_ms": round_trip_ms, "path_length": HOPS }),
         ));
     }
-    control.send(destination, &args.codec, body).await?;
-    let left = async {
-        let mut ticks = tokio::time::interval(Duration::from_millis(5));
-        loop {
-            ticks.tick().await;
-            let stats = control.stats();
-            if stats.link.sent > 0 {
-                return Ok(());
-            }
-            if stats.link.dropped_unreachable + stats.link.dropped_unsupported > 0 {
-                return Err(RequestError::from(SendError::from(NoRoute::FirstHop)));
-            }
-        }
-    };
-    tokio::time::timeout(timeout, left)
-        .await
-        .map_err(|_| RequestError::TimedOut)??;
-    // Nothing tells when the first node has it: the process must not end before it is on the wire.
-    tokio::time::sleep(LINGER).await;
+    // A real end to wait for: a process that is gone takes along what its transport had not sent.
+    control
+        .send_and_wait(destination, &args.codec, body, timeout)
+        .await?;
     Ok((Vec::new(), json!({ "round_trip_ms": null, "path_length": HOPS })))
 }
 

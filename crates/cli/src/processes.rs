@@ -216,6 +216,7 @@ impl OnDisk {
             name: None,
             profile: shape.profile,
             mean_delay_ms: None,
+            pattern: mizzle_base::profile::Pattern::Poisson,
             mixes_per_layer: shape.mixes_per_layer,
             gateways: shape.gateways,
             exits: shape.exits,

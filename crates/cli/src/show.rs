@@ -7,6 +7,7 @@ use std::path::Path;
 
 use mizzle_base::document::{DocumentError, LAYERS, MAX_DOCUMENT_LEN, Node};
 use mizzle_base::frame::FRAME_LEN;
+use mizzle_base::profile::Pattern;
 use mizzle_base::{Document, Profile, Time, hex};
 use mizzle_net::clock::Clock;
 use mizzle_sphinx::PACKET_LEN;
@@ -105,12 +106,16 @@ fn text(document: &Document, now: Time, full: bool) -> String {
     write_profile(&mut out, document.profile(), weights.exits);
     for layer in 1..=LAYERS {
         let mixes: Vec<_> = document.layer(layer).collect();
-        let _ = writeln!(
-            out,
-            "\nlayer {layer}: {}",
-            count(mixes.len(), "mix", "mixes, each with an equal share")
-        );
-        write_nodes(&mut out, &mixes, None, full);
+        let sum: f64 = mixes.iter().map(|mix| mix.weight).sum();
+        let first = mixes.first().map_or(0.0, |mix| mix.weight);
+        let is_even = mixes.iter().all(|mix| mix.weight == first);
+        let shares = if is_even {
+            "mixes, each with an equal share"
+        } else {
+            "mixes, with shares by what their loops told"
+        };
+        let _ = writeln!(out, "\nlayer {layer}: {}", count(mixes.len(), "mix", shares));
+        write_nodes(&mut out, &mixes, (!is_even).then_some(sum), full);
     }
     let _ = writeln!(out, "\n{}", count(gateways.len(), "gateway", "gateways"));
     write_nodes(&mut out, &gateways, Some(weights.sum), full);
@@ -158,6 +163,18 @@ fn write_profile(out: &mut String, p: &Profile, exits: f64) {
         gb_per_day(p.downlink_per_s, FRAME_LEN),
         figure(p.node_loop_per_s),
     );
+    match p.pattern {
+        Pattern::Poisson => {}
+        Pattern::Constant => out.push_str("  packets leave at a constant rate\n"),
+        Pattern::DangerBudget { epoch_s } => {
+            let _ = writeln!(
+                out,
+                "  DANGER: data leaves at once, in place of cover later in the same {} s: who watches a user's link sees\n\
+                 \x20   when he is active",
+                figure(epoch_s)
+            );
+        }
+    }
     if exits > 0.0 {
         let _ = writeln!(
             out,
@@ -171,7 +188,7 @@ fn write_profile(out: &mut String, p: &Profile, exits: f64) {
     }
 }
 
-/// The nodes of a group; gateways with the sum of their weights.
+/// The nodes of a group; with the sum of their weights, if these differ or they are gateways.
 fn write_nodes(out: &mut String, nodes: &[&Node], weights: Option<f64>, full: bool) {
     let share = |node: &Node| weights.map(|sum| format!("{} %", figure(100.0 * node.weight / sum)));
     if full {
@@ -493,6 +510,41 @@ mod tests {
         }
         assert!(!shown.contains('\u{1b}') && !shown.contains("peer1"), "{shown}");
         assert!(!shown.lines().any(|line| line.ends_with(' ')), "{shown}");
+    }
+
+    #[test]
+    fn shares_of_mixes_are_told_where_they_differ() {
+        let key = |n: u8| hex::encode(SecretKey::from_bytes([n; 32]).public().as_bytes());
+        let mix = |n: u8, weight: f64| {
+            json!({
+                "id": hex::encode(&[n; 32]), "role": "mix", "layer": n.div_ceil(2), "peer": "", "addresses": [],
+                "sphinx_key": key(n), "weight": weight,
+            })
+        };
+        let mut nodes: Vec<_> = [1.5, 0.5, 0.0, 0.0, 1.0, 1.0]
+            .into_iter()
+            .zip(1..)
+            .map(|(weight, n)| mix(n, weight))
+            .collect();
+        nodes.push(json!({
+            "id": hex::encode(&[7; 32]), "role": "gateway", "layer": 0, "peer": "", "addresses": [], "sphinx_key": key(7), "weight": 1.0,
+        }));
+        let content: Content = serde_json::from_value(json!({
+            "network": "test", "sequence": 7, "epoch": 2, "profile": Profile::browse(), "nodes": nodes,
+            "valid_from_s": 1_767_225_600, "valid_until_s": 1_767_225_600 + 30 * 86_400,
+        }))
+        .unwrap();
+        let authority = SigningKey::from_bytes(&[9; 32]);
+        let bytes = content.sign(&authority).unwrap();
+        let document = Document::verify(&bytes, &authority.verifying_key(), now(), 0).unwrap();
+        let shown = text(&document, now(), false);
+        for words in [
+            "\nlayer 1: 2 mixes, with shares by what their loops told\n  01010101    75 %  no address\n  02020202    25 %",
+            "\nlayer 2: 2 mixes, each with an equal share\n  03030303  no address\n",
+            "\nlayer 3: 2 mixes, each with an equal share\n",
+        ] {
+            assert!(shown.contains(words), "{words}\n--\n{shown}");
+        }
     }
 
     #[test]

@@ -22,7 +22,8 @@ use mizzle_net::clock::Clock;
 use mizzle_net::mail::{Mail, Stage};
 use mizzle_net::{client, node};
 use mizzle_traffic::anonymity::{self, Shape, Traffic};
-use mizzle_traffic::ledger::{Passed, Tally};
+use mizzle_traffic::estimate::Estimate;
+use mizzle_traffic::ledger::Tally;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
@@ -37,7 +38,7 @@ const CORRUPT: f64 = 0.1;
 /// Nodes that are told of one by one.
 const NODES_TOLD: usize = 100;
 /// Fewer loops than this tell nothing of a node.
-const FEW: u64 = 20;
+const FEW: u32 = 20;
 /// The pool is looked at so often; counters are remembered once in so many looks, and so many of them.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOKS: u64 = 10;
@@ -168,13 +169,31 @@ pub struct NodeLoss {
     pub node: String,
     /// Its layer; 0: a gateway.
     pub layer: u8,
-    /// Loops through it that ended.
-    pub loops: u64,
-    /// Lost ones.
-    pub lost: u64,
-    /// The share that it lost more than the best node of its layer: what is likely its own doing. None if too few loops
-    /// went there, or it is alone.
-    pub own_loss: Option<f64>,
+    /// Loops through it that ended of late: of the last 1,024, within an hour.
+    pub loops: u32,
+    /// The share that it lost, as is most likely from what all loops passed; none if too few went there.
+    pub loss: Option<f64>,
+    /// Between these it is with a probability of 95 %.
+    pub loss_low: Option<f64>,
+    /// See `loss_low`.
+    pub loss_high: Option<f64>,
+    /// What it and its links add to a loop's lateness, in milliseconds.
+    pub late_ms: Option<f64>,
+    /// By how much that may be off, with a probability of 95 %.
+    pub late_off_ms: Option<f64>,
+    /// Whether a client's routes leave it out now.
+    pub left_out: bool,
+}
+
+/// Alarms of a node: loops of its own were due and none came home.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alarms {
+    /// Since the start.
+    pub raised: u64,
+    /// Whether one is on: no loop came home since.
+    pub is_on: bool,
+    /// Seconds since the last one was raised.
+    pub last_s_ago: Option<u64>,
 }
 
 /// A stream, without where it goes.
@@ -241,6 +260,8 @@ pub struct ClientStatus {
     pub loops: Loops,
     /// Those by mix, the 100 worst.
     pub nodes: Vec<NodeLoss>,
+    /// Seconds since the gateway was found to lose packets, if it was.
+    pub gateway_blamed_s_ago: Option<u64>,
     /// How many streams there are.
     pub streams: usize,
     /// The oldest 100 of them.
@@ -285,12 +306,18 @@ pub struct NodeStatus {
     pub pool: usize,
     /// On average.
     pub pool_mean: Option<f64>,
+    /// 99 of 100 packets left no later than that after their delay, since the node started.
+    pub late_p99_ms: Option<f64>,
     /// How well users are hidden.
     pub anonymity: Anonymity,
     /// Rates by kind.
     pub rates: Rates,
     /// Its loops.
     pub loops: Loops,
+    /// What they tell of other nodes, the 100 worst.
+    pub nodes: Vec<NodeLoss>,
+    /// Its alarms.
+    pub alarms: Alarms,
     /// What only a gateway has.
     pub gateway: Option<GatewayStatus>,
     /// What is wrong.
@@ -491,38 +518,26 @@ impl Loops {
     }
 }
 
-/// What became of the loops through each node. A loop that is lost may have been lost anywhere on its way, so a node's own part
-/// is what it loses more than the best of its layer.
-fn losses(document: &Document, by_node: &BTreeMap<NodeId, Passed>) -> Vec<NodeLoss> {
-    let layer = |id: &NodeId| document.node(id).map_or(0, |node| node.layer);
-    let kept = |passed: &Passed| {
-        let ended = passed.returned + passed.lost;
-        (ended >= FEW).then(|| passed.returned as f64 / ended as f64)
-    };
-    let loss = |(id, passed): (&NodeId, &Passed)| {
-        let others = by_node
-            .iter()
-            .filter(|(other, _)| *other != id && layer(other) == layer(id));
-        let best = others
-            .filter_map(|(_, passed)| kept(passed))
-            .max_by(f64::total_cmp)
-            .filter(|best| *best > 0.0);
+/// What is known of each node by loops.
+fn losses(document: &Document, estimates: &BTreeMap<NodeId, Estimate>, left_out: &[NodeId]) -> Vec<NodeLoss> {
+    let loss = |(id, estimate): (&NodeId, &Estimate)| {
+        let known = |value: f64| (estimate.loops >= FEW && value.is_finite()).then_some(value);
         NodeLoss {
             node: id.to_string(),
-            layer: layer(id),
-            loops: passed.returned + passed.lost,
-            lost: passed.lost,
-            own_loss: best
-                .zip(kept(passed))
-                .map(|(best, own)| (1.0 - own / best).max(0.0)),
+            layer: document.node(id).map_or(0, |node| node.layer),
+            loops: estimate.loops,
+            loss: known(estimate.loss),
+            loss_low: known(estimate.loss_low),
+            loss_high: known(estimate.loss_high),
+            late_ms: known(estimate.late_us / 1e3),
+            late_off_ms: known(estimate.late_us_off / 1e3),
+            left_out: left_out.contains(id),
         }
     };
-    let mut all: Vec<NodeLoss> = by_node.iter().map(loss).collect();
+    let mut all: Vec<NodeLoss> = estimates.iter().map(loss).collect();
     // The worst, for an answer has one line, and a network may have thousands of nodes.
-    all.sort_by(|a, b| {
-        let worth = |loss: &NodeLoss| (loss.own_loss.unwrap_or(0.0), loss.lost as f64);
-        worth(b).partial_cmp(&worth(a)).unwrap_or(Ordering::Equal)
-    });
+    let worth = |loss: &NodeLoss| (loss.left_out, loss.loss_low.unwrap_or(0.0));
+    all.sort_by(|a, b| worth(b).partial_cmp(&worth(a)).unwrap_or(Ordering::Equal));
     all.truncate(NODES_TOLD);
     all
 }
@@ -630,7 +645,8 @@ impl ClientWatch {
                 sent: lately.rates(&seen.counters, SENT),
             },
             loops: Loops::of(&seen.loops, &seen.round_trips),
-            nodes: losses(&self.document, &seen.loops_by_node),
+            nodes: losses(&self.document, &seen.estimates, &seen.avoided),
+            gateway_blamed_s_ago: seen.gateway_blamed.map(|at| now.since(at).as_secs()),
             streams: seen.streams,
             oldest_streams: seen.oldest.iter().map(stream).collect(),
             letters: Letters {
@@ -754,6 +770,7 @@ impl NodeWatch {
             layer,
             pool: seen.pool,
             pool_mean: lately.pool_mean,
+            late_p99_ms: seen.late.quantile(0.99).map(|late| late.as_secs_f64() * 1e3),
             anonymity,
             rates: Rates {
                 over_s: lately.over_s,
@@ -761,6 +778,12 @@ impl NodeWatch {
                 sent,
             },
             loops: Loops::of(&seen.loops, &VecDeque::new()),
+            nodes: losses(&self.document, &seen.estimates, &[]),
+            alarms: Alarms {
+                raised: seen.alarms.raised,
+                is_on: seen.alarms.is_on,
+                last_s_ago: seen.alarms.last.map(|at| now.since(at).as_secs()),
+            },
             gateway: seen.gateway.map(|gateway| GatewayStatus {
                 clients: seen.clients,
                 max_clients: gateway.capacity,
@@ -847,25 +870,36 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_own_loss_is_what_the_best_of_its_layer_does_not_lose() {
+    fn the_worst_nodes_come_first_and_of_those_hardly_used_nothing_is_said() {
         let document = document();
         let ids: Vec<NodeId> = (1..=2)
             .flat_map(|layer| document.layer(layer).map(|node| node.id))
             .collect();
-        // In layer 1 half of what passes one is lost; of layer 2 both lose a quarter by that; one was hardly used.
-        let passed = |returned, lost| Passed { returned, lost };
-        let by_node = [
-            (ids[0], passed(50, 50)),
-            (ids[1], passed(100, 0)),
-            (ids[2], passed(75, 25)),
-            (ids[3], passed(5, 3)),
+        let estimate = |loops, loss| Estimate {
+            loops,
+            loss,
+            loss_low: loss / 2.0,
+            loss_high: 1.0,
+            late_us: 3_000.0,
+            late_us_off: 500.0,
+        };
+        let estimates = [
+            (ids[0], estimate(100, 0.0)),
+            (ids[1], estimate(100, 0.5)),
+            (ids[2], estimate(FEW - 1, 1.0)),
+            (ids[3], estimate(100, 0.1)),
         ];
-        let losses = losses(&document, &by_node.into());
-        let of = |id: &NodeId| losses.iter().find(|loss| loss.node == id.to_string()).unwrap();
-        assert_eq!((of(&ids[0]).own_loss, of(&ids[0]).layer), (Some(0.5), 1));
-        assert_eq!(of(&ids[1]).own_loss, Some(0.0));
-        assert_eq!((of(&ids[2]).own_loss, of(&ids[3]).own_loss), (None, None));
-        assert_eq!((of(&ids[3]).loops, of(&ids[3]).lost), (8, 3));
+        let losses = losses(&document, &estimates.into(), &ids[3..]);
+        let names: Vec<&str> = losses.iter().map(|loss| loss.node.as_str()).collect();
+        assert_eq!(names[..2], [ids[3].to_string(), ids[1].to_string()]);
+        assert!(losses[0].left_out && !losses[1].left_out);
+        assert_eq!((losses[1].loss, losses[1].loss_low), (Some(0.5), Some(0.25)));
+        assert_eq!((losses[1].late_ms, losses[1].late_off_ms), (Some(3.0), Some(0.5)));
+        let few = losses
+            .iter()
+            .find(|loss| loss.node == ids[2].to_string())
+            .unwrap();
+        assert_eq!((few.loss, few.late_ms, few.loops), (None, None, FEW - 1));
     }
 
     #[test]

@@ -10,7 +10,8 @@
 
 mod common;
 
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::letters::{DELIVERY_S, Said};
 use common::processes::{Made, Processes};
@@ -18,6 +19,9 @@ use common::{pattern, poll_until};
 
 /// Some 80 items: several seconds at the rate of the profile.
 const FILE: usize = 300_000;
+
+/// How long a killed process is away: long enough for its peers to miss it.
+const AWAY: Duration = Duration::from_secs(5);
 
 /// Sends a file from client-1 to client-2 with this process killed and started again in the middle.
 fn with_a_kill_of(network: &mut Processes, transport: &str, name: &str) {
@@ -45,6 +49,7 @@ fn with_a_kill_of(network: &mut Processes, transport: &str, name: &str) {
     let letter = letter["letter"].as_str().unwrap();
     network.kill(name);
     let killed = Instant::now();
+    thread::sleep(AWAY);
     network.restart(name);
     let ready = killed.elapsed().as_secs_f64();
     let sent = Said::by(sending);

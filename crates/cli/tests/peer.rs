@@ -146,6 +146,34 @@ fn requests_go_through_processes_over_tcp_and_quic_and_each_failure_has_its_stat
         request(&dir, &["--to", &to, "--codec", "/ipfs/ping/1.0.0"], &ping).1,
         ping
     );
+    // Pings by the same exits at the same time, all on the connections that those have already.
+    let pings: Vec<_> = (0..12)
+        .map(|n| {
+            let more = [
+                "--to",
+                &to,
+                "--codec",
+                "/ipfs/ping/1.0.0",
+                "--timeout-ms",
+                "30000",
+            ];
+            let mut process = peer(
+                &dir,
+                "request",
+                &format!("asker{n}"),
+                "/ip4/127.0.0.1/tcp/0",
+                &more,
+            )
+            .spawn()
+            .unwrap();
+            process.stdin.take().unwrap().write_all(&[n; 32]).unwrap();
+            (n, process)
+        })
+        .collect();
+    for (n, process) in pings {
+        let output = process.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stdout), (Some(0), vec![n; 32]));
+    }
     assert_eq!(
         request(&dir, &["--to-mix", &mix, "--codec", ECHO, "--surbs", "0"], hello).0,
         0
@@ -177,6 +205,78 @@ fn requests_go_through_processes_over_tcp_and_quic_and_each_failure_has_its_stat
     assert_eq!(status(&["--to", &to, "--codec", ECHO]), 5);
     std::fs::write(dir.join("pool"), "nonsense\n").unwrap();
     assert_eq!(status(&["--to", &to, "--codec", ECHO]), 1);
+}
+
+/// A circuit relay, and what others put before `/p2p-circuit`. It ends with the runtime.
+fn relay(runtime: &tokio::runtime::Runtime) -> String {
+    use futures::StreamExt as _;
+    use libp2p::{SwarmBuilder, identity::Keypair, noise, relay, swarm::SwarmEvent, tcp, yamux};
+    let (told, address) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        let keypair = Keypair::generate_secp256k1();
+        let mut swarm = SwarmBuilder::with_existing_identity(keypair)
+            .with_tokio()
+            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|key| relay::Behaviour::new(key.public().to_peer_id(), relay::Config::default()))
+            .unwrap()
+            .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(60)))
+            .build();
+        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                swarm.add_external_address(address.clone());
+                told.send(format!("{address}/p2p/{}", swarm.local_peer_id()))
+                    .unwrap();
+            }
+        }
+    });
+    address.recv_timeout(Duration::from_secs(60)).unwrap()
+}
+
+#[test]
+fn nodes_and_destinations_behind_a_relay_are_reached_and_packets_have_proofs() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let by_relay = format!("{}/p2p-circuit", relay(&runtime));
+    let more = ["--allow-private", "--spam", "pow:4"];
+    let (_folder, dir, mut nodes) = network("peer-relay", &more);
+    nodes.push(Node::start(&dir, "hidden", &by_relay, &more));
+    let hidden = nodes.last().unwrap();
+    assert!(
+        hidden.get("multiaddr").ends_with("/p2p-circuit"),
+        "{}",
+        hidden.line()
+    );
+    let to = format!("{}/p2p/{}", hidden.get("multiaddr"), hidden.get("peer_id"));
+    // As a destination, and as the last node of a path.
+    let pool: Vec<_> = nodes.iter().map(Node::line).collect();
+    std::fs::write(dir.join("pool"), pool.join("\n")).unwrap();
+    let mix = hidden.get("peer_id");
+    let hello = b"\x05hello";
+    for destination in [["--to", &to], ["--to-mix", &mix]] {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let args = [
+            &destination[..],
+            &["--codec", ECHO, "--timeout-ms", "5000", "--spam", "pow:4"],
+        ]
+        .concat();
+        while request(&dir, &args, hello).1 != hello {
+            assert!(Instant::now() < deadline);
+        }
+    }
+    // Without a proof nothing passes.
+    let bare = ["--to-mix", &mix, "--codec", ECHO, "--timeout-ms", "500"];
+    assert_eq!(request(&dir, &bare, hello).0, 3);
+    for wrong in ["pow:0", "pow", "bucket:0", "coffee:1"] {
+        assert_eq!(
+            request(&dir, &[&bare[..], &["--spam", wrong]].concat(), hello).0,
+            2
+        );
+    }
 }
 
 #[test]

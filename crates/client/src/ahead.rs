@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use mizzle_base::document::Node;
 use mizzle_base::{Document, NodeId, Rng};
 use mizzle_sphinx::{Dialect, Hop, Prepared, engine, prepare};
+use mizzle_traffic::avoid::Avoid;
 use mizzle_traffic::route::Route;
 
 /// What is ready for each way from one gateway to another: at most as many as the engine computes at once, 8 with wide
@@ -33,16 +34,23 @@ impl Ahead {
         }
     }
 
-    /// Forgets what is ready: the nodes have other keys now.
+    /// Forgets what is ready: the nodes have other keys now, or routes are drawn otherwise.
     pub(crate) fn clear(&mut self) {
         self.ways.clear();
     }
 
-    /// The next one from gateway `first` to gateway `last`. `None` if there is no route, which a verified document has.
-    pub(crate) fn take(&mut self, document: &Document, first: &Node, last: &Node) -> Option<OnTheWay> {
+    /// The next one from gateway `first` to gateway `last`, by none of those that are left out. `None` if there is no route, which
+    /// a verified document has.
+    pub(crate) fn take(
+        &mut self,
+        document: &Document,
+        first: &Node,
+        last: &Node,
+        out: &Avoid,
+    ) -> Option<OnTheWay> {
         let ready = self.ways.entry((first.id, last.id)).or_default();
         if ready.is_empty() {
-            let mut route = || Route::between(&mut self.rng, document, first, last);
+            let mut route = || Route::between_without(&mut self.rng, document, first, last, out);
             let routes: Vec<_> = (0..engine().lanes()).map(|_| route()).collect();
             let hops: Vec<Vec<Hop<'_>>> = routes.iter().map(Route::hops).collect();
             let hops: Vec<_> = hops.iter().map(Vec::as_slice).collect();

@@ -22,15 +22,19 @@ use bytes::Bytes;
 use mizzle_base::document::{CLOCK_TOLERANCE_S, Node, Role};
 use mizzle_base::frame::{self, Content, Frame, Refusal};
 use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
-use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
+use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Profile, Rng, Time};
 use mizzle_sphinx::{
     Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, pad_in_place, recover, unpad, use_surb,
 };
 use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
 use mizzle_traffic::anonymity::{self, Outlook, Shape, Traffic};
+use mizzle_traffic::avoid::{Avoid, Decision};
 use mizzle_traffic::draw;
+use mizzle_traffic::estimate::Estimate;
 use mizzle_traffic::ledger::{Ledger, Passed, Tally};
+use mizzle_traffic::pattern::Stream;
 use mizzle_traffic::slot::{Kind, Slot, Slots, What};
+use mizzle_traffic::weights::{self, Judged, Reports};
 use rand_core::{Rng as _, SeedableRng as _};
 
 use ahead::{Ahead, OnTheWay};
@@ -58,6 +62,9 @@ const USERS_LIFE: Duration = Duration::from_secs(600);
 /// Pieces of mail that may wait for the shell's disk; those beyond are left for the gateway to send again.
 pub const MAIL_WINDOW: u64 = 1_024;
 
+/// How often what is left out of routes is looked at again, if no loop was lost.
+const DECIDE_EVERY: Duration = Duration::from_secs(1);
+
 /// A clock that goes back by more than this between two calls was set.
 const JUMP: Duration = Duration::from_secs(1);
 
@@ -68,6 +75,7 @@ pub struct Config {
     token: Vec<u8>,
     mail: (u64, u64),
     min_pool: f64,
+    streams: fn(&Profile) -> Vec<Stream>,
 }
 
 impl fmt::Debug for Config {
@@ -86,6 +94,7 @@ impl Default for Config {
             token: Vec::new(),
             mail: (0, 0),
             min_pool: 0.0,
+            streams: Stream::of_profile,
         }
     }
 }
@@ -103,6 +112,14 @@ impl Config {
     #[must_use]
     pub fn with_token(mut self, token: Vec<u8>) -> Self {
         self.token = token;
+        self
+    }
+
+    /// Other patterns in time than the document can name, for a deployment that brings its own. All clients of a network must
+    /// have the same: one that differs is told apart by its packets alone.
+    #[must_use]
+    pub fn with_danger_own_pattern(mut self, streams: fn(&Profile) -> Vec<Stream>) -> Self {
+        self.streams = streams;
         self
     }
 
@@ -140,6 +157,9 @@ pub enum Input {
     },
     /// A newer network document, verified. It is taken if it [continues](Document::continues) the one before.
     Document(Arc<Document>),
+    /// What nodes publish of their loops, as a gateway passes it on ([`Reports::bundle`]). What isn't signed by a node of the
+    /// document is counted and not heard.
+    Reports(Vec<u8>),
     /// Time passed. Packets leave on this alone: if it is told when [`Client::deadline`] is over and at no other moment,
     /// what else happens moves no packet by a microsecond.
     Tick,
@@ -164,6 +184,9 @@ pub enum Action {
     },
     /// A loop came back after so long, or didn't.
     Loop(Option<Duration>),
+    /// The gateway loses packets, or most of what lies behind it does; routes are what they were. Another gateway would be
+    /// better, if there is one.
+    GatewayBlamed,
     /// Something happened to a stream.
     Stream(StreamKey, StreamEvent),
 }
@@ -222,6 +245,11 @@ pub struct Client {
     sessions: Sessions,
     surbs: Surbs,
     loops: Ledger,
+    avoid: Avoid,
+    reports: Reports,
+    verdicts: BTreeMap<NodeId, Judged>,
+    /// What is left out was looked at.
+    decided: Time,
     ahead: Ahead,
     rng: Rng,
     told: Time,
@@ -286,6 +314,10 @@ impl Client {
             sessions,
             surbs: Surbs::new(life, most_out),
             loops: Ledger::new(patience, 65_536),
+            avoid: Avoid::default(),
+            reports: Reports::default(),
+            verdicts: BTreeMap::new(),
+            decided: Time::ZERO,
             rng,
             told: Time::ZERO,
             away_since: None,
@@ -345,16 +377,25 @@ impl Client {
             }
             Input::MailKept { .. } => {}
             Input::Document(document) => self.take_document(now, document),
+            Input::Reports(bundle) => {
+                let (new, bad) = self.reports.add_bundle(&bundle, &self.document, now);
+                self.counters.add("reports.new", new as u64);
+                self.counters.add("drop.bad_report", bad as u64);
+                self.reports.expire(now);
+                self.verdicts = weights::verdicts(&self.document, &self.reports);
+            }
             Input::Tick => self.serve_slots(now),
         }
         if matches!(self.link, Link::Waiting { again_at } if again_at <= now) {
             // The answer may have gone to another client with this identity, which a new connection comes after.
             self.counters.count("link.no_answer");
+            self.counters.count("stall.link");
             self.link = Link::Down;
             self.actions.push_back(Action::Reconnect);
         }
         if matches!(self.link, Link::Up { silent_at, .. } if silent_at <= now) {
             self.counters.count("link.silent");
+            self.counters.count("stall.link");
             self.link_down();
             self.actions.push_back(Action::Reconnect);
         }
@@ -365,6 +406,9 @@ impl Client {
         }
         self.counters.add("surb.lost", self.surbs.expire(now));
         self.loops.expire(now);
+        if self.lost_told < self.loops.tally().lost || now.since(self.decided) >= DECIDE_EVERY {
+            self.choose_anew(now);
+        }
         while self.lost_told < self.loops.tally().lost {
             self.lost_told += 1;
             self.actions.push_back(Action::Loop(None));
@@ -384,7 +428,13 @@ impl Client {
     pub fn deadline(&self) -> Option<Time> {
         let next_ready = self.ready.front().map(|r| r.at);
         let next_slot = match &self.link {
-            Link::Up { slots, silent_at, .. } => Some((slots.next_at() - LEAD).min(*silent_at)),
+            Link::Up { slots, silent_at, .. } => {
+                let next = match slots.may_hurry_at().filter(|_| self.sessions.waits(self.told)) {
+                    Some(early) => slots.next_at().min(early),
+                    None => slots.next_at(),
+                };
+                Some((next - LEAD).min(*silent_at))
+            }
             Link::Waiting { again_at } => Some(*again_at),
             Link::Down => None,
         };
@@ -492,6 +542,18 @@ impl Client {
         self.loops.by_node()
     }
 
+    /// What the last loops tell of each mix.
+    #[must_use]
+    pub fn estimates(&self, now: Time) -> BTreeMap<NodeId, Estimate> {
+        self.loops.estimates(now)
+    }
+
+    /// The mixes that its routes leave out, and when the gateway was blamed last.
+    #[must_use]
+    pub fn avoided(&self) -> &Avoid {
+        &self.avoid
+    }
+
     /// Whether the gateway admitted the client and cover flows.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -535,6 +597,28 @@ impl Client {
         if before && !self.hidden {
             self.counters.count("users.too_few");
             self.sessions.end_all(OpenError::TooFewUsers);
+        }
+    }
+
+    /// Decides which mixes routes leave out, by loops that were lost and by what nodes publish.
+    fn choose_anew(&mut self, now: Time) {
+        self.decided = now;
+        self.reports.expire(now);
+        if self.reports.is_empty() {
+            self.verdicts.clear();
+        }
+        let verdicts = &self.verdicts;
+        let judged = |node: &NodeId| verdicts.get(node).copied().unwrap_or(Judged::Unknown);
+        for decision in self.avoid.decide(now, &self.document, &mut self.loops, judged) {
+            match decision {
+                Decision::LeftOut(_) => self.counters.count("route.left_out"),
+                Decision::Back(_) => self.counters.count("route.back"),
+                Decision::GatewayBlamed => {
+                    self.counters.count("gateway.blamed");
+                    self.actions.push_back(Action::GatewayBlamed);
+                }
+            }
+            self.ahead.clear();
         }
     }
 
@@ -594,6 +678,7 @@ impl Client {
         }
         self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
         self.away_since = self.away_since.map(|at| at - by);
+        self.decided = self.decided - by;
         self.users = self.users.map(|(users, said)| (users, said - by));
         self.sessions.set_back(now);
     }
@@ -684,7 +769,8 @@ impl Client {
                 }
                 self.mail.fresh = true;
                 let rng = Rng::from_seed(draw::bytes(&mut self.rng));
-                let slots = Box::new(Slots::new(&self.document, rng, now));
+                let streams = (self.config.streams)(self.document.profile());
+                let slots = Box::new(Slots::with_streams(&self.document, rng, now, streams));
                 let silent_at = self.silent_at(now);
                 self.link = Link::Up {
                     tag,
@@ -769,6 +855,10 @@ impl Client {
             let Link::Up { tag, slots, .. } = &mut self.link else {
                 return;
             };
+            // Only a pattern with danger in its name looks at what waits.
+            if slots.may_hurry_at().is_some() && self.sessions.waits(now) {
+                slots.hurry(now + LEAD);
+            }
             let next_at = slots.next_at();
             // Nothing is later than `FAR_FUTURE`, so the slot after it would be at it again, for ever.
             if next_at - LEAD > now || next_at == Time::FAR_FUTURE {
@@ -822,7 +912,9 @@ impl Client {
 
     fn build_loop(&mut self, at: Time, tag: ClientTag, packet: &mut Packet) -> Option<()> {
         let random = draw::bytes(&mut self.rng);
-        let OnTheWay { prepared, mixes } = self.ahead.take(&self.document, &self.gateway, &self.gateway)?;
+        let OnTheWay { prepared, mixes } =
+            self.ahead
+                .take(&self.document, &self.gateway, &self.gateway, &self.avoid)?;
         let delay_ms = prepared.delay_ms();
         let (surb, _) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
         let mut message = [0; MESSAGE_LEN];
@@ -884,7 +976,10 @@ impl Client {
                 MailboxId::DROP
             }
         };
-        let prepared = self.ahead.take(&document, &self.gateway, last)?.prepared;
+        let prepared = self
+            .ahead
+            .take(&document, &self.gateway, last, &self.avoid)?
+            .prepared;
         prepared.seal(&destination.to_address(), packet);
         Some(())
     }
@@ -894,7 +989,10 @@ impl Client {
         let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
         for chunk in out.chunks_exact_mut(SURB_LEN) {
             let random = draw::bytes(&mut self.rng);
-            let prepared = self.ahead.take(&self.document, holder, &self.gateway)?.prepared;
+            let prepared = self
+                .ahead
+                .take(&self.document, holder, &self.gateway, &self.avoid)?
+                .prepared;
             let (surb, keys) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
             surb.to_bytes(chunk.try_into().ok()?);
             self.surbs.insert(now, random, keys, owner);

@@ -309,6 +309,14 @@ impl Sessions {
         })
     }
 
+    /// Whether a slot would carry something that can't wait.
+    pub(crate) fn waits(&self, now: Time) -> bool {
+        self.live.values().any(|live| {
+            let wants = live.session.wants(now);
+            wants.data || wants.replies == ReplyDemand::Active
+        })
+    }
+
     /// Writes the session's next packet into `out`; false if it has none after all.
     pub(crate) fn fill(&mut self, now: Time, id: u64, surbs: &[u8], out: &mut [u8]) -> bool {
         let Some(live) = self.live.get_mut(&id) else {
@@ -407,6 +415,7 @@ impl Sessions {
                 }
             }
             Event::Incoming(..) => {}
+            Event::Stalled(stall) => self.counters.count(stall.name()),
             Event::Closed(_) => {
                 self.counters.count("session.ended");
                 self.remove(id, OpenError::Closed);

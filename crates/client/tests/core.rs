@@ -14,6 +14,7 @@ use ed25519_dalek::SigningKey;
 use mizzle_base::document::{Content as DocumentContent, NodeEntry, Role, ServiceEntry};
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
 use mizzle_base::item::ITEM_LEN;
+use mizzle_base::profile::Pattern;
 use mizzle_base::{ClientTag, Document, Item, LetterId, MailboxId, NodeId, Profile, Rng, Time, hex};
 use mizzle_client::{Action, Admission, Client, Config, Input, MAIL_WINDOW, StreamEvent, StreamKey};
 use mizzle_sphinx::{
@@ -193,6 +194,7 @@ impl World {
                 Action::Mail { number, item } => self.mail.push((number, item)),
                 Action::Loop(ended) => self.loops.push(ended),
                 Action::Stream(key, event) => self.events.push((key, event)),
+                Action::GatewayBlamed => {}
             }
         }
     }
@@ -559,6 +561,86 @@ fn a_clock_that_is_set_back_stops_nothing() {
     assert_eq!(world.reconnects, 1, "an unanswered hello is not forgotten");
 }
 
+/// `browse` in another pattern.
+fn in_pattern(pattern: Pattern) -> Arc<Document> {
+    let profile = Profile {
+        pattern,
+        ..Profile::browse()
+    };
+    document_of(profile, |entry, n| {
+        entry.exit = (n == AWAY).then(|| exit_of(AWAY))
+    })
+}
+
+const BUDGET: Pattern = Pattern::DangerBudget { epoch_s: 1.5 };
+
+#[test]
+fn an_hour_of_sleep_and_a_clock_that_jumps_are_no_burst_and_no_silence_in_any_pattern() {
+    for pattern in [Pattern::Poisson, Pattern::Constant, BUDGET] {
+        let mut world = World::up(in_pattern(pattern));
+        for jump in [3_600, -3_600, 5_000, -1_000, 2] {
+            world.frame(0, Content::Filler { users: 0 });
+            world.run(s(3));
+            world.take();
+            world.now = if jump < 0 {
+                world.now - s(-jump as u64)
+            } else {
+                world.now + s(jump as u64)
+            };
+            world.tell(Input::Tick);
+            assert!(
+                world.sent.len() <= 2,
+                "{pattern:?} {jump}: {} at once",
+                world.sent.len()
+            );
+            world.run(s(3));
+            // 50 a second, and a budget spends what is left of its epoch.
+            let sent = world.sent.len();
+            assert!((75..260).contains(&sent), "{pattern:?} {jump}: {sent} in 3 s");
+        }
+        assert_eq!(world.count("slot.unready"), 0, "{pattern:?}");
+    }
+}
+
+#[test]
+fn only_the_pattern_that_warns_of_it_lets_data_move_packets() {
+    let times = |pattern, busy: bool| {
+        let mut world = World::up(in_pattern(pattern));
+        world.run(s(3));
+        let begun = world.now;
+        if busy {
+            let key = world.open("example.org:80", Isolation::Fresh).unwrap();
+            world.client.write(key, &[1; 3_000]);
+            world.drain();
+        }
+        world.run(s(6));
+        assert_eq!(
+            world.count("slot.unready"),
+            0,
+            "{pattern:?}: ready before they leave"
+        );
+        let sent = times(&world.take());
+        let first = sent.iter().find(|at| **at > begun).unwrap().since(begun);
+        (first, sent)
+    };
+    for pattern in [Pattern::Poisson, Pattern::Constant] {
+        assert_eq!(times(pattern, false), times(pattern, true), "{pattern:?}");
+    }
+    let ((_, idle), (first, busy)) = (times(BUDGET, false), times(BUDGET, true));
+    assert_ne!(idle, busy);
+    assert!(
+        first <= Duration::from_millis(6),
+        "the first packet leaves at once: {first:?}"
+    );
+    // Of each epoch as many; what is between two may be counted with either.
+    assert!(
+        idle.len().abs_diff(busy.len()) <= 70,
+        "{} and {}",
+        idle.len(),
+        busy.len()
+    );
+}
+
 #[test]
 fn packets_leave_on_ticks_alone() {
     let mut world = World::up(with_exit());
@@ -717,6 +799,7 @@ fn a_gateway_from_which_nothing_comes_is_asked_again_over_a_new_connection() {
     world.run_in_silence(US);
     assert!(!world.client.is_up());
     assert_eq!((world.reconnects, world.count("link.silent")), (1, 1));
+    assert_eq!(world.count("stall.link"), 1);
     world.tell(Input::LinkDown);
     world.sent.clear();
     world.tell(Input::LinkUp);

@@ -232,6 +232,9 @@ fn name_in_mail(name: &'static str) -> &'static str {
         "connection.wrong_service" => "mail.connection.wrong_service",
         "reply.sent" => "mail.reply.sent",
         "reply.filler_sent" => "mail.reply.filler_sent",
+        "stall.probe" => "mail.stall.probe",
+        "stall.opening" => "mail.stall.opening",
+        "stall.silence" => "mail.stall.silence",
         "drop.surbs_full" => "mail.drop.surbs_full",
         "session_drop_full" => "mail.drop.sessions_full",
         _ => "mail.drop.packet",
@@ -493,6 +496,7 @@ impl Exit {
                     self.abort(conn);
                 }
             }
+            Event::Stalled(stall) => self.tally.count(stall.name()),
             Event::Closed(_) => self.end_session(id),
             Event::Readable(_) | Event::Writable(_) | Event::Delivered(_) => {}
             Event::Opened(_) | Event::OpenFailed(..) => {}

@@ -980,6 +980,10 @@ impl Gateway {
             };
             match link.due(now) {
                 Due::Prepare { reply, mail } => {
+                    let stalls = link.take_stalls();
+                    if stalls > 0 {
+                        self.out.counters.add("stall.downlink", stalls);
+                    }
                     let kept = self.mail.get_mut(&account.mailbox);
                     let ready = kept.as_ref().and_then(|kept| kept.ready(mail));
                     let (holds, seq, content) =

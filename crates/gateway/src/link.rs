@@ -35,6 +35,8 @@ struct Track {
     /// Number below which all is acknowledged, and since when something above it waits for that.
     acked: u64,
     waits_since: Time,
+    /// How often what was sent had to be sent again for want of an acknowledgement.
+    stalls: u64,
 }
 
 impl Track {
@@ -43,12 +45,14 @@ impl Track {
             cursor: next,
             acked: next,
             waits_since: now,
+            stalls: 0,
         }
     }
 
     /// The next one to send: without an acknowledgement for too long, the first that lacks it.
     fn next(&mut self, now: Time, patience: Duration) -> u64 {
         if now.since(self.waits_since) > patience {
+            self.stalls += u64::from(self.cursor > self.acked);
             self.cursor = self.acked;
         }
         if self.cursor == self.acked {
@@ -185,6 +189,11 @@ impl Downlink {
 
     pub(crate) fn mail_acknowledged(&mut self, now: Time, next: u64) {
         self.mail.acknowledged(now, next);
+    }
+
+    /// How often since the last call something had to be sent again because nothing was acknowledged.
+    pub(crate) fn take_stalls(&mut self) -> u64 {
+        std::mem::take(&mut self.replies.stalls) + std::mem::take(&mut self.mail.stalls)
     }
 
     /// The number of the next item of mail that a frame will hold.

@@ -7,7 +7,10 @@
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
-use libp2p_mix::spam::{Answer, SpamProtection as _};
+use libp2p_mix::{
+    link::Conn,
+    spam::{Answer, SpamProtection as _, Via},
+};
 use libp2p_mix_rln::{Config, Identity, Member, Members, Rln};
 use mizzle_base::Time;
 use mizzle_sphinx::PACKET_LEN;
@@ -21,6 +24,14 @@ async fn later<T>(answer: Answer<T>) -> Result<T> {
     match answer {
         Answer::Now(value) => Ok(value),
         Answer::Later(value) => Ok(tokio::time::timeout(LIMIT, value).await?),
+    }
+}
+
+/// By some connection of this peer.
+fn via(peer: PeerId) -> Via {
+    Via {
+        peer,
+        conn: Conn::from_number(1),
     }
 }
 
@@ -67,8 +78,13 @@ async fn main() -> Result<()> {
         let later_on = now + Duration::from_secs(100 * u64::from(round));
         let proof = later(rln.generate(later_on, &[round; PACKET_LEN])).await??;
         let begin = Instant::now();
-        let passes =
-            later(hop.verify(later_on, &PeerId::random(), &[round; PACKET_LEN], &proof.bytes)).await?;
+        let passes = later(hop.verify(
+            later_on,
+            via(PeerId::random()),
+            &[round; PACKET_LEN],
+            &proof.bytes,
+        ))
+        .await?;
         verify.push(begin.elapsed());
         if !passes {
             return Err(format!("a right proof was refused: {:?}", hop.stats()).into());

@@ -55,7 +55,7 @@ use std::{
 
 use futures::FutureExt as _;
 use libp2p::PeerId;
-use libp2p_mix::spam::{Answer, CannotProve, Proof, SpamProtection};
+use libp2p_mix::spam::{Answer, CannotProve, Proof, SpamProtection, Via};
 use mizzle_base::Time;
 use mizzle_sphinx::PACKET_LEN;
 use thiserror::Error;
@@ -151,12 +151,12 @@ impl SpamProtection for Rln {
         codec::PROOF_LEN
     }
 
-    fn verify(&self, now: Time, from: &PeerId, packet: &[u8; PACKET_LEN], proof: &[u8]) -> Answer<bool> {
+    fn verify(&self, now: Time, via: Via, packet: &[u8; PACKET_LEN], proof: &[u8]) -> Answer<bool> {
         let verdict = self
             .0
             .core
             .examine(now, proof)
-            .and_then(|claim| self.0.check(from, claim, packet));
+            .and_then(|claim| self.0.check(&via.peer, claim, packet));
         match verdict {
             Some(verdict) => Answer::Later(verdict.map(|passes| passes.unwrap_or(false)).boxed()),
             None => Answer::Now(false),

@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
 use libp2p::PeerId;
-use libp2p_mix::spam::{Answer, CannotProve, Proof, SpamProtection as _};
+use libp2p_mix::{
+    link::Conn,
+    spam::{Answer, CannotProve, Proof, SpamProtection as _, Via},
+};
 use libp2p_mix_rln::{Config, Identity, Member, Members, MessageLimit, Rln, Stats};
 use mizzle_base::Time;
 use mizzle_sphinx::PACKET_LEN;
@@ -13,6 +16,14 @@ use mizzle_sphinx::PACKET_LEN;
 /// Longest that anything in these tests takes.
 const LIMIT: Duration = Duration::from_secs(120);
 const NOW: Time = Time::from_s(1_800_000_000);
+
+/// By some connection of this peer.
+fn via(peer: PeerId) -> Via {
+    Via {
+        peer,
+        conn: Conn::from_number(1),
+    }
+}
 
 fn packet(n: u8) -> [u8; PACKET_LEN] {
     [n; PACKET_LEN]
@@ -55,7 +66,7 @@ async fn prove(rln: &Rln, n: u8) -> Result<Proof, CannotProve> {
 }
 
 async fn passes(rln: &Rln, now: Time, n: u8, proof: &[u8]) -> bool {
-    later(rln.verify(now, &PeerId::random(), &packet(n), proof)).await
+    later(rln.verify(now, via(PeerId::random()), &packet(n), proof)).await
 }
 
 fn seconds(s: u64) -> Duration {
@@ -245,7 +256,7 @@ async fn one_peer_leaves_room_for_the_others() {
     // A check takes so much longer than asking for one that his two places are soon taken.
     let flooder = PeerId::random();
     let mut waiting = Vec::new();
-    while let answer @ Answer::Later(_) = rln.verify(NOW, &flooder, &packet(2), &wrong) {
+    while let answer @ Answer::Later(_) = rln.verify(NOW, via(flooder), &packet(2), &wrong) {
         waiting.push(answer);
     }
     assert_eq!(rln.stats().verify_full, 1);
@@ -254,7 +265,7 @@ async fn one_peer_leaves_room_for_the_others() {
         assert!(!later(answer).await);
     }
     // When his are done he is heard again.
-    let again = rln.verify(NOW, &flooder, &packet(2), &wrong);
+    let again = rln.verify(NOW, via(flooder), &packet(2), &wrong);
     assert!(matches!(again, Answer::Later(_)), "{again:?}");
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use libp2p::PeerId;
-use libp2p_mix::spam::{Answer, SpamProtection as _};
+use libp2p_mix::{
+    link::Conn,
+    spam::{Answer, SpamProtection as _, Via},
+};
 use libp2p_mix_rln::{Config, Identity, Member, Members, Rln};
 use mizzle_base::Time;
 use mizzle_sphinx::PACKET_LEN;
@@ -20,6 +23,14 @@ const PROOF: &str = "\
     000000000000002220d5df449edfd02336fdf7820e783e2a2a6f119d3fec5513bc438ac6068d55bb072a20ef92d1c117\
     678d6e88589ecf6aff8229253203221df08e6bdf432f74eea225283220ae0649b042fceca63f8fb281d28f07945bcb13\
     60972bf02520843d18ecdc7f1e";
+
+/// By some connection of this peer.
+fn via(peer: PeerId) -> Via {
+    Via {
+        peer,
+        conn: Conn::from_number(1),
+    }
+}
 
 fn identity(byte: u8, last: u8) -> Identity {
     let mut secret = [byte; 32];
@@ -42,7 +53,7 @@ async fn a_proof_of_zerokit_0_9_passes() {
     let (rln, _) = Rln::start(Config::default(), other, &members).unwrap();
     let proof = HEXLOWER.decode(PROOF.as_bytes()).unwrap();
     let now = Time::from_s(1_800_000_005);
-    let answer = rln.verify(now, &PeerId::random(), &[7; PACKET_LEN], &proof);
+    let answer = rln.verify(now, via(PeerId::random()), &[7; PACKET_LEN], &proof);
     let Answer::Later(passes) = answer else {
         unreachable!("{:?}", rln.stats())
     };

@@ -87,8 +87,11 @@ async fn main() -> net::Result<()> {
     let exit = peers[3].1.clone();
     let _reader = gossiper(net::config()?, Some(&exit), heard).await?;
     let nodes: Vec<_> = peers.iter().map(|(_, node)| node.clone()).collect();
+    // Nodes pass packets on to those that they know.
+    for (control, _) in &peers {
+        control.pool().set_static(nodes.clone())?;
+    }
     let (sender, _) = &peers[0];
-    sender.pool().set_static(nodes)?;
     let publication = Publication {
         topic: "news".to_owned(),
         data: b"nobody said this".to_vec(),

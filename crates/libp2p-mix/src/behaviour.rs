@@ -78,7 +78,7 @@ impl Behaviour {
             .with_frame_len(link::FrameLen::AtMost(len))
             .with_send_frame_len(link::FrameLen::Exact(len));
         let (link, link_control, frames) = link::Behaviour::new(link_config);
-        let (streams, opener, served) = streams::Behaviour::new();
+        let (streams, opener, served) = streams::Behaviour::new(config.hand_over && config.is_exit());
         let (commands, received) = mpsc::channel(config.queue);
         let parts = Parts {
             commands,

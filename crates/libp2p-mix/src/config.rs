@@ -18,6 +18,10 @@ use crate::{
 /// The name of the protocol, the same for both dialects.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/mix/1.0.0");
 
+/// Inbound streams of one peer. A Nim node with many packets for a peer that it isn't connected to opens one for each of
+/// them at once, and a packet whose stream is refused is lost with those on the node's other streams.
+const INBOUND_STREAMS: usize = 64;
+
 /// Which addresses may be dialled for others.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -64,8 +68,8 @@ impl fmt::Debug for Policy {
 /// Settings of a peer. The values marked *network* must be equal for all peers of a network.
 ///
 /// Worst-case memory with the defaults: 77 MB held packets, 200 MB replay tags (touched as they fill), 40 MB SURB keys,
-/// 1.3 MB for each neighbour that we send to and that does not read (of at most 1,024), 4.7 MB frames that arrived, 38 MB
-/// of exits at work, 2.5 MB pool.
+/// 1.3 MB for each neighbour that we send to and that does not read (of at most 1,024), 0.3 MB for each connected peer in
+/// packets half read, 4.7 MB frames that arrived, 38 MB of exits at work, gossip that is handed over among them, 2.5 MB pool.
 pub struct Config {
     pub(crate) keypair: Keypair,
     pub(crate) secret: SecretKey,
@@ -80,6 +84,7 @@ pub struct Config {
     pub(crate) reads: BTreeMap<String, Read>,
     pub(crate) exit_timeout: Duration,
     pub(crate) max_exits: usize,
+    pub(crate) hand_over: bool,
     pub(crate) surb_lifetime: Duration,
     pub(crate) max_surbs: usize,
     pub(crate) held_packets: usize,
@@ -116,11 +121,12 @@ impl Config {
             external: None,
             min_pool: 3,
             max_pool: 4096,
-            forward: Policy::PublicOrLikeOurs,
+            forward: Policy::Nobody,
             exit: Policy::Public,
             reads: BTreeMap::new(),
             exit_timeout: Duration::from_secs(30),
             max_exits: 1024,
+            hand_over: true,
             surb_lifetime: Duration::from_secs(30 * 60),
             max_surbs: 100_000,
             held_packets: 16_384,
@@ -132,6 +138,7 @@ impl Config {
             queue: 1024,
             // Who asks and goes may come back at once, and his reply waits for the pause to be over.
             link: link::Config::new(PROTOCOL, link::FrameLen::AtMost(0))
+                .with_max_inbound_streams_per_peer(INBOUND_STREAMS)
                 .with_redial(Duration::from_millis(250), Duration::from_secs(4)),
         }
     }
@@ -194,9 +201,25 @@ impl Config {
         self
     }
 
-    /// Which next hops that are not in the pool packets are forwarded to; default [`Policy::PublicOrLikeOurs`]. The end of a reply's
-    /// way is the one who asked, who need not be in anybody's pool: with [`Policy::Nobody`] such replies are lost here.
-    /// Nodes of the pool, at the addresses that it has, are forwarded to in any case.
+    /// Whether packets are forwarded to next hops that are not in the pool; default no, so that nobody can have this peer dial
+    /// where he likes. With it they are forwarded to public addresses, and to any by a peer whose own address is none
+    /// ([`Policy::PublicOrLikeOurs`]).
+    ///
+    /// The last hop of a reply's way is the one who asked. In a network where some ask who are in nobody's pool, as with the Nim
+    /// implementation, whose nodes forward to anybody, the nodes have to have it: else such replies are dropped and counted,
+    /// `drop.no_edge`, and whoever asked waits in vain.
+    #[must_use]
+    pub fn with_next_hops_outside_pool(self, allowed: bool) -> Self {
+        self.with_forward_policy(if allowed {
+            Policy::PublicOrLikeOurs
+        } else {
+            Policy::Nobody
+        })
+    }
+
+    /// Which next hops outside of the pool packets are forwarded to, more finely than with
+    /// [`with_next_hops_outside_pool`](Self::with_next_hops_outside_pool); default [`Policy::Nobody`]. Nodes of the pool, at
+    /// the addresses that it has, are forwarded to in any case.
     #[must_use]
     pub fn with_forward_policy(mut self, policy: Policy) -> Self {
         self.forward = policy;
@@ -229,6 +252,15 @@ impl Config {
     #[must_use]
     pub fn with_max_exits(mut self, requests: usize) -> Self {
         self.max_exits = requests.max(1);
+        self
+    }
+
+    /// Whether an exit hands gossip to peers of a topic as their neighbour, for [`publish_to`](crate::Control::publish_to) of
+    /// others; default yes, where the swarm has no gossipsub of its own and the exit policy lets anything. It then says
+    /// on every connection that it speaks `/meshsub/1.1.0`, subscribes to nothing, and throws away what it is told.
+    #[must_use]
+    pub fn with_gossip_handed_over(mut self, handed_over: bool) -> Self {
+        self.hand_over = handed_over;
         self
     }
 
@@ -305,6 +337,10 @@ impl Config {
     pub fn with_link(mut self, change: impl FnOnce(link::Config) -> link::Config) -> Self {
         self.link = change(self.link);
         self
+    }
+
+    pub(crate) fn is_exit(&self) -> bool {
+        !matches!(self.exit, Policy::Nobody)
     }
 
     /// The peer's identity.

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use libp2p::{PeerId, StreamProtocol};
 use mizzle_base::Counters;
 use mizzle_sphinx::PublicKey;
+use tokio::sync::oneshot;
 
 use crate::{
     address::Endpoint,
@@ -121,7 +122,14 @@ impl Control {
             return Err(RequestError::NoSurbs);
         };
         let _waiting = Waiting(&self.shared, group);
-        self.hand_over(Command::Send { to, packet, hold }).await?;
+        let left = None;
+        self.hand_over(Command::Send {
+            to,
+            packet,
+            hold,
+            left,
+        })
+        .await?;
         match tokio::time::timeout(options.timeout, outcome).await {
             Ok(Ok(Outcome::Reply(reply))) => Ok(reply),
             Ok(Ok(Outcome::Empty)) => Err(RequestError::EmptyReply),
@@ -148,7 +156,49 @@ impl Control {
         body: &[u8],
     ) -> Result<(), SendError> {
         let Ready { to, packet, hold, .. } = self.prepare(destination, codec, body, 0)?;
-        self.hand_over(Command::Send { to, packet, hold }).await
+        let left = None;
+        self.hand_over(Command::Send {
+            to,
+            packet,
+            hold,
+            left,
+        })
+        .await
+    }
+
+    /// [`send`](Self::send), and waits until the first node of the path has the packet: for those who end then. It ends the
+    /// stream to that node, so each such message costs one.
+    ///
+    /// # Errors
+    /// [`RequestError::TimedOut`] if the node didn't say so in time; [`RequestError::NotSent`] if it can't be reached
+    /// or the packet was dropped before it left.
+    pub async fn send_and_wait(
+        &self,
+        destination: &Destination,
+        codec: &StreamProtocol,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<(), RequestError> {
+        let Ready { to, packet, hold, .. } = self.prepare(destination, codec, body, 0)?;
+        let (told, told_of) = oneshot::channel();
+        let left_by = async {
+            let left = Some(told);
+            self.hand_over(Command::Send {
+                to,
+                packet,
+                hold,
+                left,
+            })
+            .await?;
+            let first = told_of.await.map_err(|_| SendError::Overloaded)?;
+            match self.shared.link.finish(&first).await {
+                true => Ok(()),
+                false => Err(SendError::NoRoute(NoRoute::FirstHop).into()),
+            }
+        };
+        tokio::time::timeout(timeout, left_by)
+            .await
+            .unwrap_or(Err(RequestError::TimedOut))
     }
 
     /// One exchange as a stream, for protocols that are written against streams: what is written is sent as one request

@@ -5,7 +5,7 @@
 //! [`mizzle_mix::Worker`]'s; here are the links, the proofs, the budget and the cover.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
@@ -17,7 +17,7 @@ use mizzle_base::{Counters, Rng, Time};
 use mizzle_mix::{Key, Outcome, Routing, Worker, WorkerInput};
 use mizzle_sphinx::{Hop, PACKET_LEN, Packet, build_in_place};
 use mizzle_traffic::draw;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     HOPS,
@@ -27,7 +27,7 @@ use crate::{
     exit, link, message,
     replay::ReplayStore,
     shared::{Command, Shared, sequence},
-    spam::{Answer, CannotProve, Proof},
+    spam::{Answer, CannotProve, Proof, Via},
     surbs::Arrived,
 };
 
@@ -39,6 +39,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const STORE_FAILED: &str = "drop.replay_store_failed";
 /// Proofs that are made or checked elsewhere at a time.
 const PROOFS: usize = 1024;
+/// Own packets whose leaving is waited for at a time.
+const WATCHED: usize = 256;
 
 /// Where packets may go: to the nodes of the pool, and where the policy lets them.
 pub(crate) struct Route(pub(crate) Arc<Shared>);
@@ -117,6 +119,10 @@ impl Node {
     }
 }
 
+fn alpha(packet: &Packet) -> [u8; 32] {
+    *packet.as_bytes().first_chunk().unwrap_or(&[0; 32])
+}
+
 struct Running {
     node: Node,
     /// By the block under which they were reached. Bounded by the configuration.
@@ -129,6 +135,8 @@ struct Running {
     sweep_at: Time,
     /// No further packet is accepted: the replay memory is full or broken.
     refuses: Option<&'static str>,
+    /// Own packets whose leaving somebody waits for, by their alpha, which no two have in common.
+    watched: VecDeque<([u8; 32], oneshot::Sender<PeerId>)>,
     counters: Counters,
     events: Vec<link::Event>,
     arrived: Vec<Packet>,
@@ -149,6 +157,7 @@ impl Running {
             schedule,
             sweep_at: now + SWEEP,
             refuses: None,
+            watched: VecDeque::new(),
             counters: Counters::default(),
             events: Vec::new(),
             arrived: Vec::new(),
@@ -209,7 +218,7 @@ impl Running {
 
     fn on_link(&mut self, now: Time, event: link::Event) {
         match event {
-            link::Event::Frame { peer, frame, .. } => self.on_frame(now, &peer, frame),
+            link::Event::Frame { peer, conn, frame } => self.on_frame(now, Via { peer, conn }, frame),
             link::Event::Connected { peer } => {
                 self.connected.insert(peer);
                 self.node.shared.pool.reached(&peer);
@@ -228,7 +237,7 @@ impl Running {
         }
     }
 
-    fn on_frame(&mut self, now: Time, peer: &PeerId, frame: link::Frame) {
+    fn on_frame(&mut self, now: Time, via: Via, frame: link::Frame) {
         if frame.len() != PACKET_LEN + self.proof_len {
             return self.counters.count("drop.size");
         }
@@ -242,7 +251,7 @@ impl Running {
             return;
         };
         // Before anything that costs us: no curve operation for a packet without its proof.
-        match spam.verify(now, peer, bytes, proof) {
+        match spam.verify(now, via, bytes, proof) {
             Answer::Now(true) => self.arrived.push(Packet::from_boxed(Box::new(*bytes))),
             Answer::Now(false) => self.counters.count("drop.spam"),
             Answer::Later(verdict) => {
@@ -265,7 +274,13 @@ impl Running {
 
     fn on_command(&mut self, now: Time, command: Command) {
         match command {
-            Command::Send { to, packet, hold } => {
+            Command::Send {
+                to,
+                packet,
+                hold,
+                left,
+            } => {
+                self.watch(&packet, left);
                 // A SURB may begin at us, and may lead where we don't go.
                 match Endpoint::from_block(&to) {
                     Ok(endpoint) if endpoint.peer == self.node.shared.me => self.arrived.push(packet),
@@ -297,6 +312,16 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// Somebody wants to know when this packet of ours has left. The oldest of too many is told nothing.
+    fn watch(&mut self, packet: &Packet, left: Option<oneshot::Sender<PeerId>>) {
+        let Some(left) = left else { return };
+        self.watched.retain(|(_, left)| !left.is_closed());
+        if self.watched.len() >= WATCHED {
+            self.watched.pop_front();
+        }
+        self.watched.push_back((alpha(packet), left));
     }
 
     /// Peels what arrived, and does what comes of it and of the time.
@@ -402,6 +427,12 @@ impl Running {
             self.counters.count("drop.no_proof");
             return reclaim(proof.token);
         }
+        // Whoever waits for it hears that it was dropped, unless it is told otherwise below.
+        let watched = self
+            .watched
+            .iter()
+            .position(|(watched, _)| *watched == alpha(&packet));
+        let left = watched.and_then(|at| self.watched.remove(at));
         let Some(peer) = self.neighbour(to) else {
             self.counters.count("drop.no_edge");
             return reclaim(proof.token);
@@ -418,7 +449,12 @@ impl Running {
             sent = self.node.shared.link.try_send(&peer, frame);
         }
         match sent {
-            Ok(()) => self.counters.count("link.accepted"),
+            Ok(()) => {
+                self.counters.count("link.accepted");
+                if let Some((_, left)) = left {
+                    let _ = left.send(peer);
+                }
+            }
             Err((why, _)) => {
                 self.counters.count(match why {
                     link::SendError::Full => "drop.link_full",

@@ -15,7 +15,7 @@ use mizzle_sphinx::{Dialect, Packet, PublicKey};
 use rand_core::{Rng as _, SeedableRng};
 use tokio::{
     runtime,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     cover::Slots,
     delay::{Delays, exponential},
     event::{Event, Events},
-    exit::{Exchange, Read},
+    exit::{Exchange, HandOver, Read},
     lock,
     pool::Pool,
     spam::{Proof, SpamProtection},
@@ -39,6 +39,8 @@ pub(crate) enum Command {
         to: Block,
         packet: Packet,
         hold: Duration,
+        /// Told when the link to its first hop has it.
+        left: Option<oneshot::Sender<PeerId>>,
     },
     /// A packet whose proof was checked elsewhere may be worked on.
     Verified(Packet),
@@ -59,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) reads: HashMap<String, Read>,
     pub(crate) exit_timeout: Duration,
     pub(crate) exits: Arc<Semaphore>,
+    pub(crate) hand_over: HandOver,
     pub(crate) spam: Option<Arc<dyn SpamProtection>>,
     pub(crate) slots: Option<Mutex<Slots>>,
     pub(crate) pool: Pool,
@@ -137,6 +140,7 @@ impl Shared {
                 .collect(),
             exit_timeout: config.exit_timeout,
             exits: Arc::new(Semaphore::new(config.max_exits)),
+            hand_over: HandOver::default(),
             spam: config.spam.clone(),
             slots: Slots::new(config.cover).map(Mutex::new),
             pool: Pool::new(me, config.max_pool),

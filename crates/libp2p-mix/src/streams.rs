@@ -8,9 +8,15 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     iter,
-    sync::{Arc, Mutex},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
     task::{Context, Poll},
 };
+
+use futures::AsyncRead;
 
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
@@ -26,7 +32,7 @@ use libp2p::{
         THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::ConnectionEstablished,
         dial_opts::{DialOpts, PeerCondition},
-        handler::{ConnectionEvent, FullyNegotiatedInbound},
+        handler::{ConnectionEvent, FullyNegotiatedInbound, ProtocolsChange},
     },
 };
 use tokio::sync::{mpsc, oneshot};
@@ -84,35 +90,95 @@ impl Opener {
 /// By the name of the protocol.
 type Queues = BTreeMap<String, (StreamProtocol, mpsc::Sender<Stream>)>;
 
+/// The versions of gossipsub's protocol that an exit which hands gossip over takes streams of.
+const MESHSUB: [StreamProtocol; 2] = [
+    crate::gossip::MESHSUB_PROTOCOL,
+    StreamProtocol::new("/meshsub/1.0.0"),
+];
+/// What the names of all versions begin with.
+const ANY_MESHSUB: &str = "/meshsub/";
+/// A gossipsub peer has one stream to us; one that it gave up may be there for a moment more.
+const GOSSIP_STREAMS: usize = 2;
+
+/// Who in this swarm speaks gossipsub's protocol. Told by the first connection, and the same for all.
+mod gossips {
+    pub(super) const NOBODY: u8 = 0;
+    /// We, if nobody else does.
+    pub(super) const NOT_KNOWN: u8 = 1;
+    pub(super) const WE: u8 = 2;
+    pub(super) const ANOTHER: u8 = 3;
+}
+
 /// The protocols that are served to streams from outside, and where those go.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Served(Arc<Mutex<Queues>>);
+pub(crate) struct Served {
+    queues: Arc<Mutex<Queues>>,
+    gossips: Arc<AtomicU8>,
+}
 
 impl Served {
     /// Streams of `codec` come out of the receiver from now on; beyond `queue` they are closed. Connections that are up
     /// already learn of it at their next event.
     pub(crate) fn serve(&self, codec: &StreamProtocol, queue: usize) -> mpsc::Receiver<Stream> {
         let (sender, receiver) = mpsc::channel(queue.max(1));
-        lock(&self.0).insert(codec.as_ref().to_owned(), (codec.clone(), sender));
+        lock(&self.queues).insert(codec.as_ref().to_owned(), (codec.clone(), sender));
         receiver
     }
 
     /// Serves nothing any more: those who take streams learn that there will be none.
     pub(crate) fn clear(&self) {
-        lock(&self.0).clear();
+        lock(&self.queues).clear();
+    }
+
+    /// Whether what is for this protocol is gossip to be handed over.
+    pub(crate) fn hands_over(&self, codec: &str) -> bool {
+        codec.starts_with(ANY_MESHSUB) && self.gossips.load(Ordering::Relaxed) != gossips::NOBODY
+    }
+
+    /// Whether another behaviour of the swarm is known to speak gossipsub.
+    pub(crate) fn gossips_elsewhere(&self) -> bool {
+        self.gossips.load(Ordering::Relaxed) == gossips::ANOTHER
     }
 
     fn protocols(&self) -> Vec<StreamProtocol> {
-        let mut served = lock(&self.0);
+        let mut served = lock(&self.queues);
         served.retain(|_, (_, sender)| !sender.is_closed());
-        served.values().map(|(codec, _)| codec.clone()).collect()
+        let mut protocols: Vec<_> = served.values().map(|(codec, _)| codec.clone()).collect();
+        if self.gossips.load(Ordering::Relaxed) == gossips::WE {
+            protocols.extend(
+                MESHSUB
+                    .into_iter()
+                    .filter(|codec| !served.contains_key(codec.as_ref())),
+            );
+        }
+        protocols
     }
 
-    fn give(&self, codec: &StreamProtocol, stream: Stream) {
-        if let Some((_, sender)) = lock(&self.0).get(codec.as_ref()) {
+    /// Takes a stream of a protocol that is served; one of gossip to be thrown away comes back.
+    fn give(&self, codec: &StreamProtocol, stream: Stream) -> Option<Stream> {
+        match lock(&self.queues).get(codec.as_ref()) {
             // Full: the stream is closed, which is all that a peer learns.
-            let _ = sender.try_send(stream);
+            Some((_, sender)) => {
+                let _ = sender.try_send(stream);
+                None
+            }
+            None => MESHSUB.contains(codec).then_some(stream),
         }
+    }
+
+    /// A new connection lists all protocols of the swarm, ours among them: the last chance to see whether another
+    /// behaviour gossips before we say that we do.
+    fn on_protocols(&self, protocols: ProtocolsChange<'_>) {
+        let ProtocolsChange::Added(mut added) = protocols else {
+            return;
+        };
+        if self.gossips.load(Ordering::Relaxed) != gossips::NOT_KNOWN {
+            return;
+        }
+        let queues = lock(&self.queues);
+        let another = added.any(|p| p.as_ref().starts_with(ANY_MESHSUB) && !queues.contains_key(p.as_ref()));
+        let who = if another { gossips::ANOTHER } else { gossips::WE };
+        self.gossips.store(who, Ordering::Relaxed);
     }
 }
 
@@ -128,9 +194,13 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new() -> (Self, Opener, Served) {
+    /// With `hand_over`, connections say that they speak gossipsub, unless another behaviour of the swarm does.
+    pub(crate) fn new(hand_over: bool) -> (Self, Opener, Served) {
         let (sender, orders) = mpsc::channel(ORDERS);
         let served = Served::default();
+        if hand_over {
+            served.gossips.store(gossips::NOT_KNOWN, Ordering::Relaxed);
+        }
         let behaviour = Self {
             orders,
             served: served.clone(),
@@ -178,6 +248,7 @@ impl Behaviour {
         Handler {
             served: self.served.clone(),
             orders: VecDeque::new(),
+            gossip: VecDeque::new(),
         }
     }
 }
@@ -273,6 +344,26 @@ impl NetworkBehaviour for Behaviour {
 pub struct Handler {
     served: Served,
     orders: VecDeque<Wanted>,
+    /// What a gossipsub peer tells us, which nobody reads.
+    gossip: VecDeque<Stream>,
+}
+
+impl Handler {
+    /// Reads what gossip there is and throws it away.
+    fn poll_gossip(&mut self, cx: &mut Context<'_>) {
+        let mut nothing = [0; 1024];
+        self.gossip.retain_mut(|stream| {
+            for _ in 0..16 {
+                match Pin::new(&mut *stream).poll_read(cx, &mut nothing) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return false,
+                    Poll::Pending => return true,
+                }
+            }
+            cx.waker().wake_by_ref();
+            true
+        });
+    }
 }
 
 impl ConnectionHandler for Handler {
@@ -291,7 +382,8 @@ impl ConnectionHandler for Handler {
         !self.orders.is_empty()
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Wanted, (), Infallible>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Wanted, (), Infallible>> {
+        self.poll_gossip(cx);
         match self.orders.pop_front() {
             Some(wanted) => Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
                 protocol: SubstreamProtocol::new(wanted, ()),
@@ -301,14 +393,28 @@ impl ConnectionHandler for Handler {
     }
 
     fn on_behaviour_event(&mut self, wanted: Wanted) {
-        self.orders.push_back(wanted);
+        // Beside the stream of the swarm's own gossipsub another one would take its place at the peer.
+        if !(wanted.codec.as_ref().starts_with(ANY_MESHSUB) && self.served.gossips_elsewhere()) {
+            self.orders.push_back(wanted);
+        }
     }
 
     fn on_connection_event(&mut self, event: ConnectionEvent<Inbound, Wanted>) {
-        // A failed negotiation drops the order, and so tells its asker.
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event {
-            let (codec, stream) = protocol;
-            self.served.give(&codec, stream);
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
+                let (codec, stream) = protocol;
+                if let Some(mut gossip) = self.served.give(&codec, stream) {
+                    // It is nothing that a connection should be kept for.
+                    gossip.ignore_for_keep_alive();
+                    if self.gossip.len() >= GOSSIP_STREAMS {
+                        self.gossip.pop_front();
+                    }
+                    self.gossip.push_back(gossip);
+                }
+            }
+            ConnectionEvent::LocalProtocolsChange(protocols) => self.served.on_protocols(protocols),
+            // A failed negotiation drops the order, and so tells its asker.
+            _ => {}
         }
     }
 }

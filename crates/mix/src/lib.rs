@@ -10,13 +10,14 @@
 //! [`Routing`]: [`Edges`] of the network document here, a pool in the `libp2p` profile.
 
 mod document;
+mod lateness;
 mod loops;
 mod ring;
 mod tags;
 mod wheel;
 mod worker;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +25,12 @@ use mizzle_base::{Counters, Document, NodeId, Rng, Time};
 use mizzle_sphinx::{Dialect, Packet, SecretKey};
 use mizzle_traffic::draw;
 use mizzle_traffic::ledger::Tally;
+use mizzle_traffic::weights::Said;
 use rand_core::SeedableRng as _;
 
 pub use document::Edges;
-pub use loops::{Delivered, Loop, Loops, NotOurs};
+pub use lateness::Lateness;
+pub use loops::{Alarms, Delivered, Loop, Loops, NotOurs, OWN_IN_POOL};
 pub use ring::{NodeKeys, Ratchet, Ring, TooEarly, Turn};
 pub use tags::{ReplayTags, Verdict};
 pub use worker::{Input as WorkerInput, Key, Outcome, Routing, Worker};
@@ -203,8 +206,15 @@ impl Mix {
             };
             self.actions.extend(delivered.map(Action::Deliver));
         }
-        while let Some(Loop { to, packet, .. }) = self.loops.take(now, now) {
-            self.actions.push_back(Action::Forward { to, packet });
+        if let Some(since) = self.loops.check(now) {
+            self.worker.handle(now, WorkerInput::Isolated { since });
+        }
+        while let Some(Loop { at, to, packet }) = self.loops.take(now, now) {
+            if at > now {
+                self.worker.handle(now, WorkerInput::Hold { at, to, packet });
+            } else {
+                self.actions.push_back(Action::Forward { to, packet });
+            }
         }
         self.counters.merge(&self.worker.take_counters());
         self.counters.merge(&self.loops.take_counters());
@@ -219,10 +229,14 @@ impl Mix {
     /// When to call [`Self::handle`] again at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        [self.worker.deadline(), self.loops.next_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.worker.deadline(),
+            self.loops.next_at(),
+            self.loops.check_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What it did and dropped.
@@ -235,6 +249,18 @@ impl Mix {
     #[must_use]
     pub fn loops(&self) -> Tally {
         self.loops.tally()
+    }
+
+    /// How it stands with its alarm.
+    #[must_use]
+    pub fn alarms(&self) -> Alarms {
+        self.loops.alarms()
+    }
+
+    /// What its loops tell of other nodes, as it is published.
+    #[must_use]
+    pub fn said(&self, now: Time) -> BTreeMap<NodeId, Said> {
+        self.loops.said(now)
     }
 
     /// Packets held for their delay: the pool.

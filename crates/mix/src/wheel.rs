@@ -28,6 +28,8 @@ pub(crate) struct Due<H> {
     pub(crate) packet: Packet,
     /// Of the node itself.
     pub(crate) is_own: bool,
+    /// When it came.
+    pub(crate) since: Time,
 }
 
 struct Entry<H> {
@@ -52,7 +54,9 @@ pub(crate) struct Wheel<H> {
     levels: Vec<Level>,
     slab: Vec<Entry<H>>,
     free: u32,
+    /// Places that are taken, those of packets that were dropped included: each is free again at its time.
     held: usize,
+    dropped: usize,
     capacity: usize,
     leaving: Vec<u32>,
 }
@@ -72,6 +76,7 @@ impl<H> Wheel<H> {
             slab: Vec::new(),
             free: NONE,
             held: 0,
+            dropped: 0,
             capacity: capacity.min(NONE as usize),
             leaving: Vec::new(),
         }
@@ -105,9 +110,10 @@ impl<H> Wheel<H> {
         true
     }
 
-    /// Hands over what is due, the earlier ticks first.
-    pub(crate) fn pop_due(&mut self, now: Time, rng: &mut Rng, mut leaves: impl FnMut(Due<H>)) {
-        let now = now.as_us() / self.tick_us;
+    /// Hands over what is due, the earlier ticks first, with how long ago its tick was.
+    pub(crate) fn pop_due(&mut self, now: Time, rng: &mut Rng, mut leaves: impl FnMut(Due<H>, Duration)) {
+        let now_us = now.as_us();
+        let now = now_us / self.tick_us;
         while let Some((level, slot)) = self.first_list() {
             let start = self.start(level, slot);
             if start > now {
@@ -119,6 +125,7 @@ impl<H> Wheel<H> {
                 self.relink(list);
                 continue;
             }
+            let late = Duration::from_micros(now_us - start * self.tick_us);
             let mut leaving = std::mem::take(&mut self.leaving);
             self.walk(list, |at| leaving.push(at));
             for n in (1..leaving.len()).rev() {
@@ -129,11 +136,24 @@ impl<H> Wheel<H> {
                 place.next = self.free;
                 self.free = at;
                 self.held -= 1;
-                place.what.take().into_iter().for_each(&mut leaves);
+                match place.what.take() {
+                    Some(due) => leaves(due, late),
+                    None => self.dropped -= 1,
+                }
             }
             self.leaving = leaving;
         }
         self.current = self.current.max(now);
+    }
+
+    /// Drops what others sent that came after `since`; returns how many.
+    pub(crate) fn drop_after(&mut self, since: Time) -> usize {
+        let before = self.dropped;
+        for place in &mut self.slab {
+            let is_meant = |due: &mut Due<H>| !due.is_own && due.since > since;
+            self.dropped += usize::from(place.what.take_if(is_meant).is_some());
+        }
+        self.dropped - before
     }
 
     /// The clock shows `now`, which is before what it showed, and all that wait are due by `sooner` earlier.
@@ -143,11 +163,15 @@ impl<H> Wheel<H> {
             let list = self.take_list(level, slot);
             self.walk(list, |at| all.push(at));
         }
+        let by = sooner;
         let sooner = u64::try_from(sooner.as_micros()).unwrap_or(u64::MAX) / self.tick_us;
         self.current = now.as_us() / self.tick_us;
         for at in all {
             let place = &mut self.slab[at as usize];
             place.due = place.due.saturating_sub(sooner);
+            if let Some(what) = &mut place.what {
+                what.since = what.since - by;
+            }
             self.link(at);
         }
     }
@@ -162,7 +186,7 @@ impl<H> Wheel<H> {
 
     /// How many are held.
     pub(crate) fn len(&self) -> usize {
-        self.held
+        self.held - self.dropped
     }
 
     /// The earliest list. Those of a lower level are all earlier than those of a higher one, and none is behind the
@@ -230,12 +254,13 @@ mod tests {
             to,
             packet: Packet::zeroed(),
             is_own: false,
+            since: Time::ZERO,
         }
     }
 
     fn popped(wheel: &mut Wheel<u64>, now: u64) -> Vec<u64> {
         let mut out = Vec::new();
-        wheel.pop_due(Time::from_us(now), &mut Rng::seed_from_u64(now), |due| {
+        wheel.pop_due(Time::from_us(now), &mut Rng::seed_from_u64(now), |due, _| {
             out.push(due.to)
         });
         out
@@ -254,6 +279,24 @@ mod tests {
         assert_eq!(popped(&mut wheel, 25), [0; 0]);
         assert_eq!(popped(&mut wheel, 30), [30]);
         assert_eq!((wheel.len(), wheel.deadline()), (0, None));
+    }
+
+    #[test]
+    fn what_came_late_is_dropped_and_its_place_is_free_at_its_time() {
+        let mut wheel = Wheel::new(9, Duration::from_micros(1));
+        for n in 1..=6 {
+            let what = Due {
+                is_own: n == 6,
+                since: Time::from_us(n),
+                ..due(n)
+            };
+            wheel.push(Time::from_us(100 * n), what);
+        }
+        assert_eq!(wheel.drop_after(Time::from_us(3)), 2);
+        assert_eq!(wheel.drop_after(Time::from_us(3)), 0);
+        assert_eq!((wheel.len(), wheel.held), (4, 6));
+        assert_eq!(popped(&mut wheel, 1_000), [1, 2, 3, 6]);
+        assert_eq!((wheel.len(), wheel.held, wheel.dropped), (0, 0, 0));
     }
 
     #[test]
@@ -314,7 +357,7 @@ mod tests {
                 let (mut left, stays) = list.into_iter().partition::<Vec<_>, _>(|(due, _)| *due <= now / tick);
                 list = stays;
                 let mut out = Vec::new();
-                wheel.pop_due(Time::from_us(now), &mut rng, |due| out.push(due.to));
+                wheel.pop_due(Time::from_us(now), &mut rng, |due, _| out.push(due.to));
                 left.sort_unstable();
                 let (mut out_sorted, mut left) = (out, left.into_iter().map(|l| l.1).collect::<Vec<_>>());
                 out_sorted.sort_unstable();
@@ -342,10 +385,11 @@ mod tests {
                 Due {
                     to: now + delay,
                     packet: Packet::zeroed(),
-                    is_own: false
+                    is_own: false,
+                    since: Time::ZERO,
                 }
             ));
-            wheel.pop_due(Time::from_us(now), &mut rng, |due| {
+            wheel.pop_due(Time::from_us(now), &mut rng, |due, _| {
                 assert!(due.to <= now && due.to + 138 > now, "{} at {now}", due.to);
                 left += 1;
             });

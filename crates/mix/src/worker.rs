@@ -10,6 +10,7 @@ use std::time::Duration;
 use mizzle_base::{Counters, NodeId, Rng, Time};
 use mizzle_sphinx::{ADDRESS_LEN, Dialect, ID_LEN, Packet, Peeled, Peeler, PublicKey, Rejected, SecretKey};
 
+use crate::lateness::Lateness;
 use crate::tags::{ReplayTags, Verdict};
 use crate::wheel::{Due, Wheel};
 use crate::{Config, JUMP};
@@ -89,6 +90,12 @@ pub enum Input<'a, H = NodeId> {
         /// 4608 bytes, for the link.
         packet: Packet,
     },
+    /// What came after this moment was perhaps let in alone, to see where it goes ([`crate::Loops::check`]): it is dropped. What
+    /// the node itself sends is not.
+    Isolated {
+        /// When the last packet came that is known not to be the attacker's choice.
+        since: Time,
+    },
     /// Time passed.
     Tick,
 }
@@ -132,6 +139,7 @@ pub struct Worker<R: Routing> {
     /// Somebody writes tags down.
     tells_tags: bool,
     counters: Counters,
+    late: Lateness,
     // Kept between batches, for their memory.
     results: Vec<Result<Peeled, Rejected>>,
     verdicts: Vec<Verdict>,
@@ -160,6 +168,7 @@ impl<R: Routing> Worker<R> {
             outcomes: VecDeque::new(),
             tells_tags: false,
             counters: Counters::default(),
+            late: Lateness::default(),
             results: Vec::new(),
             verdicts: Vec::new(),
             not_under_first: Vec::new(),
@@ -209,16 +218,24 @@ impl<R: Routing> Worker<R> {
                     to,
                     packet,
                     is_own: true,
+                    since: now,
                 },
             ),
+            Input::Isolated { since } => {
+                let n = self.wheel.drop_after(since);
+                self.count("drop.isolated", n as u64);
+            }
             Input::Tick => {}
         }
-        let (mut forwarded, outcomes) = (0, &mut self.outcomes);
-        self.wheel
-            .pop_due(now, &mut self.rng, |Due { to, packet, is_own }| {
-                forwarded += u64::from(!is_own);
-                outcomes.push_back(Outcome::Forward { to, packet });
-            });
+        let (mut forwarded, outcomes, late) = (0, &mut self.outcomes, &mut self.late);
+        self.wheel.pop_due(now, &mut self.rng, |due, by| {
+            let Due {
+                to, packet, is_own, ..
+            } = due;
+            forwarded += u64::from(!is_own);
+            late.add(by);
+            outcomes.push_back(Outcome::Forward { to, packet });
+        });
         self.count("forwarded", forwarded);
     }
 
@@ -256,6 +273,12 @@ impl<R: Routing> Worker<R> {
     #[must_use]
     pub fn take_counters(&mut self) -> Counters {
         std::mem::take(&mut self.counters)
+    }
+
+    /// How much later than its time each packet left since the last call.
+    #[must_use]
+    pub fn take_lateness(&mut self) -> Lateness {
+        std::mem::take(&mut self.late)
     }
 
     /// Packets held for their delay.
@@ -326,6 +349,7 @@ impl<R: Routing> Worker<R> {
                                 to,
                                 packet,
                                 is_own: false,
+                                since: now,
                             },
                         );
                     }

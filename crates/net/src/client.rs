@@ -17,8 +17,9 @@ use mizzle_base::{Counters, Item, MailboxId, NodeId, Time};
 use mizzle_client::{Action, Client, Input, MAIL_WINDOW, StreamEvent, StreamKey};
 use mizzle_stream::{OpenError, OpenRequest, Opener};
 use mizzle_traffic::anonymity::Outlook;
-use mizzle_traffic::draw;
+use mizzle_traffic::estimate::Estimate;
 use mizzle_traffic::ledger::{Passed, Tally};
+use mizzle_traffic::{draw, weights};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -69,6 +70,12 @@ pub struct Snapshot {
     pub loops: Tally,
     /// Its loops, by the mixes that they passed.
     pub loops_by_node: BTreeMap<NodeId, Passed>,
+    /// What its last loops tell of each mix.
+    pub estimates: BTreeMap<NodeId, Estimate>,
+    /// The mixes that its routes leave out.
+    pub avoided: Vec<NodeId>,
+    /// When its gateway was blamed last for losing packets.
+    pub gateway_blamed: Option<Time>,
     /// Whether its gateway admitted it and cover flows.
     pub up: bool,
     /// Streams open, or being opened.
@@ -315,7 +322,7 @@ pub fn choose_gateway(document: &Document, rng: &mut mizzle_base::Rng) -> Option
     gateways.get(draw::below(rng, gateways.len())).copied()
 }
 
-/// Starts a client's task. `loss` is the share of packets that its uplink loses on purpose, for trying and testing.
+/// [`run_with_reports`] without hearing what nodes publish of their loops.
 ///
 /// # Errors
 /// [`StartError::NoPeer`].
@@ -328,12 +335,31 @@ pub fn run(
     clock: Clock,
     rng: mizzle_base::Rng,
 ) -> Result<Running, StartError> {
+    run_with_reports(core, document, gateway, (link, None), loss, clock, rng)
+}
+
+/// Starts a client's task, with the links to its gateway and to that one's directory. `loss` is the share of packets that its uplink loses on purpose, for trying and testing.
+///
+/// # Errors
+/// [`StartError::NoPeer`].
+pub fn run_with_reports(
+    core: Client,
+    document: &Document,
+    gateway: &NodeId,
+    (link, directory): (Link, Option<Link>),
+    loss: f64,
+    clock: Clock,
+    rng: mizzle_base::Rng,
+) -> Result<Running, StartError> {
     let listed = document
         .node(gateway)
         .filter(|n| n.role == Role::Gateway)
         .ok_or(StartError::NoPeer)?;
     let peer = peer_of(listed).ok_or(StartError::NoPeer)?;
-    let addresses = listed.addresses.iter().filter_map(|a| a.parse().ok()).collect();
+    let addresses: Vec<_> = listed.addresses.iter().filter_map(|a| a.parse().ok()).collect();
+    if let Some(directory) = &directory {
+        directory.control.add_peer(peer, addresses.clone());
+    }
     link.control.add_peer(peer, addresses);
     link.control.connect(peer);
     let (commands, command_queue) = mpsc::channel(OPEN_QUEUE);
@@ -351,6 +377,9 @@ pub fn run(
         core,
         gateway: peer,
         link,
+        directory,
+        asked: clock.now(),
+        waits_for_reports: false,
         streams: BTreeMap::new(),
         courses: BTreeMap::new(),
         round_trips: VecDeque::new(),
@@ -364,6 +393,7 @@ pub fn run(
         rng,
         snapshot: Arc::clone(&snapshot),
         published: Time::ZERO,
+        estimates: BTreeMap::new(),
         not_sent: 0,
     };
     let task = tokio::spawn(task.run(command_queue, kept, brought, stopped));
@@ -399,6 +429,11 @@ struct Task {
     core: Client,
     gateway: PeerId,
     link: Link,
+    /// Where it asks what nodes publish, and when it did.
+    directory: Option<Link>,
+    asked: Time,
+    /// One answer for each question: checking it takes time.
+    waits_for_reports: bool,
     streams: BTreeMap<StreamKey, Stream>,
     /// Of those in `streams`; others are forgotten now and then.
     courses: BTreeMap<StreamKey, Course>,
@@ -413,7 +448,15 @@ struct Task {
     rng: mizzle_base::Rng,
     snapshot: Arc<Mutex<Snapshot>>,
     published: Time,
+    estimates: BTreeMap<NodeId, Estimate>,
     not_sent: u64,
+}
+
+async fn receive(link: &mut Option<Link>, out: &mut Vec<link::Event>) -> usize {
+    match link {
+        Some(link) => link.receiver.recv_many(out, BATCH).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Task {
@@ -424,7 +467,7 @@ impl Task {
         mut brought: watch::Receiver<Option<Arc<Document>>>,
         mut stopped: watch::Receiver<bool>,
     ) {
-        let mut events = Vec::with_capacity(BATCH);
+        let (mut events, mut answers) = (Vec::with_capacity(BATCH), Vec::new());
         let changed = Arc::clone(&self.changed);
         let mut armed = self.core.deadline();
         // One timer for all turns, and the core's time passes when it fires, never because a program or the gateway woke
@@ -446,6 +489,19 @@ impl Task {
                         break;
                     }
                     self.take_frames(&mut events);
+                }
+                n = receive(&mut self.directory, &mut answers) => {
+                    if n == 0 {
+                        self.directory = None;
+                    }
+                    for event in answers.drain(..) {
+                        if let link::Event::Frame { peer, frame, .. } = event
+                            && peer == self.gateway
+                            && std::mem::take(&mut self.waits_for_reports)
+                        {
+                            self.core.handle(self.clock.now(), Input::Reports(frame.into_vec()));
+                        }
+                    }
                 }
                 Some(command) = commands.recv() => self.open(command),
                 Ok(()) = kept.changed() => {
@@ -573,6 +629,12 @@ impl Task {
                     // Nobody may be listening.
                     drop(self.loops.send(LoopEnd { round_trip }));
                 }
+                Action::GatewayBlamed => {
+                    tracing::warn!(
+                        "this gateway loses packets, or most of what lies behind it does: its routes are left as they are; \
+                         another gateway would be better"
+                    );
+                }
                 Action::Stream(key, event) => self.stream_event(key, event),
             }
         }
@@ -665,6 +727,20 @@ impl Task {
             return;
         }
         self.published = now;
+        // At fixed intervals, whatever the user does.
+        if now.since(self.asked) >= weights::EVERY && self.core.is_up() {
+            self.asked = now;
+            self.estimates = self.core.estimates(now);
+            if let Some(directory) = &self.directory {
+                // One that can't be asked now is asked the next time.
+                drop(
+                    directory
+                        .control
+                        .try_send(&self.gateway, crate::directory::ask_reports()),
+                );
+                self.waits_for_reports = true;
+            }
+        }
         self.forget_given_up();
         let mut counters = self.core.counters();
         counters.add("slot.not_sent", self.not_sent);
@@ -679,6 +755,9 @@ impl Task {
             counters,
             loops: self.core.loops(),
             loops_by_node: self.core.loops_by_node().clone(),
+            estimates: self.estimates.clone(),
+            avoided: self.core.avoided().iter().copied().collect(),
+            gateway_blamed: self.core.avoided().blamed(),
             up: self.core.is_up(),
             streams: self.streams.len(),
             oldest: self.courses.iter().take(STREAMS_TOLD).map(told).collect(),

@@ -1,9 +1,11 @@
 //! `/mizzle/directory/1.0.0`: a client asks a gateway for the network document.
 //!
 //! Question: the sequence number that the asker knows, 8 bytes big-endian. Answer: the time that it is (UTC), in seconds, 8
-//! bytes big-endian, then the document as the authority signed it, or nothing if that is no newer. To anything else the
-//! answer is empty. Two one-way streams of the packet link, one each way. The answer is verified
-//! by the asker against the authority it trusts: a gateway can withhold a document, never change one.
+//! bytes big-endian, then the document as the authority signed it, or nothing if that is no newer. Another question is
+//! `loop reports?`, for what nodes publish of their loops: the answer is the last reports, each after its length in four bytes,
+//! 1 MiB at most. `loop report:` and a report is a node that publishes, and has no answer. To anything else the answer is empty.
+//! Two one-way streams of the packet link, one each way. The answer is verified by the asker against the authority it trusts: a
+//! gateway can withhold a document or a report, never change one.
 
 use std::time::Duration;
 
@@ -18,6 +20,10 @@ use crate::host::Link;
 pub const QUESTION_LEN: usize = 8;
 /// Length of the time in an answer.
 pub const TIME_LEN: usize = 8;
+/// Longest answer with reports in bytes: of some 250 nodes that tell of each other. In larger networks some are left out.
+pub const MAX_BUNDLE_LEN: usize = 1 << 20;
+const ASK_REPORTS: &[u8] = b"loop reports?";
+const PUBLISH: &[u8] = b"loop report:";
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// No document came.
@@ -43,13 +49,46 @@ pub struct Answer {
     pub document: Vec<u8>,
 }
 
-/// The answer to a question.
-pub(crate) fn answer(document: &Document, now: Time, question: &[u8]) -> link::Frame {
-    let Ok(known) = <[u8; QUESTION_LEN]>::try_from(question) else {
-        return Box::default();
-    };
+/// What somebody wants of a directory.
+pub(crate) enum Asked<'a> {
+    /// A document newer than this.
+    Document(u64),
+    /// What nodes publish of their loops.
+    Reports,
+    /// It publishes this report.
+    Published(&'a [u8]),
+    /// It makes no sense; the answer is empty.
+    Nothing,
+}
+
+/// Reads a question.
+pub(crate) fn asked(question: &[u8]) -> Asked<'_> {
+    if question == ASK_REPORTS {
+        return Asked::Reports;
+    }
+    if let Some(report) = question.strip_prefix(PUBLISH) {
+        return Asked::Published(report);
+    }
+    match <[u8; QUESTION_LEN]>::try_from(question) {
+        Ok(known) => Asked::Document(u64::from_be_bytes(known)),
+        Err(_) => Asked::Nothing,
+    }
+}
+
+/// The question for what nodes publish.
+pub(crate) fn ask_reports() -> link::Frame {
+    ASK_REPORTS.into()
+}
+
+/// What a node sends that publishes this report.
+pub(crate) fn published(report: &[u8]) -> link::Frame {
+    [PUBLISH, report].concat().into()
+}
+
+/// The answer, at `now`, to who knows a document.
+pub(crate) fn answer(document: &Document, now: Time, known: u64) -> link::Frame {
     let mut answer = now.as_s().to_be_bytes().to_vec();
-    if u64::from_be_bytes(known) < document.sequence() {
+    if known < document.sequence() {
         answer.extend_from_slice(document.bytes());
     }
     answer.into()
@@ -65,8 +104,35 @@ pub async fn fetch(
     addresses: Vec<Multiaddr>,
     known: u64,
 ) -> Result<Answer, FetchError> {
+    let answer = ask(link, gateway, addresses, Box::new(known.to_be_bytes())).await?;
+    let (time, document) = answer
+        .split_first_chunk::<TIME_LEN>()
+        .ok_or(FetchError::NotUnderstood)?;
+    Ok(Answer {
+        time: Time::from_s(u64::from_be_bytes(*time)),
+        document: document.to_vec(),
+    })
+}
+
+/// Asks `gateway` for what nodes published of their loops: a bundle for [`mizzle_traffic::weights::Reports::add_bundle`].
+///
+/// # Errors
+/// When no answer comes in time.
+pub async fn fetch_reports(
+    link: &mut Link,
+    gateway: PeerId,
+    addresses: Vec<Multiaddr>,
+) -> Result<Vec<u8>, FetchError> {
+    ask(link, gateway, addresses, ask_reports()).await
+}
+
+async fn ask(
+    link: &mut Link,
+    gateway: PeerId,
+    addresses: Vec<Multiaddr>,
+    question: link::Frame,
+) -> Result<Vec<u8>, FetchError> {
     link.control.add_peer(gateway, addresses);
-    let question: link::Frame = Box::new(known.to_be_bytes());
     let answer = async {
         if let Err((why, _)) = link.control.try_send(&gateway, question) {
             return Err(FetchError::Unreachable(why.to_string()));
@@ -74,13 +140,7 @@ pub async fn fetch(
         loop {
             match link.receiver.recv().await {
                 Some(link::Event::Frame { peer, frame, .. }) if peer == gateway => {
-                    let (time, document) = frame
-                        .split_first_chunk::<TIME_LEN>()
-                        .ok_or(FetchError::NotUnderstood)?;
-                    return Ok(Answer {
-                        time: Time::from_s(u64::from_be_bytes(*time)),
-                        document: document.to_vec(),
-                    });
+                    return Ok(frame.into_vec());
                 }
                 Some(link::Event::Unreachable { peer, reason }) if peer == gateway => {
                     return Err(FetchError::Unreachable(reason));

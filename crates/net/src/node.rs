@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use libp2p::PeerId;
 use libp2p_mix::link;
 use mizzle_base::document::{LAYERS, Node as Listed, Role};
@@ -19,14 +20,20 @@ use mizzle_base::{Counters, Document, NodeId, Rng, Time};
 use mizzle_exit::{ConnId, Exit};
 use mizzle_gateway::store::{Answer, MailStore};
 use mizzle_gateway::{ClientId, Gateway, Upload, UploadId, Uploaded};
-use mizzle_mix::{Config, Delivered, Edges, Key, Loops, NotOurs, Outcome, Ratchet, Ring, TooEarly};
+use mizzle_mix::{
+    Alarms, Config, Delivered, Edges, Key, Lateness, Loops, NotOurs, Outcome, Ratchet, Ring, TooEarly,
+};
 use mizzle_sphinx::{Dialect, Packet, SecretKey};
 use mizzle_traffic::draw;
+use mizzle_traffic::estimate::Estimate;
 use mizzle_traffic::ledger::Tally;
+use mizzle_traffic::weights::{self, Report, Reports};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use zeroize::Zeroize as _;
 
 use crate::clock::Clock;
+use crate::directory::{Asked, MAX_BUNDLE_LEN};
 use crate::host::Link;
 use crate::keeper::Keeper;
 use crate::outside::Outside;
@@ -97,6 +104,14 @@ pub struct MixParts {
     /// Where tags are written down, and the seed.
     folder: Option<PathBuf>,
     logs: Vec<(u32, Vec<TagLog>)>,
+    reporting: Option<Reporting>,
+}
+
+/// How a node publishes what its loops tell.
+struct Reporting {
+    identity: SigningKey,
+    /// To the gateways' directories; a gateway that has one itself speaks through that.
+    link: Option<Link>,
 }
 
 impl MixParts {
@@ -122,6 +137,7 @@ impl MixParts {
             workers: 1,
             folder: None,
             logs: Vec::new(),
+            reporting: None,
         })
     }
 
@@ -154,7 +170,21 @@ impl MixParts {
             workers: 1,
             folder: None,
             logs: Vec::new(),
+            reporting: None,
         })
+    }
+
+    /// Signs what its loops tell with the secret of its identity, and publishes it at all gateways, through `link` if it isn't one
+    /// itself. The secret given is overwritten with zeros.
+    #[must_use]
+    pub fn with_reports(mut self, identity: &mut [u8; 32], link: Option<Link>) -> Self {
+        let signing = SigningKey::from_bytes(identity);
+        identity.zeroize();
+        self.reporting = Some(Reporting {
+            identity: signing,
+            link,
+        });
+        self
     }
 
     /// With so many workers, each in a thread of its own; 64 at most. Before [`Self::with_tags_kept`].
@@ -224,6 +254,12 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Its loops.
     pub loops: Tally,
+    /// How much later than their delays packets left.
+    pub late: Lateness,
+    /// How it stands with its alarm.
+    pub alarms: Alarms,
+    /// What its loops tell of each node, of late.
+    pub estimates: BTreeMap<NodeId, Estimate>,
     /// Packets held.
     pub pool: usize,
     /// Packets accepted under its key, and how many may be. At the end of these nothing more is accepted:
@@ -378,6 +414,12 @@ struct Node {
     counters: Counters,
     snapshot: Arc<Mutex<Snapshot>>,
     published: Time,
+    /// What loops told of each node, and when that was looked at.
+    estimates: BTreeMap<NodeId, Estimate>,
+    estimated: Time,
+    reporting: Option<Reporting>,
+    /// What nodes published, in a gateway.
+    reports: Reports,
     /// What was said of the key's end: so it is said once.
     warned: Warned,
 }
@@ -493,6 +535,10 @@ impl Node {
             counters: Counters::default(),
             snapshot,
             published: Time::ZERO,
+            estimates: BTreeMap::new(),
+            estimated: clock.now(),
+            reporting: mix.reporting,
+            reports: Reports::default(),
             warned: Warned::Nothing,
         };
         node.sync_files();
@@ -509,7 +555,8 @@ impl Node {
         loop {
             match self.wait(&mut stopped, &mut documents, &mut events).await {
                 Woken::Stopped => break,
-                Woken::Deadline => {}
+                // Nothing that was delivered waits to be heard.
+                Woken::Deadline => self.look_for_loops(),
                 Woken::Delivered(outcomes) => self.take_delivered(outcomes),
                 Woken::Gateway => self.take_frames(&mut events),
                 Woken::Directory => self.answer_questions(&mut events),
@@ -550,6 +597,7 @@ impl Node {
                 .and_then(Ring::change_at),
             Some(self.published + PUBLISH_EVERY),
             self.loops.next_at().map(|at| at - LOOPS_AHEAD),
+            self.loops.check_at(),
             self.gateway.as_ref().and_then(|g| g.core.deadline()),
             self.gateway.as_ref().and_then(|g| g.exit.as_ref()?.deadline()),
             self.gateway.as_ref().and_then(|g| g.mail.as_ref()?.deadline()),
@@ -714,6 +762,17 @@ impl Node {
         }
     }
 
+    /// Raises an alarm if loops are missing, and does what follows.
+    fn look_for_loops(&mut self) {
+        if let Some(since) = self.loops.check(self.clock.now()) {
+            self.pipeline.drop_isolated(since);
+            tracing::warn!(
+                "loops of this node don't come home: perhaps somebody drops what comes to it. What was let in since the last one is \
+                 dropped, and cover added"
+            );
+        }
+    }
+
     fn take_delivered(&mut self, outcomes: Vec<Outcome>) {
         let now = self.clock.now();
         for outcome in outcomes {
@@ -771,7 +830,20 @@ impl Node {
         let Some(parts) = &self.gateway else { return };
         for event in events.drain(..) {
             if let link::Event::Frame { peer, frame, .. } = event {
-                let answer = crate::directory::answer(&self.document, self.clock.now(), &frame);
+                let answer = match crate::directory::asked(&frame) {
+                    Asked::Document(known) => {
+                        crate::directory::answer(&self.document, self.clock.now(), known)
+                    }
+                    Asked::Reports => self.reports.bundle(Time::ZERO, MAX_BUNDLE_LEN).into(),
+                    Asked::Published(report) => {
+                        match Report::verify(report, &self.document, self.clock.now()) {
+                            Ok(report) => self.counters.add("reports.new", self.reports.add(report).into()),
+                            Err(_) => self.counters.count("drop.bad_report"),
+                        }
+                        continue;
+                    }
+                    Asked::Nothing => Box::default(),
+                };
                 if parts.directory.control.try_send(&peer, answer).is_err() {
                     self.counters.count("drop.directory_busy");
                 }
@@ -914,13 +986,55 @@ impl Node {
         done
     }
 
+    /// Tells all gateways what its loops tell.
+    fn tell_gateways(&mut self, now: Time) {
+        self.reports.expire(now);
+        let Some(Reporting { identity, link }) = &self.reporting else {
+            return;
+        };
+        let bytes = Report::sign(&self.document, identity, now, &self.loops.said(now));
+        let own = self.gateway.as_ref().map(|g| &g.directory.control);
+        let Some(control) = own.or(link.as_ref().map(|link| &link.control)) else {
+            return;
+        };
+        let frame = crate::directory::published(&bytes);
+        for gateway in self.document.gateways() {
+            if gateway.id == self.loops.node().id {
+                continue;
+            }
+            let Some(peer) = peer_of(gateway) else { continue };
+            // Known already, mostly. One that is away hears the next one.
+            control.add_peer(
+                peer,
+                gateway.addresses.iter().filter_map(|a| a.parse().ok()).collect(),
+            );
+            if control.try_send(&peer, frame.clone()).is_err() {
+                self.counters.count("reports.not_sent");
+            }
+        }
+        if self.gateway.is_some()
+            && let Ok(report) = Report::verify(&bytes, &self.document, now)
+        {
+            self.reports.add(report);
+        }
+    }
+
     fn publish(&mut self) {
+        let now = self.clock.now();
+        if now.since(self.estimated) >= weights::EVERY {
+            self.estimated = now;
+            self.estimates = self.loops.estimates(now);
+            self.tell_gateways(now);
+        }
         let report = self.pipeline.report();
         let key = self.keys.first().map(|(_, key)| key);
         self.counters.merge(&self.loops.take_counters());
         let mut snapshot = Snapshot {
             counters: self.counters.clone(),
             loops: self.loops.tally(),
+            late: report.late,
+            alarms: self.loops.alarms(),
+            estimates: self.estimates.clone(),
             pool: report.pool,
             accepted: key.map_or(0, |key| key.accepted()),
             accepted_most: key.map_or(0, |key| key.most()),

@@ -77,6 +77,14 @@ pub fn directory_link() -> Config {
         .with_max_peers(1_024)
 }
 
+/// The side of the directory that asks and publishes only: nobody's questions are taken.
+#[must_use]
+pub fn asking_link() -> Config {
+    directory_link()
+        .with_inbound_from_unknown(false)
+        .with_redial(Duration::from_secs(1), Duration::from_secs(30))
+}
+
 /// Any free port of the loopback interface.
 #[must_use]
 pub fn loopback(transport: Transport) -> Multiaddr {

@@ -10,9 +10,10 @@ use std::time::Duration;
 use common::{GATEWAY, MIX_1, Net, rng, within};
 use libp2p_mix::link::Event;
 use mizzle_net::clock::ClockOff;
-use mizzle_net::directory::{FetchError, fetch};
+use mizzle_net::directory::{FetchError, fetch, fetch_reports};
 use mizzle_net::host::{Host, HostConfig, Link, Transport};
 use mizzle_net::{identity, wire};
+use mizzle_traffic::weights::{Judged, Reports, judged};
 use tokio::time::Instant;
 
 async fn asker(transport: Transport) -> (Host, Link) {
@@ -119,4 +120,46 @@ async fn a_gateway_that_is_not_there_or_says_nothing_is_an_error_in_time() {
         "{closed:?}"
     );
     assert!(matches!(silent, FetchError::NoAnswer), "{silent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nodes_publish_of_their_loops_comes_to_those_who_ask_and_to_clients() {
+    let net = Net::start().await;
+    let client = net.client().await;
+    let gateway = &net.nodes[GATEWAY];
+    let (_host, mut link) = asker(Transport::Quic).await;
+    let mut reports = Reports::default();
+    let mix = net.nodes[MIX_1].id;
+    // Nodes publish every few seconds; what they say is worth something once many loops came back.
+    within("all nodes publish", async {
+        loop {
+            let bundle = fetch_reports(&mut link, gateway.peer, gateway.addresses.clone()).await;
+            let (_, bad) = reports.add_bundle(&bundle.unwrap(), &net.document, net.clock.now());
+            assert_eq!(bad, 0);
+            let well = judged(&net.document, &reports, &mix) == Judged::Well;
+            if reports.iter().count() == net.nodes.len() && well {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    for report in reports.iter() {
+        assert!(net.nodes.iter().any(|node| node.id == report.by()));
+        assert!(!report.said().contains_key(&report.by()), "of itself");
+    }
+    common::wait_until("the client hears them", || {
+        client.client.snapshot().counters.get("reports.new") >= 5
+    })
+    .await;
+    assert_eq!(gateway.counters().get("drop.bad_report"), 0);
+
+    // What nobody signed is counted, and not passed on.
+    let mut forged = b"loop report:".to_vec();
+    forged.extend_from_slice(reports.iter().next().unwrap().bytes());
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    link.control.add_peer(gateway.peer, gateway.addresses.clone());
+    link.control.try_send(&gateway.peer, forged.into()).unwrap();
+    gateway.counted("drop.bad_report", 1).await;
 }

@@ -7,7 +7,8 @@
 mod network;
 mod outside;
 mod plan;
+pub mod two_samples;
 
-pub use network::{ClientIndex, Network, Sighting};
+pub use network::{ClientIndex, Drops, Network, Sighting};
 pub use outside::{Outside, PUBLIC, Server};
 pub use plan::{Plan, PlanError};

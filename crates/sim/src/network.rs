@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use mizzle_base::{Document, MailboxId, NodeId, Rng, Time};
 use mizzle_client::{self as client, Client, StreamEvent, StreamKey};
 use mizzle_exit::{self as exit, ConnId, Exit, Policy};
@@ -15,10 +16,11 @@ use mizzle_mix::{self as mix, Delivered, Key, Mix, NodeKeys, NotOurs, Ring, TooE
 use mizzle_sphinx::{Dialect, Packet};
 use mizzle_stream::{OpenError, OpenRequest};
 use mizzle_traffic::draw;
+use mizzle_traffic::weights::{self, Report, Reports};
 use rand_core::SeedableRng as _;
 
 use crate::outside::{Outside, Server};
-use crate::plan::{Plan, PlanError, START};
+use crate::plan::{Plan, PlanError, START, Secrets};
 
 /// A client of the network, by its number from zero.
 pub type ClientIndex = usize;
@@ -57,6 +59,13 @@ pub enum Sighting {
         mailbox: MailboxId,
         /// The message, 3968 bytes.
         message: Box<[u8]>,
+        /// When.
+        at: Time,
+    },
+    /// A packet came back to a gateway for one of its clients: a reply, a filler or a loop.
+    Returned {
+        /// Which gateway.
+        gateway: NodeId,
         /// When.
         at: Time,
     },
@@ -101,8 +110,12 @@ struct Connection {
 
 struct NodeSim {
     id: NodeId,
+    identity: SigningKey,
     ring: Ring,
     keys: BTreeMap<u32, Arc<Key>>,
+    has_exit: bool,
+    /// It is there: a node that is not hears, says and does nothing.
+    up: bool,
     mix: Mix,
     gateway: Option<Gateway>,
     store: MemoryMailStore,
@@ -118,6 +131,9 @@ struct ClientSim {
     events: Vec<(StreamKey, StreamEvent)>,
 }
 
+/// Whether a node that is under attack, or the link after it, drops a packet from this node to that one.
+pub type Drops = Box<dyn Fn(&NodeId, &NodeId) -> bool>;
+
 /// A running simulation.
 pub struct Network {
     plan: Plan,
@@ -129,9 +145,15 @@ pub struct Network {
     in_flight: BinaryHeap<Reverse<Pending>>,
     order: u64,
     rng: Rng,
+    policy: Policy,
     outside: Outside,
+    /// Share of the packets that come back for clients and are lost at their gateway.
+    lost_replies: f64,
     watch: bool,
     sightings: Vec<Sighting>,
+    drops: Option<Drops>,
+    reports: Reports,
+    reported: Time,
 }
 
 impl Network {
@@ -143,48 +165,9 @@ impl Network {
         let mut rng = Rng::seed_from_u64(plan.seed);
         let (document, secrets) = plan.build(&mut rng)?;
         let document = Arc::new(document);
-        let mut fork = || Rng::from_seed(draw::bytes(&mut rng));
         let mut nodes = Vec::new();
         for node in secrets {
-            let id = node.id;
-            let keys = node.ratchet.keys(document.epoch()).ok_or(NotOurs::OtherKey)?;
-            let stream = node.has_exit.then(|| *keys.exit.expose_bytes());
-            let core = Mix::new(
-                mix::Config::default(),
-                Arc::clone(&document),
-                id,
-                keys.sphinx,
-                fork(),
-                START,
-            )?;
-            let is_gateway = document.gateways().any(|g| g.id == id);
-            let gateway = is_gateway.then(|| {
-                Gateway::new(
-                    gateway::Config::default(),
-                    Arc::clone(&document),
-                    &id,
-                    Vec::new(),
-                    fork(),
-                )
-            });
-            let exit = stream.map(|secret| {
-                let config = exit::Config::default();
-                Exit::new(config, &document, &id, secret, policy.clone(), fork())
-            });
-            let (connections, clients) = (BTreeMap::new(), BTreeMap::new());
-            let mut node = NodeSim {
-                id,
-                ring: Ring::new(node.ratchet, &document),
-                keys: BTreeMap::new(),
-                mix: core,
-                gateway,
-                store: MemoryMailStore::in_memory(Limits::default()),
-                exit,
-                connections,
-                clients,
-            };
-            node.turn_keys(START)?;
-            nodes.push(node);
+            nodes.push(NodeSim::start(&document, node, &policy, &mut rng, START)?);
         }
         let by_id = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
         let entries: Vec<usize> = (0..nodes.len())
@@ -196,12 +179,12 @@ impl Network {
                 .checked_rem(entries.len())
                 .ok_or(mizzle_client::NoSuchGateway)?;
             let gateway = entries[place];
-            let id = ClientId(draw::bytes(&mut fork()));
+            let id = ClientId(draw::bytes(&mut rng));
             let core = Client::new(
                 client::Config::default(),
                 Arc::clone(&document),
                 &nodes[gateway].id,
-                fork(),
+                fork(&mut rng),
             )?;
             nodes[gateway].clients.insert(id, index);
             clients.push(ClientSim {
@@ -221,9 +204,14 @@ impl Network {
             in_flight: BinaryHeap::new(),
             order: 0,
             rng,
+            policy,
             outside,
+            lost_replies: 0.0,
             watch: false,
             sightings: Vec::new(),
+            drops: None,
+            reports: Reports::default(),
+            reported: START,
         };
         for index in 0..network.clients.len() {
             let at = network.client_time();
@@ -287,6 +275,71 @@ impl Network {
         shifted(self.now, self.plan.clients_fast_s)
     }
 
+    /// Links lose this share of packets from here on.
+    pub fn set_loss(&mut self, loss: f64) {
+        self.plan.loss = loss;
+    }
+
+    /// Of the packets that come back for clients, on SURBs and as loops, this share is lost at their gateway from here on.
+    pub fn set_lost_replies(&mut self, share: f64) {
+        self.lost_replies = share;
+    }
+
+    /// The node is gone, with all that it held in memory and what was under way to it; its clients lose their links.
+    pub fn stop(&mut self, node: &NodeId) {
+        let Some(&index) = self.by_id.get(node) else {
+            return;
+        };
+        if std::mem::replace(&mut self.nodes[index].up, false) {
+            self.nodes[index].connections.clear();
+            self.tell_clients(index, || client::Input::LinkDown);
+        }
+    }
+
+    /// The node is there again, or begins anew at once: with its keys and its store and without a memory of anything else. Its
+    /// clients come back.
+    ///
+    /// # Errors
+    /// When it isn't as the document says, which was checked when the network was built.
+    pub fn start(&mut self, node: &NodeId) -> Result<(), PlanError> {
+        let Some(&index) = self.by_id.get(node) else {
+            return Ok(());
+        };
+        self.stop(node);
+        let old = &self.nodes[index];
+        let secrets = Secrets {
+            id: old.id,
+            identity: old.identity.clone(),
+            // As it is on a disk.
+            ratchet: old.ring.ratchet().clone(),
+            has_exit: old.has_exit,
+        };
+        let new = NodeSim::start(&self.document, secrets, &self.policy, &mut self.rng, self.now)?;
+        let old = std::mem::replace(&mut self.nodes[index], new);
+        let node = &mut self.nodes[index];
+        node.clients = old.clients;
+        node.store = old.store;
+        if node.gateway.is_some() {
+            // Of a store in memory this never fails.
+            let registered = node.store.registered().unwrap_or_default();
+            let (config, rng) = (gateway::Config::default(), fork(&mut self.rng));
+            let document = in_epoch(&self.document, self.now);
+            node.gateway = Some(Gateway::new(config, document, &node.id, registered, rng));
+        }
+        self.tell_clients(index, || client::Input::LinkUp);
+        Ok(())
+    }
+
+    fn tell_clients(&mut self, node: usize, what: impl Fn() -> client::Input) {
+        let at = self.client_time();
+        for index in 0..self.clients.len() {
+            if self.clients[index].gateway == node {
+                self.clients[index].core.handle(at, what());
+                self.drain_client(index);
+            }
+        }
+    }
+
     /// Begins to keep what observers see; [`Self::sightings`] takes it.
     pub fn watch(&mut self) {
         self.watch = true;
@@ -348,10 +401,52 @@ impl Network {
         }
     }
 
+    /// Has packets between nodes dropped from now on.
+    pub fn attack(&mut self, drops: Drops) {
+        self.drops = Some(drops);
+    }
+
+    /// What the nodes published of late.
+    #[must_use]
+    pub fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// A node's mix core, to read from.
+    #[must_use]
+    pub fn mix(&self, node: &NodeId) -> Option<&Mix> {
+        Some(&self.nodes[*self.by_id.get(node)?].mix)
+    }
+
+    /// All nodes that live publish, and all clients hear it at once.
+    fn report(&mut self) {
+        self.reported = self.now;
+        self.reports.expire(self.now);
+        let (document, now) = (&self.document, self.now);
+        for node in self.nodes.iter().filter(|node| node.up) {
+            let bytes = Report::sign(document, &node.identity, now, &node.mix.said(now));
+            if let Ok(report) = Report::verify(&bytes, document, now) {
+                self.reports.add(report);
+            }
+        }
+        let bundle = self.reports.bundle(Time::ZERO, usize::MAX);
+        let at = self.client_time();
+        for index in 0..self.clients.len() {
+            let client = &mut self.clients[index].core;
+            client.handle(at, client::Input::Reports(bundle.clone()));
+            self.drain_client(index);
+        }
+    }
+
     /// Lets one thing happen, the next; returns the new time.
     pub fn step(&mut self) -> Time {
+        self.step_until(Time::FAR_FUTURE)
+    }
+
+    /// The same, if it happens until then; else time passes and nothing happens.
+    pub fn step_until(&mut self, until: Time) -> Time {
         let in_flight = self.in_flight.peek().map(|Reverse(p)| p.at);
-        let nodes = self.nodes.iter().flat_map(|n| {
+        let nodes = self.nodes.iter().filter(|n| n.up).flat_map(|n| {
             let gateway = n.gateway.as_ref().and_then(Gateway::deadline);
             [
                 n.mix.deadline(),
@@ -368,7 +463,7 @@ impl Network {
             .flatten()
             .min()
             .unwrap_or(self.now);
-        self.now = self.now.max(next);
+        self.now = self.now.max(next.min(until));
         while self.in_flight.peek().is_some_and(|Reverse(p)| p.at <= self.now) {
             if let Some(Reverse(pending)) = self.in_flight.pop() {
                 self.arrive(pending.event);
@@ -378,6 +473,9 @@ impl Network {
             self.turn_node(index, Vec::new());
         }
         let at_clients = self.client_time();
+        if self.plan.reports && self.now.since(self.reported) >= weights::EVERY {
+            self.report();
+        }
         for index in 0..self.clients.len() {
             let client = &mut self.clients[index].core;
             if client.deadline().is_some_and(|at| at <= at_clients) {
@@ -391,7 +489,7 @@ impl Network {
     /// Runs until `until`.
     pub fn run_until(&mut self, until: Time) {
         while self.now < until {
-            self.step();
+            self.step_until(until);
         }
     }
 
@@ -419,7 +517,9 @@ impl Network {
             Event::Packet { node, packet } => self.turn_node(node, vec![packet]),
             Event::Up { client, frame } => {
                 let (node, id) = (self.clients[client].gateway, self.clients[client].id);
-                if let Some(gateway) = &mut self.nodes[node].gateway {
+                if self.nodes[node].up
+                    && let Some(gateway) = &mut self.nodes[node].gateway
+                {
                     gateway.handle(
                         self.now,
                         gateway::Input::Frame {
@@ -456,13 +556,15 @@ impl Network {
                     }
                 }
                 // Connections here take no time and don't break.
-                client::Action::Reconnect => {
+                client::Action::Reconnect if self.nodes[self.clients[index].gateway].up => {
                     let at = self.client_time();
                     self.clients[index].core.handle(at, client::Input::LinkUp);
                 }
+                client::Action::Reconnect => {}
                 client::Action::Admitted(_)
                 | client::Action::Refused(_)
                 | client::Action::Mail { .. }
+                | client::Action::GatewayBlamed
                 | client::Action::Loop(_) => {}
                 client::Action::Stream(key, event) => self.clients[index].events.push((key, event)),
             }
@@ -472,6 +574,9 @@ impl Network {
     fn turn_node(&mut self, index: usize, mut packets: Vec<Packet>) {
         let now = self.now;
         let node = &mut self.nodes[index];
+        if !node.up {
+            return;
+        }
         // The simulation's clock never goes back, so no key is asked for that was erased.
         let _ = node.turn_keys(now);
         if let Some(gateway) = &mut node.gateway {
@@ -499,7 +604,8 @@ impl Network {
                 mix::Action::Accepted(_) => {}
                 mix::Action::Forward { to, packet } => {
                     self.see(|| Sighting::Hop { from, to, at: now });
-                    if !self.lost() {
+                    let is_dropped = self.drops.as_ref().is_some_and(|drops| drops(&from, &to));
+                    if !is_dropped && !self.lost() {
                         let node = self.by_id[&to];
                         self.schedule(now + self.plan.link, Event::Packet { node, packet });
                     }
@@ -519,10 +625,14 @@ impl Network {
                 }
                 mix::Action::Deliver(Delivered::Reply { id, packet }) => {
                     delivered = true;
+                    self.see(|| Sighting::Returned {
+                        gateway: from,
+                        at: now,
+                    });
                     // The link to the client loses packets too, before they have a frame.
-                    if !self.lost()
-                        && let Some(gateway) = &mut self.nodes[index].gateway
-                    {
+                    let lost = self.lost()
+                        || (self.lost_replies > 0.0 && draw::unit(&mut self.rng) <= self.lost_replies);
+                    if !lost && let Some(gateway) = &mut self.nodes[index].gateway {
                         gateway.handle(now, gateway::Input::Reply { id, packet });
                     }
                 }
@@ -617,13 +727,81 @@ impl Network {
     }
 }
 
+/// The document with the keys of now.
+fn in_epoch(document: &Arc<Document>, now: Time) -> Arc<Document> {
+    document
+        .turned(now)
+        .map_or_else(|| Arc::clone(document), Arc::new)
+}
+
 /// A clock that is fast by so many seconds.
 fn shifted(at: Time, fast_s: i64) -> Time {
     let by = Duration::from_secs(fast_s.unsigned_abs());
     if fast_s < 0 { at - by } else { at + by }
 }
 
+fn fork(rng: &mut Rng) -> Rng {
+    Rng::from_seed(draw::bytes(rng))
+}
+
 impl NodeSim {
+    /// A node that begins at `now`, with an empty store, and with no memory of packets that its keys were used for.
+    fn start(
+        document: &Arc<Document>,
+        secrets: Secrets,
+        policy: &Policy,
+        rng: &mut Rng,
+        now: Time,
+    ) -> Result<Self, PlanError> {
+        let Secrets {
+            id,
+            identity,
+            ratchet,
+            has_exit,
+        } = secrets;
+        let document = &in_epoch(document, now);
+        let mut ring = Ring::new(ratchet, document);
+        let current = ring.turn(now)?.epochs().next();
+        let own = current.and_then(|epoch| ring.keys(epoch));
+        let NodeKeys { sphinx, exit, .. } = own.ok_or(NotOurs::OtherKey)?;
+        let config = mix::Config::default();
+        let core = Mix::new(config, Arc::clone(document), id, sphinx, fork(rng), now)?;
+        let is_gateway = document.gateways().any(|g| g.id == id);
+        let gateway = is_gateway.then(|| {
+            let config = gateway::Config::default();
+            Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng))
+        });
+        let exit = has_exit.then(|| {
+            let config = exit::Config::default();
+            Exit::new(
+                config,
+                document,
+                &id,
+                *exit.expose_bytes(),
+                policy.clone(),
+                fork(rng),
+            )
+        });
+        // Those that are alive beside the current one come with the first turn.
+        ring.ask_again(now);
+        let mut node = Self {
+            id,
+            identity,
+            ring,
+            keys: BTreeMap::new(),
+            has_exit,
+            up: true,
+            mix: core,
+            gateway,
+            store: MemoryMailStore::in_memory(Limits::default()),
+            exit,
+            connections: BTreeMap::new(),
+            clients: BTreeMap::new(),
+        };
+        node.turn_keys(now)?;
+        Ok(node)
+    }
+
     /// Takes and lets go of keys when it is time.
     fn turn_keys(&mut self, now: Time) -> Result<(), TooEarly> {
         if self.ring.change_at().is_none_or(|at| at > now) {

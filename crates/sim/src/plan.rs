@@ -7,7 +7,7 @@ use mizzle_base::document::{Content, DocumentError, NodeEntry, Role, ServiceEntr
 use mizzle_base::{Document, MailboxId, NodeId, Profile, Rng, Time, hex};
 use mizzle_mix::Ratchet;
 use mizzle_sphinx::SecretKey;
-use mizzle_traffic::draw;
+use mizzle_traffic::{draw, weights};
 use zeroize::Zeroizing;
 
 /// When the simulated networks live: their documents are valid from a day before to a day after.
@@ -37,6 +37,8 @@ pub struct Plan {
     pub epoch: Option<Duration>,
     /// By how much the clients' clocks are fast (or slow, if negative), in seconds.
     pub clients_fast_s: i64,
+    /// Whether nodes publish what their loops tell, and clients hear it.
+    pub reports: bool,
 }
 
 impl Default for Plan {
@@ -52,6 +54,7 @@ impl Default for Plan {
             loss: 0.0,
             epoch: None,
             clients_fast_s: 0,
+            reports: true,
         }
     }
 }
@@ -76,6 +79,7 @@ pub enum PlanError {
 /// The secrets of a node.
 pub(crate) struct Secrets {
     pub(crate) id: NodeId,
+    pub(crate) identity: SigningKey,
     pub(crate) ratchet: Ratchet,
     pub(crate) has_exit: bool,
 }
@@ -92,7 +96,8 @@ impl Plan {
         let epochs = if self.epoch.is_some() { EPOCHS } else { 1 };
         let mut add = |role, layer, weight, has_exit: bool| {
             let ratchet = Ratchet::new(FIRST_EPOCH, Zeroizing::new(draw::bytes(rng)));
-            let id = NodeId::new(draw::bytes(rng));
+            let identity = SigningKey::from_bytes(&draw::bytes(rng));
+            let id = weights::node_of(&identity.verifying_key());
             let keys = ratchet.keys_of(FIRST_EPOCH, epochs).unwrap_or_default();
             let digits = |key: &SecretKey| hex::encode(key.public().as_bytes());
             nodes.push(NodeEntry {
@@ -112,6 +117,7 @@ impl Plan {
             });
             secrets.push(Secrets {
                 id,
+                identity,
                 ratchet,
                 has_exit,
             });

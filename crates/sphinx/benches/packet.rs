@@ -289,7 +289,7 @@ fn others<'a>(keys: &'a [PublicKey], route: &'a [Hop<'a>], cases: &mut Vec<Case<
 /// how many; to reach, and beyond.
 const WANTED: [(&str, &str, usize, f64, f64); 4] = [
     ("hop", "ifma", 64, 10.0, 7.5),
-    ("hop", "graviola", 64, 40.0, 36.0),
+    ("hop", "avx2", 64, 40.0, 36.0),
     ("build", "ifma", 64, 55.0, 40.0),
     ("X25519", "ifma", 64, 2.5, 2.2),
 ];

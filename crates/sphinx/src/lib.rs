@@ -72,7 +72,7 @@ mod scratch;
 mod surb;
 
 pub use build::{BUILD_BATCH, Hop, Outgoing, build, build_batch, build_in_place, build_with_secret};
-pub use engine::{Engine, UnknownEngine, engine, engines, use_engine};
+pub use engine::{Between, Engine, UnknownEngine, engine, engines, use_engine};
 pub use header::BuildError;
 pub use keys::{InvalidKey, PublicKey, SecretKey};
 pub use layout::{

@@ -16,7 +16,7 @@ use core::iter::zip;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-use crate::engine::{Engine, engine};
+use crate::engine::{AT_ONCE, Engine, engine};
 use crate::kdf::{HeaderKeys, Secrets, blindings, mac_keys, macs, tags};
 use crate::keys::{PublicKey, SecretKey, is_canonical};
 use crate::layout::{
@@ -178,6 +178,7 @@ impl Peeler {
         packets: &mut [Packet],
         seen: &mut Seen<'_>,
     ) -> [Result<Peeled, Rejected>; N] {
+        const { assert!(N <= AT_ONCE) };
         let mut results = [Err(Rejected::Alpha); N];
         let mut lanes = Lanes::<N>::new();
         for (at, packet) in packets.iter().enumerate().take(N) {
@@ -186,35 +187,48 @@ impl Peeler {
                 lanes.push(at, self.secret.expose_bytes(), alpha);
             }
         }
-        lanes.run(self.engine);
-
-        let mut next = Lanes::<N>::new();
-        let mut live = Live::<N>::new();
-        for (at, s) in lanes.results() {
-            // Zero is what X25519 makes of a point of small order.
-            if !bool::from(s.ct_eq(&[0; 32])) {
-                live.push(at, s);
+        if lanes.len == 0 {
+            return results;
+        }
+        let used = ..lanes.len;
+        let mut next_alphas = [[0; ALPHA_LEN]; N];
+        let mut between = |shared: &[[u8; 32]], factors: &mut [[u8; 32]], wanted: &mut [bool]| {
+            let mut live = Live::<N>::new();
+            for (lane, s) in shared.iter().enumerate() {
+                // Zero is what X25519 makes of a point of small order.
+                if !bool::from(s.ct_eq(&[0; 32])) {
+                    live.push(lane, lanes.packets[lane], s);
+                }
             }
-        }
-        if live.count > 0 {
-            self.open(live, packets, seen, &mut results, &mut next);
-        }
-        next.run(self.engine);
-        for (at, next_alpha) in next.results() {
-            packets[at].as_bytes_mut()[..ALPHA_LEN].copy_from_slice(next_alpha);
+            if live.count > 0 {
+                self.open(live, packets, seen, &mut results, &mut |lane, factor| {
+                    (factors[lane], wanted[lane]) = (*factor, true);
+                });
+            }
+        };
+        self.engine.x25519_twice(
+            &lanes.scalars[used],
+            &lanes.points[used],
+            &mut between,
+            &mut next_alphas[used],
+        );
+        for (&packet, next) in zip(&lanes.packets[used], &next_alphas) {
+            if let Ok(Peeled::Forward { .. }) = results[packet] {
+                packets[packet].as_bytes_mut()[..ALPHA_LEN].copy_from_slice(next);
+            }
         }
         results
     }
 
     /// Checks and decrypts packets with the secrets shared with their senders. The `alpha` of those that go on is left
-    /// as it is, to be multiplied as `next` says.
+    /// as it is; `next` is told their lanes and what to multiply it with.
     fn open<const N: usize>(
         &self,
         live: Live<N>,
         packets: &mut [Packet],
         seen: &mut Seen<'_>,
         results: &mut [Result<Peeled, Rejected>; N],
-        next: &mut Lanes<N>,
+        next: &mut dyn FnMut(usize, &[u8; 32]),
     ) {
         let engine = self.engine;
         let live = self.admit(&live, packets, seen, results);
@@ -247,7 +261,7 @@ impl Peeler {
                     next: address,
                     delay_ms,
                 }) => {
-                    next.push(index, &factors[at], alpha(&packets[index]));
+                    next(live.lanes[at], &factors[at]);
                     results[index] = Ok(Peeled::Forward {
                         next: address,
                         delay_ms,
@@ -307,7 +321,7 @@ impl Peeler {
             } else if !is_right[at] {
                 results[index] = Err(Rejected::Mac);
             } else {
-                admitted.push(index, &secrets[at]);
+                admitted.push(live.lanes[at], index, &secrets[at]);
             }
         }
         admitted
@@ -323,13 +337,12 @@ impl fmt::Debug for Peeler {
     }
 }
 
-/// Multiplications for up to `N` packets, in the order of the packets but with none for those that dropped out.
+/// The points to multiply for up to `N` packets, in the order of the packets but with none for those that dropped out.
 struct Lanes<const N: usize> {
     len: usize,
     packets: [usize; N],
     scalars: Secrets<N>,
     points: [[u8; 32]; N],
-    out: Secrets<N>,
 }
 
 impl<const N: usize> Lanes<N> {
@@ -339,7 +352,6 @@ impl<const N: usize> Lanes<N> {
             packets: [0; N],
             scalars: Secrets::new(),
             points: [[0; 32]; N],
-            out: Secrets::new(),
         }
     }
 
@@ -349,25 +361,12 @@ impl<const N: usize> Lanes<N> {
         self.points[self.len] = *point;
         self.len += 1;
     }
-
-    fn run(&mut self, engine: &dyn Engine) {
-        if self.len > 0 {
-            let used = ..self.len;
-            engine.x25519_batch(&self.scalars[used], &self.points[used], &mut self.out[used]);
-        }
-    }
-
-    fn results(&self) -> impl Iterator<Item = (usize, &[u8; 32])> {
-        self.packets[..self.len]
-            .iter()
-            .copied()
-            .zip(&self.out[..self.len])
-    }
 }
 
 /// The packets that nothing was found wrong with so far, and what is shared with their senders.
 struct Live<const N: usize> {
     count: usize,
+    lanes: [usize; N],
     packets: [usize; N],
     secrets: Secrets<N>,
 }
@@ -376,12 +375,14 @@ impl<const N: usize> Live<N> {
     fn new() -> Self {
         Self {
             count: 0,
+            lanes: [0; N],
             packets: [0; N],
             secrets: Secrets::new(),
         }
     }
 
-    fn push(&mut self, packet: usize, s: &[u8; 32]) {
+    fn push(&mut self, lane: usize, packet: usize, s: &[u8; 32]) {
+        self.lanes[self.count] = lane;
         self.packets[self.count] = packet;
         self.secrets[self.count] = *s;
         self.count += 1;

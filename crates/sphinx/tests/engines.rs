@@ -18,7 +18,7 @@ use curve25519_dalek::montgomery::MontgomeryPoint;
 use mizzle_sphinx::{Engine, engine, engines, use_engine};
 use rand_chacha::rand_core::Rng;
 
-const ALL: [&str; 3] = ["ifma", "graviola", "dalek"];
+const ALL: [&str; 4] = ["ifma", "avx2", "graviola", "dalek"];
 
 fn hex(text: &str) -> [u8; 32] {
     from_hex(text).try_into().unwrap()
@@ -258,9 +258,66 @@ fn engines_multiply_the_base_point_as_dalek_does() {
     }
 }
 
+/// Two products of each point, the second ones of those that are wanted, by scalars that depend on the first.
+#[test]
+fn engines_multiply_twice_what_others_multiply_once() {
+    let mut rng = rng(8);
+    let mut points = hard_points();
+    points.extend((0..200).map(|_| random::<32>(&mut rng)));
+    let all_scalars: Vec<[u8; 32]> = hard_scalars()
+        .into_iter()
+        .cycle()
+        .take(points.len() / 2)
+        .chain(std::iter::repeat_with(|| random(&mut rng)))
+        .take(points.len())
+        .collect();
+    let product =
+        |scalar: &[u8; 32], point: &[u8; 32]| MontgomeryPoint(*point).mul_clamped(*scalar).to_bytes();
+    let again = |first: &[u8; 32], at: usize| first.map(|byte| byte ^ at as u8);
+    for engine in engines() {
+        for (count, is_wanted) in [
+            (0, [true; 3]),
+            (1, [true; 3]),
+            (2, [true, false, true]),
+            (3, [false, true, false]),
+            (9, [true; 3]),
+            (21, [false, false, true]),
+            (63, [true, true, false]),
+            (64, [true; 3]),
+            (64, [false; 3]),
+        ] {
+            let batches = points.chunks(count.max(1)).zip(all_scalars.chunks(count.max(1)));
+            for (points, scalars) in batches {
+                let count = count.min(points.len());
+                let (points, scalars) = (&points[..count], &scalars[..count]);
+                let first: Vec<_> = scalars.iter().zip(points).map(|(k, u)| product(k, u)).collect();
+                let mut out = vec![[0xaa; 32]; count];
+                let mut calls = 0;
+                let mut between = |told: &[[u8; 32]], others: &mut [[u8; 32]], wanted: &mut [bool]| {
+                    calls += 1;
+                    assert!(told == first, "{count}, {}", engine.name());
+                    assert!(others.len() == count && wanted.len() == count);
+                    for at in 0..count {
+                        wanted[at] = is_wanted[at % 3];
+                        if wanted[at] {
+                            others[at] = again(&told[at], at);
+                        }
+                    }
+                };
+                engine.x25519_twice(scalars, points, &mut between, &mut out);
+                assert_eq!(calls, 1);
+                for at in (0..count).filter(|at| is_wanted[at % 3]) {
+                    let expected = product(&again(&first[at], at), &points[at]);
+                    assert_eq!(out[at], expected, "{at} of {count}, {}", engine.name());
+                }
+            }
+        }
+    }
+}
+
 /// The iteration of RFC 7748, section 5.2, in as many lanes as make an engine use its vectors.
 fn iterate(engine: &dyn Engine, rounds: usize) -> [u8; 32] {
-    let lanes = if engine.name() == "ifma" { 8 } else { 1 };
+    let lanes = engine.lanes();
     let (mut k, mut u) = (vec![number(9); lanes], vec![number(9); lanes]);
     for _ in 0..rounds {
         let out = run(engine, &k, &u);
@@ -339,12 +396,19 @@ fn timing_does_not_depend_on_the_scalars() {
     const POOL: usize = 64;
     let mut rng = rng(5);
     let points: Vec<[u8; 32]> = (0..LANES).map(|_| random(&mut rng)).collect();
+    // Points that no lane takes the other way for.
+    let on_curve: Vec<_> = points
+        .iter()
+        .map(|secret| MontgomeryPoint::mul_base_clamped(*secret).to_bytes())
+        .collect();
     // The others are not our code.
-    let Some(engine) = engines().find(|engine| engine.name() == "ifma") else {
-        eprintln!("skipped: this CPU has no AVX-512 IFMA");
+    let fixed = [[0; 32], [0xff; 32], random(&mut rng)];
+    let ours: Vec<_> = engines().filter(|engine| engine.lanes() > 1).collect();
+    if ours.is_empty() {
+        eprintln!("skipped: this CPU has neither AVX-512 IFMA nor AVX2");
         return;
-    };
-    for fixed in [[0; 32], [0xff; 32], random(&mut rng)] {
+    }
+    for (engine, fixed) in ours.iter().flat_map(|engine| fixed.map(|fixed| (*engine, fixed))) {
         let kinds = [
             vec![fixed; LANES * POOL],
             (0..LANES * POOL).map(|_| random(&mut rng)).collect(),
@@ -356,21 +420,27 @@ fn timing_does_not_depend_on_the_scalars() {
             at = (at + LANES) % (LANES * POOL);
             kinds[kind][at..at + LANES].try_into().unwrap()
         };
-        let t = welch_t(samples, &mut prepare, |scalars| {
-            engine.x25519_batch(&scalars, &points, black_box(&mut out));
+        let mut check = |what: &str, time: &mut dyn FnMut(&[[u8; 32]; LANES])| {
+            let t = welch_t(samples, &mut prepare, |scalars| time(&scalars));
+            let name = engine.name();
+            println!("{name}, {what}, fixed {:02x}..: t = {t:.2}", fixed[0]);
+            assert!(t.abs() < 10.0, "{name}, {what}: t = {t}");
+        };
+        check("ladder", &mut |scalars| {
+            engine.x25519_batch(scalars, &points, black_box(&mut out));
         });
-        println!("{}, fixed {:02x}..: t = {t:.2}", engine.name(), fixed[0]);
-        assert!(t.abs() < 10.0, "{}: t = {t}", engine.name());
-        let t = welch_t(samples, &mut prepare, |scalars| {
-            engine.x25519_base_batch(&scalars, black_box(&mut out));
+        check("base point", &mut |scalars| {
+            engine.x25519_base_batch(scalars, black_box(&mut out));
         });
-        println!(
-            "{}, base point, fixed {:02x}..: t = {t:.2}",
-            engine.name(),
-            fixed[0]
-        );
-        assert!(t.abs() < 10.0, "{}, base point: t = {t}", engine.name());
+        check("twice", &mut |scalars| {
+            let mut between = |_: &[[u8; 32]], others: &mut [[u8; 32]], wanted: &mut [bool]| {
+                others.copy_from_slice(scalars);
+                wanted.fill(true);
+            };
+            engine.x25519_twice(scalars, &on_curve, &mut between, black_box(&mut out));
+        });
     }
+    let engine = ours[0];
     // What it would look like if it did.
     let t = welch_t(
         20_000,

@@ -26,7 +26,7 @@ pub use bytestream::INITIAL_WINDOW;
 pub use door::{Credentials, Host, HostName, Isolation, OpenError, OpenRequest, Opener, Target, TargetError};
 pub use seal::public_key;
 pub use session::{
-    CloseReason, DropReason, Event, MAX_BODY, Params, Received, ReplyDemand, SURB_LEN, Session, Stats,
+    CloseReason, DropReason, Event, MAX_BODY, Params, Received, ReplyDemand, SURB_LEN, Session, Stall, Stats,
     StreamId, Wants,
 };
 pub use tag::{BEHIND, FIRST_TRANSPORT, TAG_LEN, TagKey, TagTable, ahead};

@@ -33,7 +33,9 @@ use mizzle_base::{Rng, Time};
 use rand_core::Rng as _;
 use zeroize::Zeroize;
 
-pub use types::{CloseReason, DropReason, Event, Params, Received, ReplyDemand, Stats, StreamId, Wants};
+pub use types::{
+    CloseReason, DropReason, Event, Params, Received, ReplyDemand, Stall, Stats, StreamId, Wants,
+};
 
 use crate::accept::{INITIAL_FRONT, NONCE_LEN};
 use crate::arq::Arq;

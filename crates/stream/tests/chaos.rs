@@ -128,7 +128,7 @@ fn step(world: &mut World, streams: &mut Streams, rng: &mut Rng) {
                     world.seed
                 );
             }
-            Event::Opened(_) | Event::Delivered(_) => {}
+            Event::Opened(_) | Event::Delivered(_) | Event::Stalled(_) => {}
         }
     }
 }

@@ -457,6 +457,12 @@ fn an_exit_that_is_silent_from_the_start_fails_the_opening_in_time() {
     assert_eq!(events[0].2, Event::OpenFailed(id, OpenError::Timeout));
     assert_eq!(events[1].2, Event::Closed(CloseReason::Timeout));
     assert_eq!(world.now.since(start).as_secs(), 30);
+    assert_eq!(world.stalls[&Stall::Opening], 1);
+    assert!(
+        world.stalls[&Stall::Initial] < FIRST_TRANSPORT,
+        "{:?}",
+        world.stalls
+    );
     assert!(world.forward_packets <= FIRST_TRANSPORT);
 }
 

@@ -1,12 +1,21 @@
 //! The ledger of loops: which are out, which came back, how late, which never did.
 //!
-//! Loopix section 4.3: loops tell their sender of an active attack. Here they are counted; what follows from missing
-//! ones is decided by who owns the ledger.
+//! Loopix section 4.3: loops tell their sender of an active attack. Here they are counted, and what they passed is
+//! [judged](crate::estimate); what follows from missing ones is decided by who owns the ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mizzle_base::{NodeId, Time};
+
+use crate::estimate::{self, Ended, Estimate};
+
+/// Loops that ended, by which nodes are judged: the last so many.
+const REMEMBERED: usize = 1_024;
+/// A node is to blame for losses in a row if it is less likely than this that others lost them.
+pub const TO_BLAME: f64 = 1e-3;
+/// And none that was due longer ago: what a node was then says little of what it is.
+const MEMORY: Duration = Duration::from_secs(3_600);
 
 /// What became of the loops so far.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -30,6 +39,8 @@ pub struct Passed {
     pub returned: u64,
     /// Did not.
     pub lost: u64,
+    /// Since the last one that came back, how many did not.
+    pub lost_in_row: u32,
 }
 
 struct Out {
@@ -48,11 +59,15 @@ pub struct Ledger {
     tally: Tally,
     /// As many as the document has nodes.
     by_node: BTreeMap<NodeId, Passed>,
+    /// In the order in which they ended; those whose nodes were told.
+    ended: VecDeque<Ended>,
+    /// Lost since the last one came back, whatever they passed.
+    lost_in_row: u32,
 }
 
 impl Ledger {
     /// A loop not back `patience` after it was due is lost; at most `capacity` are out (100 bytes each, and 32 for each node
-    /// that it passes).
+    /// that it passes, and so much for each of the last 1,024 that ended).
     #[must_use]
     pub fn new(patience: Duration, capacity: usize) -> Self {
         Self {
@@ -62,6 +77,8 @@ impl Ledger {
             by_due: BTreeSet::new(),
             tally: Tally::default(),
             by_node: BTreeMap::new(),
+            ended: VecDeque::new(),
+            lost_in_row: 0,
         }
     }
 
@@ -95,9 +112,17 @@ impl Ledger {
     pub fn returned(&mut self, now: Time, id: [u8; 8]) -> Option<Duration> {
         let Out { left, due, along } = self.out.remove(&id)?;
         self.by_due.remove(&(due, id));
-        for node in along {
-            self.by_node.entry(node).or_default().returned += 1;
+        for node in &along {
+            let passed = self.by_node.entry(*node).or_default();
+            passed.returned += 1;
+            passed.lost_in_row = 0;
         }
+        self.lost_in_row = 0;
+        self.remember(Ended {
+            due,
+            late: Some(now.since(due)),
+            along,
+        });
         self.tally.returned += 1;
         self.tally.lateness_us += now.since(due).as_micros() as u64;
         Some(now.since(left))
@@ -111,10 +136,93 @@ impl Ledger {
             }
             self.by_due.pop_first();
             self.tally.lost += 1;
-            for node in self.out.remove(&id).into_iter().flat_map(|out| out.along) {
-                self.by_node.entry(node).or_default().lost += 1;
+            self.lost_in_row = self.lost_in_row.saturating_add(1);
+            let Some(Out { along, .. }) = self.out.remove(&id) else {
+                continue;
+            };
+            for node in &along {
+                let passed = self.by_node.entry(*node).or_default();
+                passed.lost += 1;
+                passed.lost_in_row = passed.lost_in_row.saturating_add(1);
             }
+            self.remember(Ended {
+                due,
+                late: None,
+                along,
+            });
         }
+    }
+
+    /// The nodes that a loop is to pass which is out.
+    #[must_use]
+    pub fn along(&self, id: &[u8; 8]) -> &[NodeId] {
+        self.out.get(id).map_or(&[], |out| &out.along)
+    }
+
+    /// How many were lost since the last one that came back, whatever they passed.
+    #[must_use]
+    pub fn lost_in_row(&self) -> u32 {
+        self.lost_in_row
+    }
+
+    /// What the last loops tell of each node: up to 1,024, of the last hour.
+    #[must_use]
+    pub fn estimates(&self, now: Time) -> BTreeMap<NodeId, Estimate> {
+        let from = now - MEMORY;
+        estimate::estimate(self.ended.iter().filter(|ended| ended.due >= from))
+    }
+
+    /// How likely it is that the loops through `node` that were lost in a row were all lost by others on their way; see
+    /// [`estimate::innocence`].
+    #[must_use]
+    pub fn innocence(&self, node: &NodeId) -> f64 {
+        // From the first of the row on: before it the node, and others, may have been well.
+        let mut row = self.by_node.get(node).map_or(0, |passed| passed.lost_in_row);
+        let begin = self.ended.iter().rposition(|ended| {
+            row -= u32::from(row > 0 && ended.along.contains(node));
+            row == 0
+        });
+        estimate::innocence(self.ended.range(begin.unwrap_or(0)..), node)
+    }
+
+    /// Forgets what it knew of a node's losses in a row, as that was acted on.
+    pub fn begin_anew(&mut self, node: &NodeId) {
+        if let Some(passed) = self.by_node.get_mut(node) {
+            passed.lost_in_row = 0;
+        }
+    }
+
+    /// The same for all nodes.
+    pub fn all_begin_anew(&mut self) {
+        self.lost_in_row = 0;
+        self.by_node
+            .values_mut()
+            .for_each(|passed| passed.lost_in_row = 0);
+        self.ended.clear();
+    }
+
+    /// Whether the last loop through this node that ended came back, if one did since it [began anew](Self::begin_anew).
+    #[must_use]
+    pub fn was_passed(&self, node: &NodeId) -> bool {
+        let last = self.ended.iter().rev().find(|ended| ended.along.contains(node));
+        last.is_some_and(|ended| ended.late.is_some())
+    }
+
+    /// Whether nothing comes through this node: ten in a row, which others can hardly have lost.
+    #[must_use]
+    pub fn is_down(&self, node: &NodeId) -> bool {
+        let row = self.by_node.get(node).map_or(0, |passed| passed.lost_in_row);
+        row >= crate::avoid::IN_ROW && self.innocence(node) <= TO_BLAME
+    }
+
+    fn remember(&mut self, ended: Ended) {
+        if ended.along.is_empty() {
+            return;
+        }
+        if self.ended.len() >= REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(ended);
     }
 
     /// The counts.
@@ -166,7 +274,7 @@ mod tests {
         ledger.returned(Time::from_s(1), [1; 8]);
         ledger.expire(Time::from_s(9));
         let of = |n| {
-            let Passed { returned, lost } = ledger.by_node()[&node(n)];
+            let Passed { returned, lost, .. } = ledger.by_node()[&node(n)];
             (returned, lost)
         };
         assert_eq!([of(1), of(2), of(3)], [(1, 1), (1, 0), (0, 1)]);

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
-use mizzle_base::{Document, NodeId, Profile, Rng, Time};
+use mizzle_base::{Document, NodeId, Rng, Time};
 
 use crate::draw;
-use crate::pattern::{Pattern, Poisson};
+use crate::pattern::{Class, Stream};
+
+/// The streams of a client can't have two slots closer than this: a pattern that doesn't move on would have them all at once.
+const LEAST_GAP: Duration = Duration::from_micros(1);
 
 /// Which kind of packet goes into a payload slot, data or drop alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,41 +43,48 @@ pub struct Slot {
 }
 
 /// Draws the slots of one client, in order of time.
-pub struct Slots<P = Poisson> {
+pub struct Slots {
     rng: Rng,
     reply_fraction: f64,
     gateways: Vec<NodeId>,
     weights: Vec<f64>,
-    // Payload, loop, drop: each its own process, as in Loopix.
-    streams: [(P, Time); 3],
+    // Each with its next moment.
+    streams: Vec<(Stream, Time)>,
 }
 
-impl Slots<Poisson> {
-    /// The three Poisson streams of a client, beginning at `start`.
+impl Slots {
+    /// The slots of a client as the document has them, beginning at `start`.
     #[must_use]
     pub fn new(document: &Document, rng: Rng, start: Time) -> Self {
-        let profile = document.profile();
-        let streams = rates(profile).map(|per_s| Poisson { per_s });
-        Self::with_patterns(document, rng, start, streams)
+        Self::with_streams(document, rng, start, Stream::of_profile(document.profile()))
     }
-}
 
-fn rates(profile: &Profile) -> [f64; 3] {
-    [profile.payload_per_s, profile.loop_per_s, profile.drop_per_s]
-}
+    /// Slots with other patterns in time; gateways and kinds stay the document's.
+    #[must_use]
+    pub fn with_streams(document: &Document, rng: Rng, start: Time, streams: Vec<Stream>) -> Self {
+        let (gateways, weights) = document.gateways().map(|g| (g.id, g.weight)).unzip();
+        let reply_fraction = document.profile().reply_fraction;
+        Self::of(rng, reply_fraction, gateways, weights, start, streams)
+    }
 
-impl<P: Pattern> Slots<P> {
-    /// Other patterns in time for payload, loops and drops; gateways and kinds stay the document's.
-    pub fn with_patterns(document: &Document, mut rng: Rng, start: Time, patterns: [P; 3]) -> Self {
-        let streams = patterns.map(|mut pattern| {
-            let first = pattern.next(&mut rng, start);
-            (pattern, first)
-        });
+    fn of(
+        mut rng: Rng,
+        reply_fraction: f64,
+        gateways: Vec<NodeId>,
+        weights: Vec<f64>,
+        start: Time,
+        streams: Vec<Stream>,
+    ) -> Self {
+        let begin = |mut stream: Stream| {
+            let first = stream.pattern.begin(&mut rng, start).max(start);
+            (stream, first)
+        };
+        let streams = streams.into_iter().map(begin).collect();
         Self {
             rng,
-            reply_fraction: document.profile().reply_fraction,
-            gateways: document.gateways().map(|g| g.id).collect(),
-            weights: document.gateways().map(|g| g.weight).collect(),
+            reply_fraction,
+            gateways,
+            weights,
             streams,
         }
     }
@@ -88,11 +98,20 @@ impl<P: Pattern> Slots<P> {
     /// Draws the next slot. Always the same draws in the same order, whatever becomes of the slot.
     pub fn draw(&mut self) -> Slot {
         let at = self.next_at();
-        let stream = self.streams.iter().position(|s| s.1 == at).unwrap_or(0);
-        let (pattern, next) = &mut self.streams[stream];
-        *next = pattern.next(&mut self.rng, at);
-        let what = match stream {
-            0 => {
+        let mut class = Class::Drop;
+        if let Some((stream, next)) = self.streams.iter_mut().find(|s| s.1 == at) {
+            *next = stream.pattern.next(&mut self.rng, at).max(at + LEAST_GAP);
+            class = match &stream.shares[..] {
+                [(only, _)] => *only,
+                shares => {
+                    let weights: Vec<f64> = shares.iter().map(|s| s.1).collect();
+                    let drawn = draw::weighted(&mut self.rng, &weights);
+                    shares.get(drawn).map_or(class, |s| s.0)
+                }
+            };
+        }
+        let what = match class {
+            Class::Payload => {
                 let gateway = self.gateway();
                 let kind = if draw::unit(&mut self.rng) <= self.reply_fraction {
                     Kind::Reply
@@ -101,25 +120,45 @@ impl<P: Pattern> Slots<P> {
                 };
                 What::Payload(gateway, kind)
             }
-            1 => What::Loop,
-            _ => What::Drop(self.gateway()),
+            Class::Loop => What::Loop,
+            Class::Drop => What::Drop(self.gateway()),
         };
         Slot { at, what }
+    }
+
+    /// The earliest moment that [`Self::hurry`] could give; `None` where data changes nothing, as it is by default.
+    #[must_use]
+    pub fn may_hurry_at(&self) -> Option<Time> {
+        let may = |(stream, next): &(Stream, Time)| stream.pattern.may_hurry_at().map(|at| at.min(*next));
+        self.streams.iter().filter_map(may).min()
+    }
+
+    /// Data waits at `now`: patterns that let it take a slot that was to come later. Gateway and kind of that slot are drawn
+    /// as ever.
+    pub fn hurry(&mut self, now: Time) {
+        for (stream, next) in &mut self.streams {
+            if let Some(at) = stream.pattern.hurry(&mut self.rng, now, *next) {
+                *next = at.max(now).min(*next);
+            }
+        }
     }
 
     /// Leaves out all slots before `now` (the clock jumped, or nothing ran): they are not made up for, and the streams go
     /// on from `now`.
     pub fn skip_to(&mut self, now: Time) {
-        for (pattern, next) in &mut self.streams {
+        for (stream, next) in &mut self.streams {
             if *next < now {
-                *next = pattern.next(&mut self.rng, now);
+                *next = stream.pattern.begin(&mut self.rng, now).max(now);
             }
         }
     }
 
     /// The clock was set back by so much: the slots move with it, or there would be none until it is where it was.
     pub fn shift_back(&mut self, by: Duration) {
-        self.streams.iter_mut().for_each(|(_, next)| *next = *next - by);
+        for (stream, next) in &mut self.streams {
+            *next = *next - by;
+            stream.pattern.shift_back(by);
+        }
     }
 
     fn gateway(&mut self) -> NodeId {
@@ -130,29 +169,49 @@ impl<P: Pattern> Slots<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pattern::Pattern;
+    use mizzle_base::profile::{self, Profile};
     use rand_core::SeedableRng;
 
-    /// Payload at 40 a second, loops and drops at 5.
-    fn slots() -> Slots {
-        let mut rng = Rng::seed_from_u64(7);
-        let streams = rates(&Profile::browse()).map(|per_s| {
-            let mut pattern = Poisson { per_s };
-            let first = pattern.next(&mut rng, Time::from_s(1_000));
-            (pattern, first)
-        });
+    const START: Time = Time::from_s(1_000);
+
+    fn slots_of(streams: Vec<Stream>) -> Slots {
         let gateways = vec![NodeId::new([1; 32]), NodeId::new([2; 32])];
-        Slots {
-            rng,
-            reply_fraction: 0.25,
+        Slots::of(
+            Rng::seed_from_u64(7),
+            0.25,
             gateways,
-            weights: vec![3.0, 1.0],
+            vec![3.0, 1.0],
+            START,
             streams,
+        )
+    }
+
+    /// Payload at 40 a second, loops and drops at 5.
+    fn browse(pattern: profile::Pattern) -> Profile {
+        Profile {
+            pattern,
+            ..Profile::browse()
         }
     }
 
+    fn slots() -> Slots {
+        slots_of(Stream::of_profile(&browse(profile::Pattern::Poisson)))
+    }
+
     #[test]
-    fn slots_come_in_order_with_their_rates_weights_and_kinds() {
-        let (mut slots, mut last) = (slots(), Time::ZERO);
+    fn slots_come_in_order_with_their_rates_weights_and_kinds_in_every_pattern() {
+        for pattern in [
+            profile::Pattern::Poisson,
+            profile::Pattern::Constant,
+            profile::Pattern::DangerBudget { epoch_s: 1.5 },
+        ] {
+            come_in_order(slots_of(Stream::of_profile(&browse(pattern))));
+        }
+    }
+
+    fn come_in_order(mut slots: Slots) {
+        let mut last = Time::ZERO;
         let (mut payload, mut reply, mut loops, mut drops, mut first_gateway) = (0, 0, 0, 0, 0);
         while slots.next_at() < Time::from_s(2_000) {
             let slot = slots.draw();
@@ -178,6 +237,46 @@ mod tests {
             near(reply, 10_000.0) && near(first_gateway, 30_000.0),
             "{reply} {first_gateway}"
         );
+    }
+
+    /// One that never moves on.
+    struct Stuck;
+
+    impl Pattern for Stuck {
+        fn next(&mut self, _: &mut Rng, last: Time) -> Time {
+            last - Duration::from_secs(1)
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_does_not_move_on_is_moved_on() {
+        let mut slots = slots_of(vec![Stream::of(Class::Loop, Stuck)]);
+        let times: Vec<Time> = (0..100).map(|_| slots.draw().at).collect();
+        assert!(times.windows(2).all(|w| w[0] < w[1]), "{times:?}");
+        let mut none = slots_of(Vec::new());
+        assert_eq!(none.next_at(), Time::FAR_FUTURE);
+        none.skip_to(START);
+    }
+
+    #[test]
+    fn only_a_pattern_that_says_so_lets_data_move_a_slot() {
+        for pattern in [profile::Pattern::Poisson, profile::Pattern::Constant] {
+            let mut slots = slots_of(Stream::of_profile(&browse(pattern)));
+            let next = slots.next_at();
+            slots.hurry(START);
+            assert_eq!(
+                (slots.next_at(), slots.may_hurry_at()),
+                (next, None),
+                "{pattern:?}"
+            );
+        }
+        let budget = profile::Pattern::DangerBudget { epoch_s: 1.5 };
+        let mut slots = slots_of(Stream::of_profile(&browse(budget)));
+        assert!(slots.may_hurry_at().is_some());
+        slots.hurry(START);
+        assert_eq!(slots.next_at(), START);
+        assert!(matches!(slots.draw().what, What::Payload(..)));
+        assert!(slots.may_hurry_at() > Some(START));
     }
 
     #[test]

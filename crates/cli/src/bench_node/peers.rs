@@ -12,6 +12,7 @@ use libp2p::{Multiaddr, PeerId};
 use libp2p_mix::link::{Control, Event, Frame, Receiver};
 use mizzle_base::document::{Content, Role};
 use mizzle_base::{Document, NetworkId, NodeId, Profile, Rng, hex};
+use mizzle_mix::Lateness;
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::host::{self, Host, Transport};
 use mizzle_net::node::{self, RunningNode};
@@ -379,6 +380,11 @@ impl Net {
             .iter()
             .filter(|(name, n)| *n > 0 && (name.starts_with("drop.") || refused.contains(name)))
             .collect()
+    }
+
+    /// How much later than their delays packets left the node, but for those of its last second.
+    pub(super) fn lateness(&self) -> Lateness {
+        self.node.snapshot().late
     }
 
     /// Stops all of it.

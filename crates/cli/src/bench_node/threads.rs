@@ -8,15 +8,17 @@ use serde::Serialize;
 /// The threads of the node under test are those whose names begin so; no other thread's does.
 pub(super) const NODE: &str = "mizzle-";
 
-/// CPU time in nanoseconds by name.
+/// Nanoseconds on a core and waiting for one, by name.
 #[derive(Clone, Debug)]
-pub(super) struct Usage(BTreeMap<String, u64>);
+pub(super) struct Usage(BTreeMap<String, [u64; 2]>);
 
 /// What threads of one name took.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Share {
     pub(super) thread: String,
     pub(super) us_per_packet: f64,
+    /// Ready to run, with every core taken by others.
+    pub(super) waited_us_per_packet: f64,
 }
 
 impl Usage {
@@ -35,8 +37,11 @@ impl Usage {
             };
             if let Some(name) = Some(name.trim()).filter(|name| name.starts_with(prefix)) {
                 let stat = fs::read_to_string(folder.join("schedstat")).ok()?;
-                let ns: u64 = stat.split_whitespace().next()?.parse().ok()?;
-                *by_name.entry(name.to_owned()).or_default() += ns;
+                let mut ns = stat.split_whitespace().map(str::parse::<u64>);
+                let sums: &mut [u64; 2] = by_name.entry(name.to_owned()).or_default();
+                for sum in sums {
+                    *sum += ns.next()?.ok()?;
+                }
             }
         }
         Some(Self(by_name))
@@ -44,9 +49,14 @@ impl Usage {
 
     /// What was used since `before`, for each of so many packets.
     pub(super) fn since(&self, before: &Self, packets: f64) -> Vec<Share> {
-        let of = |(name, ns): (&String, &u64)| Share {
-            thread: name.clone(),
-            us_per_packet: (ns - before.0.get(name).unwrap_or(&0).min(ns)) as f64 / 1e3 / packets,
+        let of = |(name, ns): (&String, &[u64; 2])| {
+            let before = before.0.get(name).copied().unwrap_or_default();
+            let us = |at: usize| ns[at].saturating_sub(before[at]) as f64 / 1e3 / packets;
+            Share {
+                thread: name.clone(),
+                us_per_packet: us(0),
+                waited_us_per_packet: us(1),
+            }
         };
         self.0.iter().map(of).collect()
     }

@@ -1,16 +1,16 @@
-//! The swarm of `mizzle peer`: mix, ping and identify over TCP and QUIC, in a task of its own.
+//! The swarm of `mizzle peer`: mix, ping and identify over TCP, QUIC and circuit relays, in a task of its own.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, Swarm, SwarmBuilder, connection_limits, identify, noise, ping, tcp, yamux};
+use libp2p::{Multiaddr, Swarm, SwarmBuilder, connection_limits, identify, noise, ping, relay, tcp, yamux};
 use libp2p_mix::{Behaviour, Config, Control, Event, Read};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{ECHO, Failure, PING};
+use super::{ECHO, Failure, PING, pong};
 
 /// How long an address to listen on may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,8 +26,11 @@ const WAITING: usize = 256;
 struct Node {
     limits: connection_limits::Behaviour,
     mix: Behaviour,
+    /// Takes the pings of others; before `ping`, which would take them too and only asks.
+    pong: pong::Behaviour,
     ping: ping::Behaviour,
     identify: identify::Behaviour,
+    relay: relay::client::Behaviour,
 }
 
 /// A peer that runs.
@@ -56,11 +59,13 @@ pub(super) async fn start(config: Config, listen: &[Multiaddr]) -> Result<Runnin
     // The name of the program says nothing about who runs it; the version would.
     let identify = identify::Config::new("/mizzle/peer".to_owned(), keypair.public())
         .with_agent_version("libp2p-mix".to_owned());
-    let node = Node {
+    let node = |relay| Node {
         limits: connection_limits::Behaviour::new(limits),
         mix,
+        pong: pong::Behaviour,
         ping: ping::Behaviour::default(),
         identify: identify::Behaviour::new(identify),
+        relay,
     };
     let mut swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
@@ -71,7 +76,9 @@ pub(super) async fn start(config: Config, listen: &[Multiaddr]) -> Result<Runnin
         )
         .map_err(|e| Failure::Argument("--identity-key", e.to_string()))?
         .with_quic()
-        .with_behaviour(|_| node)
+        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .map_err(|e| Failure::Argument("--identity-key", e.to_string()))?
+        .with_behaviour(|_, relay| node(relay))
         .map_err(|e| Failure::Argument("--identity-key", e.to_string()))?
         .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(60)))
         .build();
@@ -112,7 +119,7 @@ async fn listen_on(swarm: &mut Swarm<Node>, address: &Multiaddr) -> Result<(), F
         .unwrap_or_else(|_| Err(failed("the system did not say that it is ready".to_owned())))
 }
 
-/// Echo for all, and ping for those who ask by the mixnet; the others have libp2p's.
+/// Echo for all, and ping for those who ask by the mixnet; the others have `pong`.
 fn serve(control: &Control) {
     let most = libp2p_mix::message::max_reply_len(libp2p_mix::Dialect::Lioness);
     for (codec, direct) in [(ECHO, Some(Read::LengthPrefixed(most))), (PING, None)] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mizzle_base::Time;
 
-use super::{Anonymity, ClientStatus, Loops, Network, NodeLoss, NodeStatus, Rates, Status, Trouble};
+use super::{Alarms, Anonymity, ClientStatus, Loops, Network, NodeLoss, NodeStatus, Rates, Status, Trouble};
 use crate::mail::text::{bytes, latency, time};
 use crate::show::{clean, count, figure, remaining};
 
@@ -64,6 +64,13 @@ fn client(out: &mut String, s: &ClientStatus) {
     out.push_str("\nloops\n");
     loops(out, &s.loops);
     losses(out, &s.nodes);
+    if let Some(ago) = s.gateway_blamed_s_ago {
+        let text = format!(
+            "loses packets, as was found {} ago: mixes through which nothing of yours comes are well for others, or too many",
+            time(Duration::from_secs(ago))
+        );
+        line(out, "gateway", &text);
+    }
 
     out.push_str("\nstreams\n");
     let opening = s.oldest_streams.iter().filter(|stream| !stream.open).count();
@@ -131,6 +138,10 @@ fn node(out: &mut String, s: &NodeStatus) {
         .map(|mean| format!(", {} on average", figure(mean)))
         .unwrap_or_default();
     line(out, "holds", &format!("{} packets now{mean}", s.pool));
+    if let Some(late_ms) = s.late_p99_ms {
+        let late = format!("99 of 100 left within {late_ms:.1} ms of the end of their delay");
+        line(out, "keeps", &late);
+    }
 
     out.push_str("\nhow well the network hides its users\n");
     let a = &s.anonymity;
@@ -151,6 +162,8 @@ fn node(out: &mut String, s: &NodeStatus) {
 
     out.push_str("\nloops\n");
     loops(out, &s.loops);
+    alarms(out, &s.alarms);
+    losses(out, &s.nodes);
     troubles(out, &s.trouble);
 }
 
@@ -311,30 +324,57 @@ fn loops(out: &mut String, l: &Loops) {
     }
 }
 
-/// The nodes that lose what others of their layer don't.
+/// The nodes that lose more than chance does, and those that are left out.
 fn losses(out: &mut String, nodes: &[NodeLoss]) {
-    let mut bad: Vec<_> = nodes
+    let bad = nodes
         .iter()
-        .filter_map(|node| Some((node.own_loss.filter(|loss| *loss > 0.02)?, node)))
-        .collect();
-    bad.sort_by(|a, b| b.0.total_cmp(&a.0));
-    for (loss, node) in bad.into_iter().take(LISTED) {
+        .filter(|node| node.left_out || node.loss_low.is_some_and(|low| low > 0.02));
+    let percent = |share: Option<f64>| share.map_or("?".into(), |share| figure((100.0 * share).round()));
+    for node in bad.take(LISTED) {
         let layer = match node.layer {
             0 => "a gateway".to_owned(),
             layer => format!("layer {layer}"),
+        };
+        let late = node
+            .late_ms
+            .zip(node.late_off_ms)
+            .map_or(String::new(), |(late, off)| {
+                format!(
+                    "; adds {} ms to the others, give or take {}",
+                    figure(late.round()),
+                    figure(off.ceil())
+                )
+            });
+        let left_out = if node.left_out {
+            "; your routes leave it out"
+        } else {
+            ""
         };
         line(
             out,
             "loses",
             &format!(
-                "{} ({layer}): {} of {} loops through it, some {} % by its own doing",
+                "{} ({layer}): {} % of {} loops, {} to {} with 95 % confidence{late}{left_out}",
                 node.node.get(..8).unwrap_or(&node.node),
-                node.lost,
+                percent(node.loss),
                 node.loops,
-                figure(100.0 * loss)
+                percent(node.loss_low),
+                percent(node.loss_high),
             ),
         );
     }
+}
+
+fn alarms(out: &mut String, alarms: &Alarms) {
+    let ago = |s: u64| time(Duration::from_secs(s));
+    let text = match (alarms.raised, alarms.last_s_ago, alarms.is_on) {
+        (0, ..) => "none: no loops were due one after the other without coming home".into(),
+        (n, _, true) => format!(
+            "ON: loops are due and none comes home; {n} in all. Perhaps somebody drops what comes here"
+        ),
+        (n, last, false) => format!("{n}, the last {} ago", ago(last.unwrap_or(0))),
+    };
+    line(out, "alarms", &text);
 }
 
 fn troubles(out: &mut String, troubles: &[Trouble]) {

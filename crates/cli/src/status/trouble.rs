@@ -26,6 +26,18 @@ const CLIENT: &[Words] = &[
         "another client runs with this one's identity: stop one of the two",
     ),
     (
+        "gateway.blamed",
+        "this client's gateway lost packets, or most of what lies behind it did: choose another (`gateway` in the configuration)",
+    ),
+    (
+        "route.left_out",
+        "mixes through which nothing came were left out of this client's routes for a while",
+    ),
+    (
+        "drop.bad_report",
+        "the gateway passed on loop statistics that no node of the document signed, or that are old",
+    ),
+    (
         "users.too_few",
         "the network had fewer users than `min_pool` asks for, and streams ended",
     ),
@@ -75,6 +87,18 @@ const CLIENT: &[Words] = &[
 ];
 
 const NODE: &[Words] = &[
+    (
+        "alarm.raised",
+        "own loops were due and none came home: somebody may have dropped what came here, or this machine's line was down",
+    ),
+    (
+        "drop.isolated",
+        "packets were dropped that may have been let in alone, in an alarm",
+    ),
+    (
+        "drop.bad_report",
+        "loop statistics came that no node of the document signed, or that are old: a clock may be wrong",
+    ),
     (
         "replay",
         "packets came twice and were dropped: somebody repeats them",

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::{Control, Event, Read, pool::Source, shared::Shared};
 
-pub(crate) use proto::{put_bytes, varint};
+pub(crate) use proto::{Value, next_field, put_bytes, varint};
 pub use record::{BadRecord, MAX_RECORD_LEN, NodeRecord};
 
 /// A stream of this protocol says the signed record of whom it is opened to, with its length in front, and ends.

@@ -26,7 +26,7 @@ pub(super) fn put_number(out: &mut Vec<u8>, field: u8, n: u64) {
 
 /// What a field holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
@@ -35,7 +35,7 @@ pub(super) enum Value<'a> {
 type Field<'a> = (u64, Value<'a>, &'a [u8]);
 
 /// The next field; `None` at the end, and an error for what is no message.
-pub(super) fn next_field(bytes: &[u8]) -> Result<Option<Field<'_>>, ()> {
+pub(crate) fn next_field(bytes: &[u8]) -> Result<Option<Field<'_>>, ()> {
     if bytes.is_empty() {
         return Ok(None);
     }

@@ -3,6 +3,7 @@
 //! Whatever goes wrong, the sender gets the same empty reply, or nothing where he sent no SURB. What went wrong is in the
 //! counters: `exit.*`.
 
+mod handover;
 mod read;
 mod serve;
 
@@ -20,12 +21,17 @@ use crate::{
     shared::{Command, Shared, new_rng, sequence},
 };
 
+pub(crate) use handover::HandOver;
 pub use read::Read;
 pub(crate) use serve::serve;
 pub use serve::{AnswerTooLong, Exchange, ExchangeStream, Incoming};
 
 /// How long a stream without an answer is kept for the destination to take what was written.
 const LINGER: Duration = Duration::from_secs(3);
+
+/// libp2p's ping, which reads one stream a connection, the newest: where the exit has it too, its first ping of a new connection
+/// and ours may take each other's place. To ask again is harmless with this protocol, and with it alone.
+const PING: &str = "/ipfs/ping/1.0.0";
 
 /// The SURBs of a request, in one place on the heap each.
 pub(crate) type Surbs = Vec<Box<SurbBytes>>;
@@ -67,11 +73,20 @@ pub(crate) fn on_exit(shared: &Arc<Shared>, destination: &Block, packet: &Packet
     let Ok(permit) = shared.exits.clone().try_acquire_owned() else {
         return fail(shared, "exit.full", &surbs);
     };
+    if surbs.is_empty() && read.is_none() && shared.served.hands_over(request.codec) {
+        return handover::hand_over(shared, &endpoint, &body, permit);
+    }
     let task = shared.clone();
     shared.runtime.spawn(async move {
         let answered = tokio::time::timeout(
             task.exit_timeout,
-            ask(&task, endpoint, codec, &body, read.filter(|_| !surbs.is_empty())),
+            ask_once_or_twice(
+                &task,
+                &endpoint,
+                &codec,
+                &body,
+                read.filter(|_| !surbs.is_empty()),
+            ),
         );
         match answered.await {
             Ok(Ok(answer)) if surbs.is_empty() => {
@@ -101,6 +116,21 @@ fn serve_here(shared: &Arc<Shared>, codec: &str, body: Vec<u8>, surbs: Surbs) {
         // Dropping the exchange sends its empty replies.
         Err(mpsc::error::TrySendError::Full(_)) => shared.count("exit.handler_full"),
         Err(mpsc::error::TrySendError::Closed(_)) => shared.count("exit.unknown_codec"),
+    }
+}
+
+async fn ask_once_or_twice(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    codec: &StreamProtocol,
+    body: &[u8],
+    read: Option<Read>,
+) -> Result<Vec<u8>, &'static str> {
+    match ask(shared, endpoint.clone(), codec.clone(), body, read).await {
+        Err("exit.stream_failed") if codec.as_ref() == PING => {
+            ask(shared, endpoint.clone(), codec.clone(), body, read).await
+        }
+        done => done,
     }
 }
 
@@ -182,6 +212,7 @@ pub(crate) fn reply(shared: &Arc<Shared>, surbs: &Surbs, body: &[u8]) {
             to: first_hop,
             packet,
             hold,
+            left: None,
         }) {
             Ok(()) => shared.count("reply.sent"),
             Err(_) => shared.count("drop.queue_full"),

@@ -95,6 +95,11 @@ impl FrameReader {
         }
     }
 
+    /// Whether nothing of a next frame was read yet.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.body.is_none() && self.ahead_len == 0
+    }
+
     /// The next frame, or `None` at an end of the stream between two frames.
     pub(super) fn poll_frame<S: AsyncRead + Unpin>(
         &mut self,

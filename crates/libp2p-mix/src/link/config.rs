@@ -136,7 +136,8 @@ impl Config {
         self
     }
 
-    /// Streams that one peer may hold open to us, over all its connections; default 8. More are refused and counted.
+    /// Streams that one peer may hold open to us, over all its connections; default 8. A further one is counted and takes the
+    /// place of the one on its connection that has been silent longest after a frame; where there is none, it is refused.
     #[must_use]
     pub fn with_max_inbound_streams_per_peer(mut self, streams: usize) -> Self {
         self.max_inbound_streams_per_peer = streams;

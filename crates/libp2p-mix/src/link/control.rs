@@ -89,7 +89,7 @@ counters! {
     dropped_unsaid,
     /// Streams accepted from peers.
     inbound_streams,
-    /// Streams refused because the peer had too many.
+    /// Streams of a peer that had too many: refused, or taken for one that was silent.
     inbound_too_many,
     /// Streams refused because the peer is not known, or the table of peers full.
     inbound_unknown_peer,
@@ -441,6 +441,19 @@ impl Control {
 
     fn must_leave_now(&self, entry: &Peer) -> bool {
         !self.shared.config.frames_kept && entry.keep.load(Ordering::Relaxed)
+    }
+
+    /// Ends the stream to a peer once all that was sent to it is written, and waits until it has read that to the end; the next
+    /// frame opens another stream. False where that can't be known: nothing is on its way, the connection or the stream
+    /// broke, or the peer didn't end its side within the [stall timeout](Config::with_stall_timeout).
+    pub async fn finish(&self, peer: &PeerId) -> bool {
+        let (end, ended) = tokio::sync::oneshot::channel();
+        if let Some(entry) = self.shared.peer(peer) {
+            entry.queue.push_end(end);
+        } else {
+            drop(end);
+        }
+        ended.await.is_ok()
     }
 
     /// Frames that wait for a peer and that no writer has taken yet. The writer takes a frame when the transport has

@@ -8,9 +8,10 @@ use super::{
     codec::{FrameReader, ReadError},
     control::{Counters, Peer, Shared},
     inbox::InboxSender,
-    outbound::{Saying, WriteEnd, Writing},
+    outbound::{Closing, Saying, WriteEnd, Writing},
+    queue::End,
 };
-use futures::{AsyncWrite, ready};
+use futures::ready;
 use libp2p::{
     PeerId, Stream, StreamProtocol,
     core::upgrade::ReadyUpgrade,
@@ -36,6 +37,9 @@ const STABLE: Duration = Duration::from_secs(5);
 
 /// Batches written and frames read in one go before the other streams of the connection get their turn.
 pub(super) const BUDGET: usize = 32;
+
+/// Streams that wait for their end at a time; the oldest of more is let go.
+const CLOSING: usize = 8;
 
 /// What the behaviour asks of a handler.
 #[derive(Debug)]
@@ -98,6 +102,8 @@ pub struct Handler {
     /// Inbound streams of the peer, all connections together.
     streams: Arc<AtomicUsize>,
     inbound: Vec<Inbound>,
+    /// Counts what came, to tell which stream has been silent longest.
+    turn: u64,
     /// Frames on their way into the inbox; empty between polls.
     batch: Vec<Event>,
     told_inbound: bool,
@@ -105,7 +111,8 @@ pub struct Handler {
     entry: Option<Arc<Peer>>,
     outbound: Outbound,
     failures_in_row: u32,
-    closing: Option<(Stream, Pin<Box<Sleep>>)>,
+    /// Streams that are written no more, the newest last.
+    closing: VecDeque<Closing>,
     say: Say,
     /// At most one report of each kind a stream: bounded by the streams.
     reports: VecDeque<Report>,
@@ -137,6 +144,8 @@ struct Inbound {
     reader: FrameReader,
     /// The deadline of the header; `None` once it was right.
     header: Option<Pin<Box<Sleep>>>,
+    /// The turn of the newest frame; 0 before the first one.
+    heard: u64,
     /// A frame that found the inbox full.
     held: Option<Event>,
 }
@@ -157,12 +166,13 @@ impl Handler {
             conn,
             streams,
             inbound: Vec::new(),
+            turn: 0,
             batch: Vec::new(),
             told_inbound: false,
             entry: None,
             outbound: Outbound::Idle,
             failures_in_row: 0,
-            closing: None,
+            closing: VecDeque::new(),
             say: Say::Nothing,
             reports: VecDeque::new(),
         }
@@ -190,7 +200,39 @@ impl Handler {
         }
         if gently {
             // A stream dropped without closing may take what is on its way with it.
-            self.closing = Some((stream, Box::pin(sleep(self.shared.config.stall_timeout))));
+            self.close(stream, Vec::new());
+        }
+    }
+
+    fn close(&mut self, stream: Stream, ends: Vec<End>) {
+        if self.closing.len() >= CLOSING {
+            self.closing.pop_front();
+        }
+        self.closing.push_back(Closing::new(stream, ends, &self.shared));
+    }
+
+    /// No frame waits, and the stream that those before were written to is to end, or has.
+    fn end_asked(&mut self, ends: Vec<End>) {
+        match (
+            std::mem::replace(&mut self.outbound, Outbound::Idle),
+            self.closing.back_mut(),
+        ) {
+            // All that it took is on its way: nothing goes back to the queue.
+            (Outbound::Open(writing), _) => {
+                let Writing { stream, .. } = *writing;
+                self.close(stream, ends);
+            }
+            (other, Some(closing)) => {
+                self.outbound = other;
+                closing.wait_too(ends);
+            }
+            // It ended before.
+            (other, None) => {
+                self.outbound = other;
+                for end in ends {
+                    let _ = end.send(());
+                }
+            }
         }
     }
 
@@ -229,6 +271,10 @@ impl Handler {
         loop {
             match &mut self.outbound {
                 Outbound::Idle => {
+                    let ends = entry.queue.take_ends(self.connection);
+                    if !ends.is_empty() {
+                        self.end_asked(ends);
+                    }
                     if !entry.keep.load(Ordering::Relaxed) {
                         ready!(entry.queue.poll_any(self.connection, cx));
                     }
@@ -249,6 +295,7 @@ impl Handler {
                             self.stop_writing();
                             return Poll::Pending;
                         }
+                        WriteEnd::Asked(ends) => self.end_asked(ends),
                         WriteEnd::Broken => self.outbound_failed(Failure::Broken),
                         WriteEnd::Stalled => {
                             Counters::add(&self.shared.counters.stalls, 1);
@@ -296,11 +343,7 @@ impl Handler {
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>) {
-        if let Some((stream, deadline)) = &mut self.closing
-            && (Pin::new(stream).poll_close(cx).is_ready() || deadline.as_mut().poll(cx).is_ready())
-        {
-            self.closing = None;
-        }
+        self.closing.retain_mut(|closing| closing.poll(cx).is_pending());
     }
 
     // ---- reading
@@ -318,15 +361,28 @@ impl Handler {
             });
         if taken.is_err() {
             Counters::add(&counters.inbound_too_many, 1);
-            return;
+            let Some(silent) = self.longest_silent() else {
+                return;
+            };
+            // Its place is the new one's.
+            self.inbound.swap_remove(silent);
         }
         Counters::add(&counters.inbound_streams, 1);
         self.inbound.push(Inbound {
             stream,
             reader: FrameReader::default(),
             header: Some(Box::pin(sleep(self.shared.config.connect_timeout))),
+            heard: 0,
             held: None,
         });
+    }
+
+    /// The stream between two frames whose last one is longest ago. Nim opens one for each packet that waits for a first
+    /// stream, writes one of them from then on and leaves the others open: refusing new ones would lock it out.
+    fn longest_silent(&self) -> Option<usize> {
+        let silent = |i: &Inbound| i.heard > 0 && i.held.is_none() && i.reader.is_between_frames();
+        let candidates = self.inbound.iter().enumerate().filter(|(_, i)| silent(i));
+        candidates.min_by_key(|(_, i)| i.heard).map(|(at, _)| at)
     }
 
     fn poll_inbound(&mut self, cx: &mut Context<'_>) {
@@ -348,6 +404,7 @@ impl Handler {
             stream,
             reader,
             header,
+            heard,
             held,
         } = &mut self.inbound[i];
         if let Some(deadline) = header {
@@ -384,6 +441,8 @@ impl Handler {
                     end => return ended(&shared.counters, end),
                 };
                 Counters::add(&shared.counters.received, 1);
+                self.turn += 1;
+                *heard = self.turn;
             }
             // Back-pressure: as long as a frame finds no room, nothing more is read.
             let room = ready!(self.inbox.poll_reserve(budget, cx));

@@ -5,9 +5,9 @@ use super::{
     codec::{FrameWriter, WRITE_BATCH},
     control::{Counters, Peer, Shared},
     handler::BUDGET,
-    queue::Taken,
+    queue::{End, Taken},
 };
-use futures::{AsyncWrite, ready};
+use futures::{AsyncRead, AsyncWrite, ready};
 use libp2p::{Stream, swarm::ConnectionId};
 use std::{
     io,
@@ -68,6 +68,8 @@ pub(super) enum WriteEnd {
     Broken,
     Stalled,
     Revoked,
+    /// All is written, and these wait for the end of the stream.
+    Asked(Vec<End>),
 }
 
 impl Writing {
@@ -113,6 +115,10 @@ impl Writing {
                         }
                     }
                     self.watching = false;
+                    let ends = entry.queue.take_ends(connection);
+                    if !ends.is_empty() {
+                        return Poll::Ready(WriteEnd::Asked(ends));
+                    }
                     return Poll::Pending;
                 }
             }
@@ -136,6 +142,63 @@ impl Writing {
             if !self.progress {
                 return Poll::Ready(WriteEnd::Stalled);
             }
+        }
+    }
+}
+
+/// A stream that we write no more: until the peer has read it to its end, which it shows by ending its side.
+#[derive(Debug)]
+pub(super) struct Closing {
+    stream: Stream,
+    closed: bool,
+    ends: Vec<End>,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Closing {
+    pub(super) fn new(stream: Stream, ends: Vec<End>, shared: &Shared) -> Self {
+        Self {
+            stream,
+            closed: false,
+            ends,
+            deadline: Box::pin(sleep(shared.config.stall_timeout)),
+        }
+    }
+
+    pub(super) fn wait_too(&mut self, ends: Vec<End>) {
+        self.ends.extend(ends);
+    }
+
+    /// Ready when there is nothing to wait for any more; whoever waited has then been told, or never will be.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll_end(cx) {
+            Poll::Ready(result) => {
+                for end in self.ends.drain(..) {
+                    // Who gave up is not told.
+                    if result.is_ok() {
+                        let _ = end.send(());
+                    }
+                }
+                Poll::Ready(())
+            }
+            Poll::Pending => self.deadline.as_mut().poll(cx),
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.closed {
+            ready!(Pin::new(&mut self.stream).poll_close(cx))?;
+            self.closed = true;
+        }
+        if self.ends.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut nothing = [0; 64];
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut nothing)) {
+            Ok(0) => Poll::Ready(Ok(())),
+            // Nobody answers on a link: not a peer that ends it.
+            Ok(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            Err(error) => Poll::Ready(Err(error)),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
+use tokio::sync::oneshot;
 
 /// Locks; a panic elsewhere leaves these plain containers usable.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -32,10 +33,17 @@ struct SendState {
     chosen: Option<(Conn, ConnectionId)>,
     /// Its task, if it waits for a frame.
     waker: Option<Waker>,
+    /// Who waits for the end of the stream that all frames so far are written to.
+    ends: Vec<End>,
     /// The behaviour was told that there is something to send and no connection.
     wanted: bool,
     closed: bool,
 }
+
+/// Told when the peer has read a stream to its end; dropped where that can't be known.
+pub(super) type End = oneshot::Sender<()>;
+/// Those that may wait for one stream's end.
+const MAX_ENDS: usize = 64;
 
 /// What a push asks of the caller.
 #[derive(Debug, PartialEq, Eq)]
@@ -124,6 +132,28 @@ impl SendQueue {
         Ok((taken, notify(state)))
     }
 
+    /// Asks for the end of the stream once all that waits is written. Nothing where nothing is on its way, or too many ask.
+    pub(super) fn push_end(&self, end: End) {
+        let mut state = lock(&self.state);
+        let nothing = state.owner.is_none() && state.frames.is_empty();
+        if state.closed || nothing || state.ends.len() >= MAX_ENDS {
+            return;
+        }
+        state.ends.push(end);
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Those that wait for the end of what `writer` writes, if no frame waits before it.
+    pub(super) fn take_ends(&self, writer: ConnectionId) -> Vec<End> {
+        let mut state = lock(&self.state);
+        if state.owner != Some(writer) || !state.frames.is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut state.ends)
+    }
+
     /// Frames waiting; those in a writer's batch are not among them.
     pub(super) fn len(&self) -> usize {
         lock(&self.state).frames.len()
@@ -198,7 +228,7 @@ impl SendQueue {
     /// Ready when there is something for `writer` to do: a frame, or to stop.
     pub(super) fn poll_any(&self, writer: ConnectionId, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = lock(&self.state);
-        if state.closed || state.owner != Some(writer) || !state.frames.is_empty() {
+        if state.closed || state.owner != Some(writer) || !state.frames.is_empty() || !state.ends.is_empty() {
             return Poll::Ready(());
         }
         set_waker(&mut state.waker, cx);
@@ -231,6 +261,7 @@ impl SendQueue {
     pub(super) fn clear(&self) -> usize {
         let mut state = lock(&self.state);
         state.wanted = false;
+        state.ends.clear();
         std::mem::take(&mut state.frames).len()
     }
 
@@ -238,6 +269,7 @@ impl SendQueue {
     pub(super) fn close(&self) -> usize {
         let mut state = lock(&self.state);
         state.closed = true;
+        state.ends.clear();
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }

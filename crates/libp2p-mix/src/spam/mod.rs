@@ -2,7 +2,7 @@
 //!
 //! A proof stands behind the 4608 bytes of a packet, of one length for the whole network, made anew by whoever sends on
 //! a hop and checked by the next one before any curve operation. Here are the [trait](SpamProtection), a
-//! [token bucket](TokenBucket) for each peer, which needs no proof, and [proof of work](ProofOfWork) bound to the packet.
+//! [token bucket](TokenBucket) for each connection, which needs no proof, and [proof of work](ProofOfWork) bound to the packet.
 
 mod bucket;
 mod work;
@@ -13,6 +13,8 @@ use futures::future::BoxFuture;
 use libp2p::PeerId;
 use mizzle_base::Time;
 use mizzle_sphinx::PACKET_LEN;
+
+use crate::link::Conn;
 
 pub use bucket::TokenBucket;
 pub use work::ProofOfWork;
@@ -53,13 +55,22 @@ pub struct Proof {
 #[error("no spam proof: {0}")]
 pub struct CannotProve(pub String);
 
+/// By what a packet came: a peer, and one of its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Via {
+    /// Who sent it to us.
+    pub peer: PeerId,
+    /// Over which connection.
+    pub conn: Conn,
+}
+
 /// A way to keep spam out. Both methods that do something may be called from several threads at once.
 pub trait SpamProtection: Send + Sync + 'static {
     /// Bytes of a proof, the same for all packets of the network, at most [`MAX_PROOF_LEN`].
     fn proof_len(&self) -> usize;
 
-    /// Whether the packet that `from` sent may be worked on. Called before anything else is done with it.
-    fn verify(&self, now: Time, from: &PeerId, packet: &[u8; PACKET_LEN], proof: &[u8]) -> Answer<bool>;
+    /// Whether the packet that came `via` a connection may be worked on. Called before anything else is done with it.
+    fn verify(&self, now: Time, via: Via, packet: &[u8; PACKET_LEN], proof: &[u8]) -> Answer<bool>;
 
     /// Proves a packet that is about to be sent: our own, a cover packet, a reply, or one that we forward.
     fn generate(&self, now: Time, packet: &[u8; PACKET_LEN]) -> Answer<Result<Proof, CannotProve>>;

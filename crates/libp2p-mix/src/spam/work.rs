@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use libp2p::PeerId;
 use mizzle_base::Time;
 use mizzle_sphinx::PACKET_LEN;
 use sha2::{Digest, Sha256};
 
-use super::{Answer, CannotProve, Proof, SpamProtection};
+use super::{Answer, CannotProve, Proof, SpamProtection, Via};
 
 const LABEL: &[u8] = b"libp2p-mix proof of work 1\0";
 const TIME_LEN: usize = 4;
@@ -75,7 +74,7 @@ impl SpamProtection for ProofOfWork {
         TIME_LEN + NONCE_LEN
     }
 
-    fn verify(&self, now: Time, _: &PeerId, packet: &[u8; PACKET_LEN], proof: &[u8]) -> Answer<bool> {
+    fn verify(&self, now: Time, _: Via, packet: &[u8; PACKET_LEN], proof: &[u8]) -> Answer<bool> {
         let Some((time, nonce)) = proof.split_first_chunk::<TIME_LEN>() else {
             return Answer::Now(false);
         };
@@ -100,9 +99,14 @@ impl SpamProtection for ProofOfWork {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libp2p::PeerId;
 
     fn passes(work: ProofOfWork, now: Time, packet: &[u8; PACKET_LEN], proof: &[u8]) -> bool {
-        let Answer::Now(passes) = work.verify(now, &PeerId::random(), packet, proof) else {
+        let via = Via {
+            peer: PeerId::random(),
+            conn: crate::link::Conn::from_number(1),
+        };
+        let Answer::Now(passes) = work.verify(now, via, packet, proof) else {
             panic!()
         };
         passes

@@ -1,17 +1,21 @@
-//! The threads in which a node's packets are peeled, held and sent on, beside the node's task.
+//! Where a node's packets are peeled, held and sent on, beside the node's task.
 //!
-//! Every thread has a worker core of its own, with its own wheel of held packets, its own logs of tags and its own
+//! Every station has a worker core of its own, with its own wheel of held packets, its own logs of tags and its own
 //! counters; they share the keys with their tables, which need no lock. Packets from the link and from the node's task wait in
-//! two bounded queues for whichever thread is free: who sent one has no part in it. A thread takes what is there, 64 at
-//! most, and never waits for more; it sleeps until a packet comes or one is due. Tokio's timers are too coarse for that
-//! (1 ms), so these are plain threads that park.
+//! two bounded queues for whichever station is free: who sent one has no part in it. A station takes what is there, 64 at
+//! most, and never waits for more; it sleeps until a packet comes or one is due.
+//!
+//! Under load each station is a thread: tokio's timers are coarse (1 ms), and peeling would keep its workers from the links. But to
+//! wake a thread twice for every packet costs more than the packet where few come, so the first station is a task while
+//! they are few, and moves to its thread and back; the others sleep then.
 //!
 //! What becomes due is grouped by peer and handed to the link; what is for this node goes to its task.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as thread_mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
@@ -19,31 +23,42 @@ use std::time::Duration;
 use libp2p::PeerId;
 use libp2p_mix::link::{self, Frame};
 use mizzle_base::{Counters, NodeId, Rng, Time};
-use mizzle_mix::{Config, Edges, Key, Loop, Outcome, Worker, WorkerInput};
+use mizzle_mix::{Config, Edges, Key, Lateness, Loop, Outcome, Worker, WorkerInput};
 use mizzle_sphinx::{PACKET_LEN, Packet};
 use mizzle_traffic::draw;
 use rand_core::SeedableRng as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle as TaskHandle;
 
 use crate::clock::Clock;
 use crate::tags::TagLog;
 
 /// Packets taken at once: one batch for the curve engine.
 const BATCH: usize = 64;
-/// Packets of the node's task that wait for a thread: 19 MB.
+/// Packets of the node's task that wait for a station: 19 MB.
 const OWN_QUEUE: usize = 4_096;
 /// Packets for the node's task: 19 MB.
 const DELIVERED_QUEUE: usize = 4_096;
 /// Packets leave at multiples of this: as fine as threads wake, and coarse enough that one waking serves several.
 const TICK: Duration = Duration::from_micros(128);
-/// How old what is told of a thread's work may be.
+/// How old what is told of a station's work may be.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
-/// Tags that one thread keeps while they can't be written down: 8 MB. Then it takes no more packets.
+/// The first station moves to its thread when more packets than this come in a [`WINDOW`], or...
+const MANY: u32 = 200;
+/// ... more than this wait at once: a millisecond's work for the slowest engine.
+const MANY_AT_ONCE: usize = 16;
+/// It moves back when fewer than this came in each window for [`CALM_FOR`].
+const FEW: u32 = 100;
+/// In which packets are counted for that.
+const WINDOW: Duration = Duration::from_millis(100);
+/// How long it must be quiet.
+const CALM_FOR: Duration = Duration::from_secs(1);
+/// Tags that one station keeps while they can't be written down: 8 MB. Then it takes no more packets.
 const UNWRITTEN_TAGS: usize = 1 << 20;
 /// More than any machine here has use for.
 pub(super) const MOST_WORKERS: usize = 64;
 
-/// What the threads are made of.
+/// What the stations are made of.
 pub(super) struct PipelineParts {
     /// With the bounds of the whole node: what is held is divided among the workers.
     pub(super) config: Config,
@@ -60,20 +75,23 @@ pub(super) struct PipelineParts {
     pub(super) loss: f64,
 }
 
-/// The running threads. They end when told to, or when this is dropped.
+/// The running stations. They end when told to, or when this is dropped.
 pub(super) struct Pipeline {
     shared: Arc<Shared>,
+    /// Of the first station while it is a task, and of its coming and going.
+    task: Option<TaskHandle<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the threads have done.
+/// What the stations have done.
 #[derive(Default)]
 pub(super) struct Report {
     pub(super) counters: Counters,
+    pub(super) late: Lateness,
     pub(super) pool: usize,
 }
 
-/// What the node's task gives to the threads.
+/// What the node's task gives to the stations.
 enum Own {
     /// To be peeled: its first hop is this node.
     Packet(Packet),
@@ -86,11 +104,14 @@ struct Shared {
     own: Mutex<VecDeque<Own>>,
     idle: Arc<Idle>,
     delivered: Mutex<VecDeque<Outcome>>,
-    /// Something was delivered, or the threads end.
+    /// Something was delivered, or the stations end.
     news: Notify,
     ended: AtomicBool,
+    /// How often packets were to be dropped that may be isolated, and which the last time: those after this moment.
+    isolations: AtomicU64,
+    isolated_since_us: AtomicU64,
     reports: Vec<Mutex<Report>>,
-    /// Of keys, for each thread; it takes them before it takes packets.
+    /// Of keys, for each station; its worker has them before it has the next packets.
     changes: Vec<Mutex<VecDeque<Change>>>,
 }
 
@@ -102,14 +123,21 @@ struct Change {
     logs: Vec<(u32, TagLog)>,
 }
 
-/// The threads that sleep; the last one is woken first, so that the others may go on sleeping.
+/// The stations that sleep. One that is a task is woken first, then the thread that came last, so that the others may go
+/// on sleeping.
 ///
 /// By itself, for it is what the link's queue holds on to as its waker: that must not hold the queue in turn.
 #[derive(Default)]
-struct Idle(Mutex<Vec<(usize, Thread)>>);
+struct Idle(Mutex<Sleepers>);
+
+#[derive(Default)]
+struct Sleepers {
+    task: Option<Waker>,
+    threads: Vec<(usize, Thread)>,
+}
 
 impl Pipeline {
-    /// Starts the threads.
+    /// Starts the stations. Inside a runtime.
     pub(super) fn start(parts: PipelineParts, clock: Clock, rng: &mut Rng) -> io::Result<Self> {
         let workers = parts.workers.clamp(1, MOST_WORKERS);
         let shared = Arc::new(Shared {
@@ -119,17 +147,20 @@ impl Pipeline {
             delivered: Mutex::default(),
             news: Notify::new(),
             ended: AtomicBool::new(false),
+            isolations: AtomicU64::new(0),
+            isolated_since_us: AtomicU64::new(0),
             reports: (0..workers).map(|_| Mutex::default()).collect(),
             changes: (0..workers).map(|_| Mutex::default()).collect(),
         });
         let mut pipeline = Self {
             shared: Arc::clone(&shared),
+            task: None,
             threads: Vec::new(),
         };
         let config = parts.config.divided(workers).with_tick(TICK);
         let senders = Arc::new(parts.senders);
         let keeps_tags = !parts.logs.is_empty();
-        let mut logs = for_each_thread(parts.logs, workers).into_iter();
+        let mut logs = for_each_station(parts.logs, workers).into_iter();
         let Some((_, first)) = parts.keys.first() else {
             return Err(io::Error::other("a node without a key"));
         };
@@ -148,7 +179,7 @@ impl Pipeline {
                 .next_hops
                 .iter()
                 .map(|(id, peer)| (*id, (*peer, Vec::new())));
-            let one = OneThread {
+            let station = Station {
                 number,
                 shared: Arc::clone(&shared),
                 worker,
@@ -162,14 +193,22 @@ impl Pipeline {
                 loss: parts.loss,
                 rng: fork(),
                 clock,
+                isolations: 0,
                 counters: Counters::default(),
                 is_reported: true,
                 reported: Time::ZERO,
+                load: Load::new(clock.now()),
             };
-            let name = format!("mizzle-mix-{}", number + 1);
-            pipeline
-                .threads
-                .push(thread::Builder::new().name(name).spawn(|| one.run())?);
+            let thread = thread::Builder::new().name(format!("mizzle-mix-{}", number + 1));
+            let thread = if number == 0 {
+                let (to_thread, from_task) = thread_mpsc::sync_channel(1);
+                let (to_task, from_thread) = mpsc::channel(1);
+                pipeline.task = Some(tokio::spawn(station.run_first(to_thread, from_thread)));
+                thread.spawn(move || run_when_busy(&from_task, &to_task))
+            } else {
+                thread.spawn(|| station.run_to_the_end())
+            };
+            pipeline.threads.push(thread?);
         }
         Ok(pipeline)
     }
@@ -184,6 +223,16 @@ impl Pipeline {
         self.push([Own::Loop(one)].into_iter()) == 0
     }
 
+    /// Has what was admitted after this moment dropped ([`WorkerInput::Isolated`]).
+    pub(super) fn drop_isolated(&self, since: Time) {
+        self.shared
+            .isolated_since_us
+            .store(since.as_us(), Ordering::Release);
+        self.shared.isolations.fetch_add(1, Ordering::Release);
+        // All stations: each holds some.
+        self.shared.idle.wake_all();
+    }
+
     fn push(&self, what: impl ExactSizeIterator<Item = Own>) -> usize {
         let mut own = lock(&self.shared.own);
         let (n, room) = (what.len(), OWN_QUEUE.saturating_sub(own.len()));
@@ -196,9 +245,9 @@ impl Pipeline {
     }
 
     /// From now on packets are taken for these keys, the current one first. `logs` has those that are new, one log for each
-    /// thread, if tags are kept.
+    /// station, if tags are kept.
     pub(super) fn set_keys(&self, keys: &[(u32, Arc<Key>)], logs: Vec<(u32, Vec<TagLog>)>) {
-        let logs = for_each_thread(logs, self.shared.changes.len());
+        let logs = for_each_station(logs, self.shared.changes.len());
         for (change, logs) in self.shared.changes.iter().zip(logs) {
             let keys = keys.to_vec();
             lock(change).push_back(Change { keys, logs });
@@ -206,7 +255,7 @@ impl Pipeline {
         self.shared.idle.wake_all();
     }
 
-    /// Waits for packets whose last hop is this node; none once the threads end.
+    /// Waits for packets whose last hop is this node; none once the stations end.
     pub(super) async fn delivered(&self) -> Option<Vec<Outcome>> {
         loop {
             let delivered = self.shared.take_delivered();
@@ -221,20 +270,26 @@ impl Pipeline {
         }
     }
 
-    /// What all threads have done, as of a moment ago.
+    /// What all stations have done, as of a moment ago.
     pub(super) fn report(&self) -> Report {
         let mut all = Report::default();
         for report in &self.shared.reports {
             let report = lock(report);
             all.counters.merge(&report.counters);
+            all.late.merge(&report.late);
             all.pool += report.pool;
         }
         all
     }
 
-    /// Ends the threads and waits for them, with what they have to write down.
+    /// Ends the stations and waits for them, with what they have to write down.
     pub(super) async fn stop(mut self) {
         self.shared.end();
+        if let Some(task) = self.task.take()
+            && task.await.is_err()
+        {
+            tracing::error!("the task of the mix ended by a defect of the program");
+        }
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(|| {
             for thread in threads {
@@ -254,7 +309,7 @@ impl Drop for Pipeline {
 }
 
 impl Shared {
-    /// Takes what is there. Unless that is a whole batch, a thread is woken when more comes.
+    /// Takes what is there. Unless that is a whole batch, a station is woken when more comes.
     fn take(&self, batch: &mut Batch, cx: &mut Context<'_>) {
         // A half for each side at least, if they need it.
         self.take_own(batch, BATCH / 2);
@@ -297,25 +352,31 @@ impl Shared {
         self.idle.wake_all();
     }
 
-    fn next_change(&self, thread: usize) -> Option<Change> {
-        lock(&self.changes[thread]).pop_front()
+    fn next_change(&self, station: usize) -> Option<Change> {
+        lock(&self.changes[station]).pop_front()
     }
 
-    fn has_changes(&self, thread: usize) -> bool {
-        !lock(&self.changes[thread]).is_empty()
+    fn has_changes(&self, station: usize) -> bool {
+        !lock(&self.changes[station]).is_empty()
     }
 }
 
 impl Idle {
     fn wake_one(&self) {
-        let woken = lock(&self.0).pop();
-        if let Some((_, thread)) = woken {
+        let mut sleepers = lock(&self.0);
+        if let Some(task) = sleepers.task.take() {
+            drop(sleepers);
+            task.wake();
+        } else if let Some((_, thread)) = sleepers.threads.pop() {
             thread.unpark();
         }
     }
 
+    /// Whoever is woken looks once more for what there is before it sleeps again, so none is missed by those who wake one.
     fn wake_all(&self) {
-        lock(&self.0).drain(..).for_each(|(_, thread)| thread.unpark());
+        let Sleepers { task, threads } = std::mem::take(&mut *lock(&self.0));
+        threads.iter().for_each(|(_, thread)| thread.unpark());
+        task.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -329,7 +390,7 @@ impl Wake for Idle {
     }
 }
 
-/// What a thread took.
+/// What a station took.
 #[derive(Default)]
 struct Batch {
     events: Vec<link::Event>,
@@ -343,7 +404,49 @@ impl Batch {
     }
 }
 
-struct OneThread {
+/// How many packets came of late.
+struct Load {
+    since: Time,
+    came: u32,
+    /// Few came in every window from here on.
+    calm_since: Time,
+}
+
+impl Load {
+    fn new(now: Time) -> Self {
+        Self {
+            since: now,
+            came: 0,
+            calm_since: now,
+        }
+    }
+
+    fn add(&mut self, now: Time, came: usize) {
+        // A window without any is not counted apart: few came in it.
+        let windows = now.since(self.since).as_micros() / WINDOW.as_micros();
+        if windows > 0 {
+            if u128::from(self.came) > u128::from(FEW) * windows {
+                self.calm_since = now;
+            }
+            (self.since, self.came) = (now, 0);
+        }
+        self.came = self.came.saturating_add(u32::try_from(came).unwrap_or(u32::MAX));
+        if self.came > FEW {
+            self.calm_since = now;
+        }
+    }
+
+    fn is_high(&self) -> bool {
+        self.came > MANY
+    }
+
+    fn is_low(&self, now: Time) -> bool {
+        now.since(self.calm_since) >= CALM_FOR
+    }
+}
+
+/// A worker with what it needs.
+struct Station {
     number: usize,
     shared: Arc<Shared>,
     worker: Worker<Edges>,
@@ -361,23 +464,103 @@ struct OneThread {
     loss: f64,
     rng: Rng,
     clock: Clock,
+    /// Of [`Shared::isolations`], those that were seen to.
+    isolations: u64,
     counters: Counters,
     is_reported: bool,
     reported: Time,
+    load: Load,
 }
 
-impl OneThread {
-    fn run(mut self) {
+/// The first station's thread: waits for it, runs it while much comes, and gives it back.
+fn run_when_busy(from_task: &thread_mpsc::Receiver<Station>, to_task: &mpsc::Sender<Station>) {
+    while let Ok(mut station) = from_task.recv() {
+        station.run(|station| station.load.is_low(station.clock.now()));
+        // Its owner is gone only together with the runtime: then it ends here.
+        if let Err(mpsc::error::SendError(station)) = to_task.blocking_send(station) {
+            return station.close();
+        }
+    }
+}
+
+impl Station {
+    /// The first one: as a task, and while much comes in the thread behind the channels.
+    async fn run_first(
+        self,
+        to_thread: thread_mpsc::SyncSender<Self>,
+        mut from_thread: mpsc::Receiver<Self>,
+    ) {
+        let mut station = self;
+        loop {
+            station.run_calm().await;
+            if station.shared.ended.load(Ordering::Relaxed) {
+                break;
+            }
+            station.counters.count("load.rose");
+            // There is room: the thread has none of them.
+            if to_thread.send(station).is_err() {
+                return;
+            }
+            match from_thread.recv().await {
+                Some(back) => station = back,
+                None => return,
+            }
+            station.counters.count("load.fell");
+        }
+        // It waits for the disk.
+        let _ = tokio::task::spawn_blocking(|| station.close()).await;
+    }
+
+    /// Until much comes, or the end.
+    async fn run_calm(&mut self) {
+        let waker = Waker::from(Arc::clone(&self.shared.idle));
+        let (shared, clock) = (Arc::clone(&self.shared), self.clock);
+        let mut batch = Batch::default();
+        while !shared.ended.load(Ordering::Relaxed) {
+            let mut sleep = std::pin::pin!(clock.sleep_until(self.wake_at()));
+            let isolations = self.isolations;
+            poll_fn(|cx| {
+                // First, so that whoever has something new from now on finds this one asleep.
+                lock(&shared.idle.0).task = Some(cx.waker().clone());
+                shared.take(&mut batch, &mut Context::from_waker(&waker));
+                let is_told = isolations != shared.isolations.load(Ordering::Acquire);
+                let is_told = is_told || shared.has_changes(self.number);
+                if batch.len() > 0 || is_told || shared.ended.load(Ordering::Relaxed) {
+                    return Poll::Ready(());
+                }
+                sleep.as_mut().poll(cx)
+            })
+            .await;
+            lock(&shared.idle.0).task = None;
+            let waited = batch.len();
+            self.work(&mut batch);
+            if waited > MANY_AT_ONCE || self.load.is_high() {
+                // Not back at once after a short crowd.
+                self.load.calm_since = clock.now();
+                break;
+            }
+        }
+    }
+
+    /// As a thread, until the end.
+    fn run_to_the_end(mut self) {
+        self.run(|_| false);
+        self.close();
+    }
+
+    /// As a thread, until the end or `until` is so.
+    fn run(&mut self, until: impl Fn(&Self) -> bool) {
         let waker = Waker::from(Arc::clone(&self.shared.idle));
         let cx = &mut Context::from_waker(&waker);
         let shared = Arc::clone(&self.shared);
         let mut batch = Batch::default();
-        while !shared.ended.load(Ordering::Relaxed) {
-            self.change_keys();
+        while !shared.ended.load(Ordering::Relaxed) && !until(self) {
             shared.take(&mut batch, cx);
             let is_due = |at: Time| at <= self.clock.now();
             if batch.len() == 0 && !self.worker.deadline().is_some_and(is_due) {
-                lock(&shared.idle.0).push((self.number, thread::current()));
+                lock(&shared.idle.0)
+                    .threads
+                    .push((self.number, thread::current()));
                 // Once more, now that whoever has something new finds this thread among those that sleep.
                 shared.take(&mut batch, cx);
                 if batch.len() == 0
@@ -386,7 +569,9 @@ impl OneThread {
                 {
                     self.sleep();
                 }
-                lock(&shared.idle.0).retain(|(number, _)| *number != self.number);
+                lock(&shared.idle.0)
+                    .threads
+                    .retain(|(number, _)| *number != self.number);
             }
             if batch.len() >= BATCH {
                 // There may be more, and this thread will be busy for a while.
@@ -394,6 +579,11 @@ impl OneThread {
             }
             self.work(&mut batch);
         }
+    }
+
+    fn close(mut self) {
+        // Logs that were never used are closed too.
+        self.change_keys();
         self.report(self.clock.now());
         // The packets of tags that couldn't be written went nowhere.
         for log in std::mem::take(&mut self.logs).into_values() {
@@ -415,26 +605,35 @@ impl OneThread {
         }
     }
 
+    /// When something is due here if nothing comes.
+    fn wake_at(&self) -> Option<Time> {
+        let report = (!self.is_reported).then(|| self.reported + REPORT_EVERY);
+        self.worker.deadline().into_iter().chain(report).min()
+    }
+
     /// Until something is due or comes.
     fn sleep(&mut self) {
         let now = self.clock.now();
         if !self.is_reported && now.since(self.reported) >= REPORT_EVERY {
             self.report(now);
         }
-        let mut until = self.worker.deadline();
-        if !self.is_reported {
-            let report = self.reported + REPORT_EVERY;
-            until = Some(until.map_or(report, |until| until.min(report)));
-        }
-        match until {
+        match self.wake_at() {
             Some(until) => thread::park_timeout(until.since(now)),
             None => thread::park(),
         }
     }
 
     fn work(&mut self, batch: &mut Batch) {
+        self.change_keys();
         let now = self.clock.now();
         let (some_came, held) = (batch.len() > 0, self.worker.pool());
+        self.load.add(now, batch.len());
+        let isolations = self.shared.isolations.load(Ordering::Acquire);
+        if isolations != self.isolations {
+            self.isolations = isolations;
+            let since = Time::from_us(self.shared.isolated_since_us.load(Ordering::Acquire));
+            self.worker.handle(now, WorkerInput::Isolated { since });
+        }
         self.check_senders(batch);
         for Loop { at, to, packet } in batch.loops.drain(..) {
             self.worker.handle(now, WorkerInput::Hold { at, to, packet });
@@ -549,17 +748,18 @@ impl OneThread {
         let mut report = lock(&self.shared.reports[self.number]);
         report.counters.merge(&std::mem::take(&mut self.counters));
         report.counters.merge(&self.worker.take_counters());
+        report.late.merge(&self.worker.take_lateness());
         report.pool = self.worker.pool();
         (self.is_reported, self.reported) = (true, now);
     }
 }
 
-/// The logs of each key are one for each thread: those of each thread.
-fn for_each_thread(logs: Vec<(u32, Vec<TagLog>)>, threads: usize) -> Vec<Vec<(u32, TagLog)>> {
-    let mut all: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+/// The logs of each key are one for each station: those of each station.
+fn for_each_station(logs: Vec<(u32, Vec<TagLog>)>, stations: usize) -> Vec<Vec<(u32, TagLog)>> {
+    let mut all: Vec<Vec<_>> = (0..stations).map(|_| Vec::new()).collect();
     for (epoch, logs) in logs {
-        for (of_thread, log) in all.iter_mut().zip(logs) {
-            of_thread.push((epoch, log));
+        for (of_station, log) in all.iter_mut().zip(logs) {
+            of_station.push((epoch, log));
         }
     }
     all

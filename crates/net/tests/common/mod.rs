@@ -48,6 +48,7 @@ pub struct Net {
     pub content: Content,
     pub document: Arc<Document>,
     pub nodes: Vec<Node>,
+    transport: Transport,
 }
 
 pub struct Node {
@@ -99,6 +100,16 @@ fn fork(rng: &mut Rng) -> Rng {
 
 impl Net {
     pub async fn start() -> Self {
+        Self::start_with(Transport::Quic, Profile::browse(), |_, _, addresses| addresses).await
+    }
+
+    /// One with another profile, whose nodes are announced at the addresses that `announce` makes of a node's number and its
+    /// own.
+    pub async fn start_with(
+        transport: Transport,
+        profile: Profile,
+        mut announce: impl FnMut(Clock, usize, Vec<Multiaddr>) -> Vec<Multiaddr>,
+    ) -> Self {
         let (clock, mut rng) = (Clock::start(), rng());
         let authority = SigningKey::from_bytes(&bytes(&mut rng));
         let name = "small".to_string();
@@ -106,13 +117,15 @@ impl Net {
         let (mut seedlings, mut entries) = (Vec::new(), Vec::new());
         for n in MIX_1..=EXIT {
             let keypair = identity::generate(&mut rng).expect("a key pair");
-            let mut config = HostConfig::new(keypair.clone(), Transport::Quic)
-                .with_listen(wire::loopback(Transport::Quic))
+            let mut config = HostConfig::new(keypair.clone(), transport)
+                .with_listen(wire::loopback(transport))
                 .with_mix(wire::mix_link(&network));
             if n >= GATEWAY {
                 config = config
                     .with_gateway(wire::gateway_link(16))
                     .with_directory(wire::directory_link());
+            } else {
+                config = config.with_directory(wire::asking_link());
             }
             let host = Host::start(config).await.expect("a free port");
             let sphinx = SecretKey::generate(&mut rng);
@@ -122,12 +135,13 @@ impl Net {
                 mailbox: MailboxId::new(bytes(&mut rng)).to_string(),
                 stream_key: hex::encode(secret.public().as_bytes()),
             };
+            let announced = announce(clock, n, host.listen.clone());
             entries.push(NodeEntry {
                 id: identity::node_id(&keypair).to_string(),
                 role: if n < GATEWAY { Role::Mix } else { Role::Gateway },
                 layer: if n < GATEWAY { n as u8 + 1 } else { 0 },
                 peer: host.peer_id.to_string(),
-                addresses: host.listen.iter().map(ToString::to_string).collect(),
+                addresses: announced.iter().map(ToString::to_string).collect(),
                 sphinx_key: hex::encode(sphinx.public().as_bytes()),
                 weight: [0.0, 0.0, 0.0, 0.2, 0.8][n],
                 operator: String::new(),
@@ -149,7 +163,7 @@ impl Net {
             epoch: 1,
             valid_from_s: now_s,
             valid_until_s: now_s + 3_600,
-            profile: Profile::browse(),
+            profile,
             nodes: entries,
         };
         let document = verified(&content, &authority, clock);
@@ -163,6 +177,7 @@ impl Net {
             content,
             document,
             nodes,
+            transport,
         }
     }
 
@@ -172,20 +187,29 @@ impl Net {
         gateway: usize,
         document: Arc<Document>,
     ) -> Result<RunningClient, StartError> {
+        let config = mizzle_client::Config::default();
+        self.client_with(config, gateway, document).await
+    }
+
+    /// The same with other bounds.
+    pub async fn client_with(
+        &self,
+        bounds: mizzle_client::Config,
+        gateway: usize,
+        document: Arc<Document>,
+    ) -> Result<RunningClient, StartError> {
         let mut rng = rng();
         let keypair = identity::generate(&mut rng).expect("a key pair");
-        let config = HostConfig::new(keypair, Transport::Quic).with_gateway(wire::client_link());
+        let config = HostConfig::new(keypair, self.transport)
+            .with_gateway(wire::client_link())
+            .with_directory(wire::asking_link());
         let host = Host::start(config).await.expect("a host");
         let gateway = self.nodes[gateway].id;
-        let core = Client::new(
-            mizzle_client::Config::default(),
-            Arc::clone(&document),
-            &gateway,
-            fork(&mut rng),
-        );
+        let core = Client::new(bounds, Arc::clone(&document), &gateway, fork(&mut rng));
         let core = core.expect("the document lists the gateway");
         let link = host.gateway.expect("its link");
-        let mut client = client::run(core, &document, &gateway, link, 0.0, self.clock, rng)?;
+        let links = (link, host.directory);
+        let mut client = client::run_with_reports(core, &document, &gateway, links, 0.0, self.clock, rng)?;
         within("the gateway decides", client.admitted()).await?;
         Ok(RunningClient {
             client,
@@ -227,35 +251,47 @@ impl Seedling {
             fork(rng),
             now,
         );
-        let gateway = self
-            .host
-            .gateway
-            .take()
-            .zip(self.host.directory.take())
-            .map(|(link, directory)| {
-                let config = mizzle_gateway::Config::default();
-                let core = Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng));
-                let allowed = Allow::parse("127.0.0.0/8").expect("a range");
-                let policy = Policy::default().with_allowed([allowed]);
-                let exit = self.stream.map(|secret| {
-                    let config = mizzle_exit::Config::default();
-                    Exit::new(config, document, &id, *secret.expose_bytes(), policy, fork(rng))
-                });
-                GatewayParts {
-                    core,
-                    link,
-                    directory,
-                    exit,
-                    mail: self.mail.map(|secret| {
-                        let config = mizzle_exit::Config::for_mail();
-                        Exit::for_mail(config, document, &id, *secret.expose_bytes(), fork(rng))
-                    }),
-                    store: Box::new(MemoryMailStore::in_memory(Limits::default())),
-                }
+        let gateway_link = self.host.gateway.take();
+        let mut directory = self.host.directory.take();
+        let asking = if gateway_link.is_none() {
+            directory.take()
+        } else {
+            None
+        };
+        let secret = self
+            .keypair
+            .clone()
+            .try_into_ed25519()
+            .expect("its kind")
+            .secret();
+        let mut secret: [u8; 32] = secret.as_ref().try_into().expect("32 bytes");
+        let gateway = gateway_link.zip(directory).map(|(link, directory)| {
+            let config = mizzle_gateway::Config::default();
+            let core = Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng));
+            let allowed = Allow::parse("127.0.0.0/8").expect("a range");
+            let policy = Policy::default().with_allowed([allowed]);
+            let exit = self.stream.map(|secret| {
+                let config = mizzle_exit::Config::default();
+                Exit::new(config, document, &id, *secret.expose_bytes(), policy, fork(rng))
             });
+            GatewayParts {
+                core,
+                link,
+                directory,
+                exit,
+                mail: self.mail.map(|secret| {
+                    let config = mizzle_exit::Config::for_mail();
+                    Exit::for_mail(config, document, &id, *secret.expose_bytes(), fork(rng))
+                }),
+                store: Box::new(MemoryMailStore::in_memory(Limits::default())),
+            }
+        });
         let link = self.host.mix.take().expect("its link");
         // Two, so that whatever is tested is tested of more than one.
-        let mix = mix.expect("the document lists it").with_workers(2);
+        let mix = mix
+            .expect("the document lists it")
+            .with_workers(2)
+            .with_reports(&mut secret, asking);
         let parts = Parts {
             id,
             document: Arc::clone(document),

@@ -18,7 +18,7 @@ const VECTORS: usize = 8;
 const STRIDE: usize = 64 * VECTORS;
 
 /// More than the stack that a job takes, in bytes.
-const STACK_LEN: usize = 4 << 10;
+const STACK_LEN: usize = 2 << 10;
 
 /// `data ^= AES-CTR(key, counter)`; the counter is one big-endian number of 128 bits.
 pub(super) fn apply_keystream(cpu: Vaes, key: &[u8; 16], counter: u128, data: &mut [u8]) {

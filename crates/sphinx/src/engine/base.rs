@@ -2,7 +2,7 @@
 //!
 //! The field here is plain integers with limbs of 51 bits, as slow as it likes.
 
-/// One number for each of eight multiples: where a vector looks them up, [`Lanes::lookup`](super::field::Lanes::lookup).
+/// One number for each of eight multiples: where a vector looks them up.
 pub(super) type Eight = [u64; 8];
 
 /// `y + x`, `y - x` and `2 d x y` of eight points, by limb.
@@ -23,10 +23,53 @@ const BASE_X: Limbs = [
     0x0002_1693_6d3c_d6e5,
 ];
 
-/// 2 d, where d = -121665/121666.
-pub(super) const TWO_D: Limbs = {
-    let d = mul(&sub(&[0; 5], &small(121_665)), &invert(&small(121_666)));
-    canonical(&add(&d, &d))
+/// 2 d
+pub(super) const TWO_D: Limbs = canonical(&add(&D, &D));
+
+/// -121665/121666, the curve's only number.
+pub(super) const D: Limbs = canonical(&mul(&sub(&[0; 5], &small(121_665)), &invert(&small(121_666))));
+
+/// A square root of -1: 2^((p - 1) / 4), where the exponent is 2^253 - 5.
+pub(super) const ROOT_OF_MINUS_1: Limbs = {
+    let mut out = small(2);
+    let mut bit = 252;
+    while bit > 0 {
+        bit -= 1;
+        out = mul(&out, &out);
+        if bit != 2 {
+            out = mul(&out, &small(2));
+        }
+    }
+    canonical(&out)
+};
+
+/// [`Points`] with limbs of 26 and 25 bits.
+pub(super) type Halves = [[[u32; 8]; 10]; 3];
+
+/// [`BASE`] with limbs of 26 and 25 bits.
+pub(super) static BASE_HALVES: [Halves; WINDOWS] = {
+    let whole = windows();
+    let mut halves = [[[[0; 8]; 10]; 3]; WINDOWS];
+    let mut window = 0;
+    while window < WINDOWS {
+        let mut part = 0;
+        while part < 3 {
+            let mut limb = 0;
+            while limb < 5 {
+                let mut at = 0;
+                while at < 8 {
+                    let n = whole[window][part][limb][at];
+                    halves[window][part][2 * limb][at] = n as u32 & ((1 << 26) - 1);
+                    halves[window][part][2 * limb + 1][at] = (n >> 26) as u32;
+                    at += 1;
+                }
+                limb += 1;
+            }
+            part += 1;
+        }
+        window += 1;
+    }
+    halves
 };
 
 const LIMB: u64 = (1 << 51) - 1;

@@ -9,11 +9,15 @@
 //! | engine | where | what |
 //! |---|---|---|
 //! | `ifma` | x86-64 with AVX-512 IFMA | eight lanes a vector, our own |
+//! | `avx2` | x86-64 with AVX2 | four lanes a vector, our own; lone ones are graviola's |
 //! | `graviola` | x86-64 with AVX2, 64-bit Arm; feature `graviola` | Amazon's machine-checked assembly |
 //! | `dalek` | everywhere | what the others are tested against |
 
 #[cfg(target_arch = "x86_64")]
 mod aes;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 
 #[cfg(target_arch = "x86_64")]
 mod ifma;
@@ -30,6 +34,9 @@ mod field;
 mod sha256;
 
 #[cfg(target_arch = "x86_64")]
+mod vectors;
+
+#[cfg(target_arch = "x86_64")]
 mod x86;
 
 use alloc::string::String;
@@ -41,6 +48,15 @@ use ::aes::Aes128;
 use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use curve25519_dalek::montgomery::MontgomeryPoint;
+
+use crate::kdf::Secrets;
+
+/// How many points [`Engine::x25519_twice`] takes at once.
+pub(crate) const AT_ONCE: usize = 64;
+
+/// What is done between two multiplications of some points, see [`Engine::x25519_twice`]: it is told the first products, and
+/// says by which scalars each point is to be multiplied again, if it is.
+pub type Between<'s> = dyn FnMut(&[[u8; 32]], &mut [[u8; 32]], &mut [bool]) + 's;
 
 const BASE_POINT: [u8; 32] = {
     let mut u = [0; 32];
@@ -63,6 +79,29 @@ pub trait Engine: Send + Sync {
     ///
     /// The slices should have one length; what one of them has beyond another is not touched.
     fn x25519_batch(&self, scalars: &[[u8; 32]], points: &[[u8; 32]], out: &mut [[u8; 32]]);
+
+    /// Two multiplications of each of up to 64 points, the second ones by what comes of the first: a hop.
+    ///
+    /// `between` is told `X25519(scalars[i], points[i])` of all `i`, and writes other scalars, which it finds as zeros; it sets
+    /// `true` beside those of which `X25519(others[i], points[i])` is to go to `out[i]`. What else is in `out` may change.
+    ///
+    /// The slices should have one length; what one of them has beyond another is not touched, nor what is beyond 64.
+    fn x25519_twice(
+        &self,
+        scalars: &[[u8; 32]],
+        points: &[[u8; 32]],
+        between: &mut Between<'_>,
+        out: &mut [[u8; 32]],
+    ) {
+        let count = scalars.len().min(points.len()).min(out.len()).min(AT_ONCE);
+        let (mut first, mut others) = (Secrets::<AT_ONCE>::new(), Secrets::<AT_ONCE>::new());
+        self.x25519_batch(&scalars[..count], &points[..count], &mut first[..count]);
+        let mut wanted = [false; AT_ONCE];
+        between(&first[..count], &mut others[..count], &mut wanted[..count]);
+        of_some(&wanted, &others[..count], points, out, |scalars, points, out| {
+            self.x25519_batch(scalars, points, out);
+        });
+    }
 
     /// `out[i] = X25519(scalars[i], 9)`: the base point's multiples, public keys if the scalars are secret ones.
     ///
@@ -106,18 +145,50 @@ pub fn engine() -> &'static dyn Engine {
 /// Every engine that this CPU can run, the best one first.
 pub fn engines() -> impl Iterator<Item = &'static dyn Engine> {
     #[cfg(target_arch = "x86_64")]
-    let wide = ifma::Ifma::is_supported().then_some(&ifma::Ifma as &dyn Engine);
+    let [wide, narrow] = [
+        ifma::Ifma::is_supported().then_some(&ifma::Ifma as &dyn Engine),
+        avx2::FourLanes::is_supported().then_some(&avx2::FourLanes as &dyn Engine),
+    ];
     #[cfg(not(target_arch = "x86_64"))]
-    let wide: Option<&dyn Engine> = None;
+    let [wide, narrow]: [Option<&dyn Engine>; 2] = [None, None];
     #[cfg(all(feature = "graviola", any(target_arch = "x86_64", target_arch = "aarch64")))]
     let fast = fast::is_supported().then_some(&fast::Graviola as &dyn Engine);
     #[cfg(not(all(feature = "graviola", any(target_arch = "x86_64", target_arch = "aarch64"))))]
     let fast: Option<&dyn Engine> = None;
-    [wide, fast, Some(&Dalek)].into_iter().flatten()
+    [wide, narrow, fast, Some(&Dalek)].into_iter().flatten()
 }
 
 /// The best engine that computes one multiplication after the other.
-pub(crate) fn portable() -> &'static dyn Engine {
+#[cfg(target_arch = "x86_64")]
+fn one_by_one() -> &'static dyn Engine {
+    engines().find(|engine| engine.lanes() == 1).unwrap_or(&Dalek)
+}
+
+/// The multiplications of the lanes that are wanted, by `multiply`, which is given them without gaps.
+fn of_some(
+    wanted: &[bool; AT_ONCE],
+    scalars: &[[u8; 32]],
+    points: &[[u8; 32]],
+    out: &mut [[u8; 32]],
+    multiply: impl FnOnce(&[[u8; 32]], &[[u8; 32]], &mut [[u8; 32]]),
+) {
+    let (mut k, mut products) = (Secrets::<AT_ONCE>::new(), Secrets::<AT_ONCE>::new());
+    let mut u = [[0; 32]; AT_ONCE];
+    let mut count = 0;
+    for (_, (scalar, point)) in zip(wanted, zip(scalars, points)).filter(|(wanted, _)| **wanted) {
+        (k[count], u[count]) = (*scalar, *point);
+        count += 1;
+    }
+    if count > 0 {
+        multiply(&k[..count], &u[..count], &mut products[..count]);
+    }
+    let lanes = zip(wanted, out).filter(|(wanted, _)| **wanted);
+    for ((_, out), product) in zip(lanes, products.iter()) {
+        *out = *product;
+    }
+}
+
+fn best_but_ifma() -> &'static dyn Engine {
     engines().find(|engine| engine.name() != "ifma").unwrap_or(&Dalek)
 }
 
@@ -129,7 +200,7 @@ pub(crate) fn portable() -> &'static dyn Engine {
 /// [`UnknownEngine`] if this CPU can run none of that name; nothing is changed then.
 pub fn use_engine(name: &str) -> Result<(), UnknownEngine> {
     let name = match name {
-        "portable" => portable().name(),
+        "portable" => best_but_ifma().name(),
         "best" => engines().next().unwrap_or(&Dalek).name(),
         name => name,
     };

@@ -2,11 +2,13 @@
 //!
 //! # Why it is sound
 //!
-//! Nearly every function here is unsafe for one reason: the instruction may be missing. [`Avx512`], [`Sha`] and
-//! [`Vaes`] are the proofs that it is not. Each has a private field and comes from its `detect` alone, which asks the
+//! Nearly every function here is unsafe for one reason: the instruction may be missing. [`Avx512`], [`Avx2`],
+//! [`Sha`] and [`Vaes`] are the proofs that it is not. Each has a private field and comes from its `detect` alone, which asks the
 //! CPU, and the operating system that must save its registers, for each feature that its `run` enables; its methods
 //! use no others. Whoever holds one may therefore call any of its methods, so they are safe; no use of them can be
 //! undefined, only slow, see [`Job`].
+//!
+//! One instruction is written as assembly, of registers alone and without side effects.
 //!
 //! The rest are reads and writes of vectors through references to arrays of their size, with instructions that need
 //! no alignment, and the zero of a vector, all of whose bit patterns are values.
@@ -22,11 +24,17 @@
 use core::arch::x86_64::*;
 
 use super::field::Lanes;
+use super::field::radix25::{Mul32, add_product, add_square};
+use super::field::radix51::Madd52;
 use crate::scratch::Zero;
 
 /// The CPU has AVX-512 with the parts F, BW, DQ, VL and IFMA, and BMI2.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(());
+
+/// The CPU has AVX2 and BMI2.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(());
 
 /// The CPU has SHA, SSE 4.1 and AVX.
 #[derive(Clone, Copy)]
@@ -36,7 +44,7 @@ pub(super) struct Sha(());
 #[derive(Clone, Copy)]
 pub(super) struct Vaes(());
 
-/// Something to compute with the instructions of [`Avx512`], [`Sha`] or [`Vaes`].
+/// Something to compute with the instructions of [`Avx512`], [`Avx2`], [`Sha`] or [`Vaes`].
 pub(super) trait Job<Cpu> {
     /// Computes it. Everything that this calls and that takes a `Cpu` is to be `#[inline(always)]`, the implementation
     /// first: only what ends up inside of the `run` of `Cpu` is compiled for its features. Closures don't.
@@ -52,6 +60,8 @@ cpufeatures::new!(
     "avx512ifma",
     "bmi2"
 );
+
+cpufeatures::new!(has_avx2, "avx2", "bmi2");
 
 cpufeatures::new!(has_sha, "sha", "sse4.1", "ssse3", "avx");
 
@@ -213,16 +223,6 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn madd_lo(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_madd52lo_epu64(acc, a, b) }
-    }
-
-    #[inline(always)]
-    fn madd_hi(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_madd52hi_epu64(acc, a, b) }
-    }
-
-    #[inline(always)]
     fn times_19(self, a: __m512i) -> __m512i {
         unsafe { _mm512_mullo_epi64(a, _mm512_set1_epi64(19)) }
     }
@@ -241,10 +241,188 @@ impl Lanes for Avx512 {
     fn select(self, mask: __mmask8, a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_mask_blend_epi64(mask, a, b) }
     }
+}
+
+// SAFETY of every block: as above.
+impl Madd52 for Avx512 {
+    #[inline(always)]
+    fn madd_lo(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_madd52lo_epu64(acc, a, b) }
+    }
+
+    #[inline(always)]
+    fn madd_hi(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_madd52hi_epu64(acc, a, b) }
+    }
 
     #[inline(always)]
     fn lookup(self, zero: __mmask8, table: &[u64; 8], place: __m512i) -> __m512i {
         unsafe { _mm512_maskz_permutexvar_epi64(!zero, place, self.load(table)) }
+    }
+}
+
+impl Avx2 {
+    pub(super) fn detect() -> Option<Self> {
+        has_avx2::get().then_some(Self(()))
+    }
+
+    /// Computes a job with the CPU's features enabled, in a stack frame of its own, which the caller may overwrite.
+    pub(super) fn run(self, job: impl Job<Self>) {
+        #[target_feature(enable = "avx2,bmi2")]
+        #[inline(never)]
+        fn enabled(cpu: Avx2, job: impl Job<Avx2>) {
+            job.run(cpu);
+        }
+        // SAFETY: there is an `Avx2`, so the CPU has these features.
+        unsafe { enabled(self, job) }
+    }
+
+    #[inline(always)]
+    pub(super) fn load(self, numbers: &[u64; 4]) -> __m256i {
+        // SAFETY: the CPU has AVX2; 32 bytes are read of a reference to 32 bytes, which may lie anywhere.
+        unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn store(self, numbers: &mut [u64; 4], v: __m256i) {
+        // SAFETY: the CPU has AVX2; 32 bytes are written to a reference to 32 bytes, which may lie anywhere.
+        unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), v) }
+    }
+}
+
+impl Zero for __m256i {
+    // SAFETY: all bit patterns of a vector of integers are values of it.
+    const ZERO: Self = unsafe { core::mem::zeroed() };
+}
+
+// SAFETY of every block below: there is an `Avx2`, so the CPU has AVX2; nothing else is required of the arguments but where
+// something is read.
+impl Lanes for Avx2 {
+    type V = __m256i;
+    /// The top bit of each lane.
+    type Mask = __m256i;
+
+    #[inline(always)]
+    fn splat(self, x: u64) -> __m256i {
+        unsafe { _mm256_set1_epi64x(x.cast_signed()) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi64(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi64(a, b) }
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn xor(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_xor_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn shl<const BITS: u32>(self, a: __m256i) -> __m256i {
+        unsafe { _mm256_sll_epi64(a, _mm_cvtsi64_si128(i64::from(BITS))) }
+    }
+
+    #[inline(always)]
+    fn shr<const BITS: u32>(self, a: __m256i) -> __m256i {
+        unsafe { _mm256_srl_epi64(a, _mm_cvtsi64_si128(i64::from(BITS))) }
+    }
+
+    #[inline(always)]
+    fn times_19(self, a: __m256i) -> __m256i {
+        self.add(a, self.add(self.shl::<1>(a), self.shl::<4>(a)))
+    }
+
+    #[inline(always)]
+    fn top_bit(self, a: __m256i) -> __m256i {
+        a
+    }
+
+    #[inline(always)]
+    fn is_zero(self, a: __m256i) -> __m256i {
+        unsafe { _mm256_cmpeq_epi64(a, _mm256_setzero_si256()) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        unsafe {
+            _mm256_castpd_si256(_mm256_blendv_pd(
+                _mm256_castsi256_pd(a),
+                _mm256_castsi256_pd(b),
+                _mm256_castsi256_pd(mask),
+            ))
+        }
+    }
+}
+
+// SAFETY of every block: as above.
+impl Mul32 for Avx2 {
+    #[inline(always)]
+    fn mul_32(self, a: __m256i, b: __m256i) -> __m256i {
+        #[target_feature(enable = "avx2")]
+        #[inline]
+        fn enabled(a: __m256i, b: __m256i) -> __m256i {
+            let product;
+            // SAFETY: it reads and writes these registers and nothing else. The intrinsic would do, if the compiler didn't
+            // turn it into a product of 64 bits, drop the masks that it finds superfluous, and then make three
+            // multiplications of it.
+            unsafe {
+                core::arch::asm!(
+                    "vpmuludq {product}, {a}, {b}",
+                    product = lateout(ymm_reg) product,
+                    a = in(ymm_reg) a,
+                    b = in(ymm_reg) b,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            product
+        }
+        unsafe { enabled(a, b) }
+    }
+
+    #[inline(always)]
+    fn add_product_25(self, t: &mut [__m256i; 10], a: &[__m256i; 10], b: &[__m256i; 10]) {
+        #[target_feature(enable = "avx2,bmi2")]
+        #[inline(never)]
+        fn enabled(cpu: Avx2, t: &mut [__m256i; 10], a: &[__m256i; 10], b: &[__m256i; 10]) {
+            add_product(cpu, t, a, b);
+        }
+        unsafe { enabled(self, t, a, b) }
+    }
+
+    #[inline(always)]
+    fn add_square_25(self, t: &mut [__m256i; 10], a: &[__m256i; 10]) {
+        #[target_feature(enable = "avx2,bmi2")]
+        #[inline(never)]
+        fn enabled(cpu: Avx2, t: &mut [__m256i; 10], a: &[__m256i; 10]) {
+            add_square(cpu, t, a);
+        }
+        unsafe { enabled(self, t, a) }
+    }
+
+    #[inline(always)]
+    fn lookup_32(self, zero: __m256i, table: &[u32; 8], place: __m256i) -> __m256i {
+        // SAFETY: and 32 bytes are read of a reference to 32 bytes, which may lie anywhere.
+        unsafe {
+            let found = _mm256_permutevar8x32_epi32(_mm256_loadu_si256(table.as_ptr().cast()), place);
+            // The upper half of a lane has looked up the place zero.
+            let kept = _mm256_andnot_si256(zero, _mm256_set1_epi64x(0xffff_ffff));
+            _mm256_and_si256(found, kept)
+        }
     }
 }
 

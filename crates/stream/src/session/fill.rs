@@ -3,7 +3,7 @@
 use mizzle_base::Time;
 
 use super::stream::{Pending, Stream};
-use super::{ClientSide, ExitSide, INITIAL_FRONT, MAX_BODY, Role, SURB_LEN, Session, State};
+use super::{ClientSide, Event, ExitSide, INITIAL_FRONT, MAX_BODY, Role, SURB_LEN, Session, Stall, State};
 use crate::accept::INITIAL_OVERHEAD;
 use crate::arq::{Content, Control, Outcome};
 use crate::frame::{Ack, Frame, Writer};
@@ -87,6 +87,9 @@ impl Session {
             message,
         )
         .ok()?;
+        if side.tries > 0 {
+            self.events.push_back(Event::Stalled(Stall::Initial));
+        }
         side.attempts.push(attempt);
         side.tries += 1;
         side.retry_at = now + round + round * (side.tries - 1) / 2;
@@ -109,6 +112,7 @@ impl Session {
         side.keys.first()?.seal(counter, plain, sealed).ok()?;
         if reserve {
             side.reserve_at = Some(now);
+            self.events.push_back(Event::Stalled(Stall::Tags));
         }
         self.sent(now, contents, !surbs.is_empty());
         Some(out.len())

@@ -3,7 +3,7 @@
 use mizzle_base::Time;
 
 use super::stream::Opening;
-use super::{CloseReason, Event, Role, Session, State, StreamId};
+use super::{CloseReason, Event, Role, Session, Stall, State, StreamId};
 use crate::arq::Outcome;
 use crate::door::OpenError;
 
@@ -58,6 +58,10 @@ impl Session {
             State::Open => {}
         }
         if self.idle_at() <= now || self.dead_at().is_some_and(|at| at <= now) {
+            // A session without streams that comes to its end keeps nobody waiting.
+            if !self.streams.is_empty() {
+                self.events.push_back(Event::Stalled(Stall::Silence));
+            }
             return self.closed(CloseReason::Timeout);
         }
         self.fail_openings(now);
@@ -75,6 +79,9 @@ impl Session {
         if self.is_established() {
             let mut outcome = Outcome::default();
             self.arq.handle_timeout(now, &mut outcome);
+            if outcome.lost_packets > 0 {
+                self.events.push_back(Event::Stalled(Stall::Probe));
+            }
             self.apply(outcome);
         }
     }
@@ -92,6 +99,7 @@ impl Session {
             let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
+            self.events.push_back(Event::Stalled(Stall::Opening));
             let announced = stream.target.is_some();
             match self.role {
                 Role::Client(_) => {

@@ -183,8 +183,39 @@ pub enum Event {
     /// The stream was reset by the peer, or its session ended ([`Session::RESET_CLOSED`](super::Session::RESET_CLOSED));
     /// it is gone.
     Reset(StreamId, u8),
+    /// Something that should have come did not; to be counted, under its [name](Stall::name).
+    Stalled(Stall),
     /// The session is over and can be forgotten; the last event.
     Closed(CloseReason),
+}
+
+/// A wait that took longer than it should. Each ends by what is said here, so none lasts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Stall {
+    /// Client: no answer to an INITIAL in time; another goes out.
+    Initial,
+    /// Nothing was acknowledged in time; the oldest packets in flight are sent again.
+    Probe,
+    /// Client: the exit hasn't moved its tags on for so long that few are left; packets with SURBs go out one by one.
+    Tags,
+    /// A stream wasn't opened in time; it has failed.
+    Opening,
+    /// The other end is silent; the session is over and its streams have failed.
+    Silence,
+}
+
+impl Stall {
+    /// A name for counters.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Initial => "stall.initial",
+            Self::Probe => "stall.probe",
+            Self::Tags => "stall.tags",
+            Self::Opening => "stall.opening",
+            Self::Silence => "stall.silence",
+        }
+    }
 }
 
 /// Why a session ended.

@@ -95,6 +95,8 @@ pub(crate) struct World {
     pub(crate) reply_packets: u64,
     pub(crate) cover: u64,
     pub(crate) ended: Vec<Stats>,
+    /// Counted apart from the other events.
+    pub(crate) stalls: BTreeMap<Stall, u64>,
     surbs_seen: BTreeSet<u64>,
     surb_serial: u64,
     queue: BTreeMap<(Time, u64), Happening>,
@@ -133,6 +135,7 @@ impl World {
             reply_packets: 0,
             cover: 0,
             ended: Vec::new(),
+            stalls: BTreeMap::new(),
             surbs_seen: BTreeSet::new(),
             surb_serial: 0,
             queue: BTreeMap::new(),
@@ -248,14 +251,23 @@ impl World {
     fn collect(&mut self) {
         for (i, client) in self.clients.iter_mut().enumerate() {
             while let Some(event) = client.poll_event() {
+                if let Event::Stalled(stall) = event {
+                    *self.stalls.entry(stall).or_default() += 1;
+                    continue;
+                }
                 self.events.push((Side::Client, i, event));
             }
         }
         let mut over = Vec::new();
         for (&k, exit) in &mut self.exits {
             while let Some(event) = exit.poll_event() {
-                if let Event::Closed(_) = event {
-                    over.push(k);
+                match event {
+                    Event::Closed(_) => over.push(k),
+                    Event::Stalled(stall) => {
+                        *self.stalls.entry(stall).or_default() += 1;
+                        continue;
+                    }
+                    _ => {}
                 }
                 self.events.push((Side::Exit, k, event));
             }

@@ -1,14 +1,6 @@
 //! What bad peers and bad packets do to a running peer: a counter each, no panic, no answer, and what is good still works.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use futures::AsyncReadExt;
 use libp2p::StreamProtocol;
 use libp2p_mix::{Destination, Dialect, RequestError, RequestOptions, message};
@@ -162,22 +154,64 @@ async fn a_hop_with_a_zero_delay_is_no_exit() {
 }
 
 #[tokio::test]
+async fn an_exit_is_known_on_longer_paths_too() {
+    let peers = network(Over::Memory, 5, |_| config()).await;
+    let all: Vec<_> = peers.iter().collect();
+    let mut raw = Raw::start(Over::Memory).await;
+    for hops in [4, 5] {
+        for delay_ms in [0, 1] {
+            let exit = &peers[hops - 1];
+            let mut here = exit.control.serve(&ECHO, 10, None);
+            let one = packet(
+                DIALECT,
+                &all[..hops],
+                [0; 94],
+                &request(&ECHO, &[], b"far"),
+                delay_ms,
+            );
+            raw.send(&peers[0].node.endpoint, one);
+            let exchange = tokio::time::timeout(LIMIT, here.next()).await.unwrap().unwrap();
+            assert_eq!(exchange.body(), b"far");
+        }
+    }
+}
+
+/// What a last hop is with a delay: one that is to pass the packet on, to nobody.
+#[tokio::test]
+async fn a_packet_for_nobody_is_dropped() {
+    use mizzle_sphinx::{Hop, Packet, build_with_secret};
+    let peers = network(Over::Memory, 3, |_| config()).await;
+    let blocks: Vec<_> = peers.iter().map(|p| p.node.endpoint.block().unwrap()).collect();
+    let hop = |at: usize, address| Hop {
+        key: &peers[at].node.key,
+        address,
+        delay_ms: 1,
+    };
+    let nowhere = Hop {
+        delay_ms: 0,
+        ..hop(0, &libp2p_mix::address::NOWHERE)
+    };
+    let hops = [
+        hop(0, &blocks[0]),
+        hop(1, &blocks[1]),
+        hop(2, &blocks[2]),
+        nowhere,
+    ];
+    let mut packet = Packet::zeroed();
+    let message = request(&ECHO, &[], b"");
+    build_with_secret(DIALECT, rand(), &hops, &[0; 94], &message, &mut packet).unwrap();
+    let mut raw = Raw::start(Over::Memory).await;
+    raw.send(&peers[0].node.endpoint, packet.as_bytes().to_vec());
+    peers[2].until("drop.no_edge", 1).await;
+    assert_eq!(peers[2].counter("forwarded"), 0);
+}
+
+#[tokio::test]
 async fn one_stream_for_each_packet_is_as_good_as_one_for_all() {
     let peers = network(Over::Memory, 4, |_| config()).await;
     let path = [&peers[0], &peers[1], &peers[2]];
     let mut here = peers[2].control.serve(&ECHO, 100, None);
-    let (behaviour, mut streams) = one_frame::Behaviour::new();
-    let mut swarm = swarm(
-        Over::Memory,
-        libp2p::identity::Keypair::generate_secp256k1(),
-        behaviour,
-    );
-    swarm.dial(peers[0].node.endpoint.to_multiaddr()).unwrap();
-    let task = tokio::spawn(async move {
-        loop {
-            futures::StreamExt::select_next_some(&mut swarm).await;
-        }
-    });
+    let (mut streams, _task) = by_hand::streams_to(Over::Memory, &peers[0]);
     for n in 0..20_u8 {
         let mut stream = tokio::time::timeout(LIMIT, streams.recv())
             .await
@@ -198,123 +232,6 @@ async fn one_stream_for_each_packet_is_as_good_as_one_for_all() {
     // The next one may be open already.
     let streams = peers[0].control.stats().link.inbound_streams;
     assert!((20..=21).contains(&streams), "{streams}");
-    task.abort();
-}
-
-/// Opens stream after stream of `/mix/1.0.0`.
-mod one_frame {
-    use std::convert::Infallible;
-    use std::task::{Context, Poll};
-
-    use libp2p::core::upgrade::{DeniedUpgrade, ReadyUpgrade};
-    use libp2p::core::{Endpoint, transport::PortUse};
-    use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedOutbound};
-    use libp2p::swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, SubstreamProtocol, ToSwarm,
-    };
-    use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
-    use tokio::sync::mpsc;
-
-    pub(crate) struct Behaviour(mpsc::Sender<Stream>);
-
-    impl Behaviour {
-        pub(crate) fn new() -> (Self, mpsc::Receiver<Stream>) {
-            let (sender, receiver) = mpsc::channel(1);
-            (Self(sender), receiver)
-        }
-    }
-
-    impl NetworkBehaviour for Behaviour {
-        type ConnectionHandler = Handler;
-        type ToSwarm = Infallible;
-
-        fn handle_established_inbound_connection(
-            &mut self,
-            _: ConnectionId,
-            _: PeerId,
-            _: &Multiaddr,
-            _: &Multiaddr,
-        ) -> Result<Handler, ConnectionDenied> {
-            Ok(Handler {
-                out: self.0.clone(),
-                opening: false,
-            })
-        }
-
-        fn handle_established_outbound_connection(
-            &mut self,
-            _: ConnectionId,
-            _: PeerId,
-            _: &Multiaddr,
-            _: Endpoint,
-            _: PortUse,
-        ) -> Result<Handler, ConnectionDenied> {
-            Ok(Handler {
-                out: self.0.clone(),
-                opening: false,
-            })
-        }
-
-        fn on_swarm_event(&mut self, _: FromSwarm) {}
-
-        fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
-            match event {}
-        }
-
-        fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, Infallible>> {
-            Poll::Pending
-        }
-    }
-
-    pub(crate) struct Handler {
-        out: mpsc::Sender<Stream>,
-        opening: bool,
-    }
-
-    impl ConnectionHandler for Handler {
-        type FromBehaviour = Infallible;
-        type ToBehaviour = Infallible;
-        type InboundProtocol = DeniedUpgrade;
-        type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
-        type InboundOpenInfo = ();
-        type OutboundOpenInfo = ();
-
-        fn listen_protocol(&self) -> SubstreamProtocol<DeniedUpgrade> {
-            SubstreamProtocol::new(DeniedUpgrade, ())
-        }
-
-        fn connection_keep_alive(&self) -> bool {
-            true
-        }
-
-        fn poll(
-            &mut self,
-            cx: &mut Context<'_>,
-        ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
-            if self.opening || self.out.capacity() == 0 {
-                // The test takes one and asks for the next in its own time.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            self.opening = true;
-            Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(ReadyUpgrade::new(libp2p_mix::PROTOCOL), ()),
-            })
-        }
-
-        fn on_behaviour_event(&mut self, event: Infallible) {
-            match event {}
-        }
-
-        fn on_connection_event(&mut self, event: ConnectionEvent<DeniedUpgrade, Self::OutboundProtocol>) {
-            if let ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) = event
-            {
-                self.opening = false;
-                let _ = self.out.try_send(protocol);
-            }
-        }
-    }
 }
 
 #[tokio::test]

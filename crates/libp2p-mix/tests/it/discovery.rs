@@ -1,15 +1,6 @@
 //! Nodes that find each other: over identify, and in a Kademlia table.
-#![cfg(all(feature = "identify", feature = "kad"))]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, StreamProtocol, identify, kad,

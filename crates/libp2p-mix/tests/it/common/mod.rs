@@ -1,6 +1,10 @@
 //! Networks of real peers in one process, over memory, TCP or QUIC.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(
+    unreachable_pub,
+    reason = "a module of a test program: what it offers is for its siblings"
+)]
 
+pub mod by_hand;
 pub mod memory;
 
 use std::time::Duration;
@@ -260,7 +264,8 @@ pub fn length_prefixed(body: &[u8]) -> Vec<u8> {
 /// Somebody who speaks the link and not the rest: sends what a test makes.
 pub struct Raw {
     pub link: libp2p_mix::link::Control,
-    pub receiver: libp2p_mix::link::Receiver,
+    /// Kept: a link whose receiver is gone takes no streams.
+    _receiver: libp2p_mix::link::Receiver,
     task: JoinHandle<()>,
 }
 
@@ -274,14 +279,18 @@ impl Raw {
     pub async fn start(over: Over) -> Self {
         use libp2p_mix::link;
         let config = link::Config::new(libp2p_mix::PROTOCOL, link::FrameLen::AtMost(20_000));
-        let (behaviour, link, receiver) = link::Behaviour::new(config);
+        let (behaviour, link, _receiver) = link::Behaviour::new(config);
         let mut swarm = swarm(over, Keypair::generate_secp256k1(), behaviour);
         let task = tokio::spawn(async move {
             loop {
                 swarm.select_next_some().await;
             }
         });
-        Self { link, receiver, task }
+        Self {
+            link,
+            _receiver,
+            task,
+        }
     }
 
     pub fn send(&mut self, to: &Endpoint, frame: Vec<u8>) {
@@ -292,16 +301,17 @@ impl Raw {
     }
 }
 
-/// A packet along three peers, made by hand.
-pub fn packet(
+/// A packet along three to five peers, made by hand.
+pub fn packet<'a>(
     dialect: libp2p_mix::Dialect,
-    path: [&Peer; 3],
+    path: impl AsRef<[&'a Peer]>,
     destination: [u8; 94],
     message: &[u8; 3968],
     delay_ms: u16,
 ) -> Vec<u8> {
     use mizzle_sphinx::{Hop, Packet, build_with_secret};
-    let blocks = path.map(|p| p.node.endpoint.block().unwrap());
+    let path = path.as_ref();
+    let blocks: Vec<_> = path.iter().map(|p| p.node.endpoint.block().unwrap()).collect();
     let hops: Vec<_> = path
         .iter()
         .zip(&blocks)
@@ -309,7 +319,7 @@ pub fn packet(
         .map(|(at, (peer, address))| Hop {
             key: &peer.node.key,
             address,
-            delay_ms: if at == 2 { 0 } else { delay_ms },
+            delay_ms: if at == path.len() - 1 { 0 } else { delay_ms },
         })
         .collect();
     let mut packet = Packet::zeroed();

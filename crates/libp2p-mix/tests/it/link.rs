@@ -1,7 +1,5 @@
 //! Links between real swarms over loopback sockets.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder,
@@ -321,29 +319,35 @@ async fn a_length_that_is_not_carried_closes_its_stream_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_streams_than_permitted_are_refused() {
+async fn a_stream_too_many_takes_the_place_of_the_one_that_was_silent_longest() {
     let (_a, links) = three(Over::Quic, [mix(), mix(), mix()]).await;
     let (b, control, mut receiver) = Behaviour::new(mix().with_max_inbound_streams_per_peer(2));
     let b = Node::start(Over::Quic, b).await;
-    for (n, (control, _)) in links[..2].iter().enumerate() {
-        b.know(control);
-        control.try_send(&b.peer, frame(n as u32)).unwrap();
+    for (n, (link, _)) in links.iter().enumerate() {
+        b.know(link);
+        link.try_send(&b.peer, frame(n as u32)).unwrap();
         assert_eq!(number(&next_frame(&mut receiver).await), n as u32);
+        assert_eq!(control.stats().inbound_too_many, u64::from(n == 2));
     }
-    b.know(&links[2].0);
-    links[2].0.try_send(&b.peer, frame(2)).unwrap();
-    until(|| control.stats().inbound_too_many >= 1).await;
-    // The place of a stream that closes is free again.
-    links[0].0.remove_peer(b.peer);
-    let mut n = 3;
-    until(|| {
-        n += 1;
-        let _ = links[2].0.try_send(&b.peer, frame(n));
-        matches!(receiver.try_recv(), Some(Event::Frame { .. }))
-    })
-    .await;
-    links[1].0.try_send(&b.peer, frame(1)).unwrap();
-    until(|| matches!(receiver.try_recv(), Some(Event::Frame { frame, .. }) if number(&frame) == 1)).await;
+    // The second still has its stream, and the first opens another one.
+    for (n, (link, _)) in links.iter().enumerate().take(2).rev() {
+        link.try_send(&b.peer, frame(10 + n as u32)).unwrap();
+        assert_eq!(number(&next_frame(&mut receiver).await), 10 + n as u32);
+    }
+    assert_eq!(links[1].0.stats().streams_opened, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_refused_where_none_can_make_room() {
+    let (_a, links) = three(Over::Quic, [mix(), mix(), mix()]).await;
+    let (b, control, _receiver) = Behaviour::new(mix().with_max_inbound_streams_per_peer(0));
+    let b = Node::start(Over::Quic, b).await;
+    for (link, _) in &links {
+        b.know(link);
+        link.try_send(&b.peer, frame(0)).unwrap();
+    }
+    until(|| control.stats().inbound_too_many >= 3).await;
+    assert_eq!(control.stats().inbound_streams, 0);
 }
 
 async fn one_frame_streams(over: Over) {

@@ -1,16 +1,8 @@
 //! Requests and replies through networks of real peers, over memory, TCP and QUIC, in both dialects.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
-
-mod common;
 
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use libp2p::{PeerId, StreamProtocol, identity::Keypair};
 use libp2p_mix::{
     Config, Destination, Dialect, Endpoint, NoRoute, Policy, RequestError, RequestOptions, SecretKey,
@@ -127,6 +119,58 @@ async fn a_message_without_surbs_arrives() {
     }
 }
 
+/// The sender is gone at once, connections and all: what was waited for is with the first node.
+async fn a_sender_that_ends_when_the_packet_has_left(over: Over) {
+    let peers = network(over, 4, |_| config()).await;
+    let mut here = peers[1].control.serve(&ECHO, 10, None);
+    let to = Destination::Mix(peers[1].peer_id());
+    for n in 0..5 {
+        let sender = Peer::start(over, config()).await;
+        let pool = sender.control.pool();
+        pool.set_static(peers.iter().map(|p| p.node.clone())).unwrap();
+        sender
+            .control
+            .send_and_wait(&to, &ECHO, &[n; 100], LIMIT)
+            .await
+            .unwrap();
+        sender.stop().await;
+        let exchange = tokio::time::timeout(LIMIT, here.next()).await.unwrap().unwrap();
+        assert_eq!(exchange.body(), [n; 100]);
+    }
+    // Two from one peer at the same time, to end one stream or two.
+    let control = &peers[0].control;
+    let send = async |body: &[u8]| control.send_and_wait(&to, &ECHO, body, LIMIT).await;
+    let (a, b) = tokio::join!(send(b"a"), send(b"b"));
+    assert_eq!((a, b), (Ok(()), Ok(())));
+    let gone: Vec<_> = (1..4)
+        .map(|port| {
+            let peer = Keypair::generate_secp256k1().public().to_peer_id();
+            let address = match over {
+                Over::Quic => format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
+                _ => format!("/ip4/127.0.0.1/tcp/{port}"),
+            };
+            let key = peers[0].control.mix_public_key();
+            libp2p_mix::MixNode::new(peer, &address.parse().unwrap(), key.as_bytes()).unwrap()
+        })
+        .collect();
+    peers[0].control.pool().set_static(gone.clone()).unwrap();
+    let to = Destination::Mix(gone[0].endpoint.peer);
+    assert_eq!(
+        peers[0].control.send_and_wait(&to, &ECHO, b"c", LIMIT).await,
+        Err(RequestError::NotSent(SendError::NoRoute(NoRoute::FirstHop)))
+    );
+}
+
+#[tokio::test]
+async fn who_waits_for_the_first_node_may_end_over_tcp() {
+    a_sender_that_ends_when_the_packet_has_left(Over::Tcp).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_the_first_node_may_end_over_quic() {
+    a_sender_that_ends_when_the_packet_has_left(Over::Quic).await;
+}
+
 #[tokio::test]
 async fn each_failure_has_its_own_error() {
     let mut peers = network(Over::Memory, 4, |_| config()).await;
@@ -240,10 +284,8 @@ async fn private_destinations_are_refused_by_default_and_nothing_is_dialled() {
     );
 }
 
-#[tokio::test]
-async fn strangers_as_next_hops_are_refused_by_policy() {
-    // The asker is in nobody's pool: his replies end at a stranger.
-    let relays = network(Over::Memory, 4, |_| config().with_forward_policy(Policy::Nobody)).await;
+/// Somebody who is in nobody's pool asks: his replies end at a stranger.
+async fn a_stranger_asks(relays: &[Peer], timeout: Duration) -> Result<Vec<u8>, RequestError> {
     let _echo = relays[1].serve_echo();
     let asker = Peer::start(Over::Memory, config()).await;
     asker
@@ -252,15 +294,29 @@ async fn strangers_as_next_hops_are_refused_by_policy() {
         .set_static(relays.iter().map(|p| p.node.clone()))
         .unwrap();
     let to = Destination::Mix(relays[1].peer_id());
-    let short = RequestOptions::default()
-        .with_surbs(1)
-        .with_timeout(Duration::from_millis(500));
-    let reply = asker
+    let options = options(1).with_timeout(timeout);
+    asker
         .control
-        .request(&to, &ECHO, &length_prefixed(b"?"), short)
-        .await;
+        .request(&to, &ECHO, &length_prefixed(b"?"), options)
+        .await
+}
+
+fn plain() -> Config {
+    Config::new(Keypair::generate_secp256k1(), SecretKey::from_bytes(rand())).with_hold_ms(2)
+}
+
+#[tokio::test]
+async fn next_hops_outside_of_the_pool_are_refused_unless_they_are_allowed() {
+    // Those of the pool pass though their addresses are private.
+    let relays = network(Over::Memory, 4, |_| plain()).await;
+    let reply = a_stranger_asks(&relays, Duration::from_secs(5)).await;
     assert_eq!(reply, Err(RequestError::TimedOut));
-    assert_eq!(relays.iter().map(|p| p.counter("drop.no_edge")).sum::<u64>(), 1);
+    let sum = |name: &str| relays.iter().map(|p| p.counter(name)).sum::<u64>();
+    assert_eq!((sum("drop.no_edge"), sum("forwarded")), (1, 3));
+
+    let relays = network(Over::Memory, 4, |_| plain().with_next_hops_outside_pool(true)).await;
+    let reply = a_stranger_asks(&relays, LIMIT).await;
+    assert_eq!(reply, Ok(length_prefixed(b"?")));
 }
 
 #[tokio::test]

@@ -1,16 +1,8 @@
 //! Spam protection, cover, the replay memory over a restart, discovery, the byte-stream view.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
-
-mod common;
 
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::identity::Keypair;
 use libp2p_mix::{
@@ -48,6 +40,8 @@ async fn with_proof_of_work_packets_pass_and_others_are_dropped_before_any_curve
         &message,
         0,
     );
+    // Counted a moment after the asker is told.
+    peers[0].until("received", 1).await;
     let received = peers[0].counter("received");
     raw.send(&peers[0].node.endpoint, bare.clone());
     peers[0].until("drop.size", 1).await;

@@ -1,15 +1,7 @@
 //! What the Nim implementation wrote, read and written here: addresses, messages, SURBs and replies in both dialects, and
 //! its packets on their way through running peers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests"
-)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
     identity::{Keypair, secp256k1},
