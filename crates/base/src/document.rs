@@ -20,6 +20,7 @@ use core::time::Duration;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use mizzle_sphinx::PublicKey;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::hex;
 use crate::id::{MailboxId, NetworkId, NodeId};
@@ -35,6 +36,8 @@ pub const MAX_NODES: usize = 4_096;
 /// How far a clock may be off before a document's times are held against it, in seconds (the design: 5 minutes).
 pub const CLOCK_TOLERANCE_S: u64 = 300;
 
+/// Length of [`Document::list`] in bytes.
+pub const LIST_LEN: usize = 8;
 /// Most epochs in a document: eleven years of days.
 pub const MAX_EPOCHS: usize = 4_096;
 /// The means of a delay that the five delays of a path are longer together with a probability of 10⁻⁹: the quantile of
@@ -341,6 +344,7 @@ pub struct Document {
     valid_until: Time,
     profile: Profile,
     nodes: Vec<Node>,
+    list: [u8; LIST_LEN],
     by_id: BTreeMap<NodeId, usize>,
     layers: [Vec<usize>; LAYERS as usize],
     gateways: Vec<usize>,
@@ -555,6 +559,7 @@ impl Document {
             valid_from: Time::from_s(content.valid_from_s),
             valid_until: Time::from_s(content.valid_until_s),
             profile: content.profile,
+            list: list(&nodes),
             nodes,
             by_id,
             layers,
@@ -592,8 +597,8 @@ impl Document {
         })
     }
 
-    /// Whether it is a later one than `older`, of the same network, and differs from it in keys and its time alone: then
-    /// whoever runs with that one can go on with this one. Any other newer document is for the next start.
+    /// Whether it is a later one than `older`, of the same network, and differs from it in keys, weights and its time alone:
+    /// then whoever runs with that one can go on with this one. Any other newer document is for the next start.
     #[must_use]
     pub fn continues(&self, older: &Self) -> bool {
         let same_service = |a: &Option<Service>, b: &Option<Service>| {
@@ -602,7 +607,6 @@ impl Document {
         let same_node = |(a, b): (&Node, &Node)| {
             (a.id, a.role, a.layer) == (b.id, b.role, b.layer)
                 && (&a.peer, &a.addresses, &a.operator) == (&b.peer, &b.addresses, &b.operator)
-                && a.weight.to_bits() == b.weight.to_bits()
                 && same_service(&a.exit, &b.exit)
                 && same_service(&a.mail, &b.mail)
         };
@@ -672,6 +676,13 @@ impl Document {
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// What names the list of its nodes: the first bytes of SHA-256 over `mizzle node list`, a zero byte and all ids in the
+    /// document's order. Documents that [continue](Self::continues) each other have the same, and a node has the same place in each.
+    #[must_use]
+    pub fn list(&self) -> &[u8; LIST_LEN] {
+        &self.list
     }
 
     /// A node by its id.
@@ -782,6 +793,14 @@ impl Service {
     pub fn stream_keys(&self) -> &[PublicKey] {
         &self.keys
     }
+}
+
+fn list(nodes: &[Node]) -> [u8; LIST_LEN] {
+    let mut hash = Sha256::new().chain_update(b"mizzle node list\0");
+    nodes.iter().for_each(|node| hash.update(node.id.as_bytes()));
+    let hash: [u8; 32] = hash.finalize().into();
+    let (list, _) = hash.split_first_chunk().unwrap_or((&[0; LIST_LEN], &[]));
+    *list
 }
 
 /// Hexadecimal digits of a key.
@@ -1074,7 +1093,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_document_continues_one_that_differs_in_keys_alone() {
+    fn a_newer_document_continues_one_that_differs_in_keys_and_weights_alone() {
         let old = verify(&with_epochs().sign(&authority()).unwrap(), 15_000, 0).unwrap();
         let renewed = || {
             let mut content = with_epochs();
@@ -1093,10 +1112,21 @@ mod tests {
             old.nodes()[1].sphinx_key
         );
         type Change = fn(&mut Content);
+        let weights: [(&str, Change); 2] = [
+            ("of a gateway", |c| c.nodes[3].weight = 2.0),
+            ("of a mix", |c| c.nodes[0].weight = 0.75),
+        ];
+        for (what, change) in weights {
+            let mut other = renewed();
+            change(&mut other);
+            let other = read(other);
+            assert!(other.continues(&old), "{what}");
+            assert_eq!(other.list(), old.list());
+        }
         let cases: [(&str, Change); 5] = [
             ("another node", |c| c.nodes[0].id = hex::encode(&[77; 32])),
             ("another address", |c| c.nodes[0].addresses.clear()),
-            ("another weight", |c| c.nodes[3].weight = 2.0),
+            ("another order", |c| c.nodes.swap(0, 1)),
             ("another profile", |c| c.profile.mean_delay_ms += 1.0),
             ("epochs at another time", |c| {
                 c.valid_from_s += 1;

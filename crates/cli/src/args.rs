@@ -473,7 +473,7 @@ pub enum NetworkCommand {
     ///
     /// Asks all gateways of the running network. A mix that loses packets by the median of those who can tell is used less by all
     /// clients, at the least half as much as evenly; with too few reports nothing is held against it. Reads and writes DIR,
-    /// which `mizzle network init` made.
+    /// which `mizzle network init` made. Nodes and clients take the document while they run.
     Weigh {
         /// The network's folder, with authority.key
         dir: PathBuf,

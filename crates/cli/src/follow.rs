@@ -1,8 +1,8 @@
 //! What a node or a client does beside its work, as long as it runs: it looks for newer network documents, in its file and at
 //! gateways, and compares its clock with theirs.
 //!
-//! A document that it takes was signed by the authority, is newer, and differs in keys alone; any other newer one is for the
-//! next start. A gateway can withhold a document, and what it says of the time is believed only if another one says so too.
+//! A document that it takes was signed by the authority, is newer, and differs in keys and weights alone; any other newer one is
+//! for the next start. A gateway can withhold a document, and what it says of the time is believed only if another one says so too.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -241,7 +241,7 @@ impl Task {
             }
             (follow.keep)(&document)?;
             if !document.continues(&follow.document) {
-                return Err("it changes more than keys: it is taken at the next start".into());
+                return Err("it changes more than keys and weights: it is taken at the next start".into());
             }
             Ok(document)
         });

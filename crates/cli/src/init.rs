@@ -519,7 +519,7 @@ fn next_steps(args: &NetworkInit, made: &Made) -> String {
     }
     let _ = writeln!(
         out,
-        "When the document expires, the network stops. No command signs another one yet: make a new network before."
+        "When the document expires, the network stops: make the next one before, with `mizzle network renew \"{dir}\"`."
     );
     out
 }

@@ -648,6 +648,9 @@ impl Client {
         }
         self.counters.count("document.taken");
         let had_expired = self.has_expired(now);
+        if let Link::Up { slots, .. } = &mut self.link {
+            slots.set_document(&document);
+        }
         self.use_document(document);
         self.be_in_epoch(now);
         if had_expired && !self.has_expired(now) && !self.replaced {

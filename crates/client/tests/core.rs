@@ -67,6 +67,11 @@ fn document_of(profile: Profile, change: impl Fn(&mut NodeEntry, u8)) -> Arc<Doc
 
 /// Documents of one epoch each, one after the other.
 fn nth_document(nth: u64, profile: Profile, change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
+    numbered(nth, nth, profile, change)
+}
+
+/// With a sequence number of its own.
+fn numbered(sequence: u64, nth: u64, profile: Profile, change: impl Fn(&mut NodeEntry, u8)) -> Arc<Document> {
     let node = |n: u8| {
         let mut entry = NodeEntry {
             id: id(n).to_string(),
@@ -85,7 +90,7 @@ fn nth_document(nth: u64, profile: Profile, change: impl Fn(&mut NodeEntry, u8))
     };
     let content = DocumentContent {
         network: "test".into(),
-        sequence: nth,
+        sequence,
         epoch: nth as u32,
         valid_from_s: nth * 10_000,
         valid_until_s: (nth + 1) * 10_000,
@@ -301,7 +306,12 @@ impl World {
 
     /// Takes the layers off a packet as its route does. Panics if a layer of mixes is left out.
     fn follow(&self, packet: &mut Packet) -> End {
-        let mut at = HOME;
+        self.follow_along(packet).0
+    }
+
+    /// The same, and the mixes that it passed.
+    fn follow_along(&self, packet: &mut Packet) -> (End, Vec<u8>) {
+        let (mut at, mut mixes) = (HOME, Vec::new());
         for hop in 0..5 {
             let peeler = Peeler::new(secret(at), Dialect::Lioness);
             match peeler.peel(packet, &mut |_| false).unwrap() {
@@ -313,17 +323,18 @@ impl World {
                         "no edge after {at}"
                     );
                     at = next.as_bytes()[0];
+                    if at < HOME {
+                        mixes.push(at);
+                    }
                 }
                 Peeled::Exit { destination } => {
                     assert_eq!(hop, 4);
-                    return End::Message {
-                        gateway: at,
-                        mailbox: MailboxId::from_address(&destination).unwrap(),
-                    };
+                    let mailbox = MailboxId::from_address(&destination).unwrap();
+                    return (End::Message { gateway: at, mailbox }, mixes);
                 }
                 Peeled::Reply { id } => {
                     assert_eq!((hop, at, ClientTag::split(&id).0), (4, HOME, TAG));
-                    return End::Loop;
+                    return (End::Loop, mixes);
                 }
             }
         }
@@ -1260,6 +1271,58 @@ fn a_newer_document_with_other_keys_is_taken_and_has_a_client_come_back_whose_ow
     assert!(packets > 50, "{packets}");
     world.tell(Input::Document(with_exit()));
     assert_eq!(world.client.document().sequence(), 2, "an older one is not taken");
+}
+
+#[test]
+fn weights_of_a_newer_document_are_used_at_once_and_no_slot_moves_for_them() {
+    let weighed = |entry: &mut NodeEntry, n: u8| {
+        entry.exit = (n == AWAY).then(|| exit_of(AWAY));
+        entry.weight = match n {
+            1 => 1.5,
+            2 => 0.5,
+            AWAY => 8.0,
+            _ => 1.0,
+        };
+    };
+    let mut ends = Vec::new();
+    for takes_it in [false, true] {
+        let mut world = World::up(with_exit());
+        world.run(s(3));
+        world.take();
+        if takes_it {
+            world.tell(Input::Document(numbered(2, 1, Profile::browse(), weighed)));
+            assert_eq!(world.count("document.taken"), 1);
+        }
+        world.run(s(60));
+        let sent = world.take();
+        let times = times(&sent);
+        let (mut by_mix_1, mut to_away, mut messages) = (0.0, 0.0, 0.0);
+        for (_, frame) in sent {
+            let Content::Packet(mut packet) = frame.content else {
+                panic!("not a packet")
+            };
+            let (end, mixes) = world.follow_along(&mut packet);
+            by_mix_1 += f64::from(u8::from(mixes[0] == 1));
+            if let End::Message { gateway, .. } = end {
+                messages += 1.0;
+                to_away += f64::from(u8::from(gateway == AWAY));
+            }
+        }
+        ends.push((times.clone(), by_mix_1 / times.len() as f64, to_away / messages));
+    }
+    let [(before, half, third), (after, most, nearly_all)] = &ends[..] else {
+        panic!("two runs")
+    };
+    assert!(before == after && before.len() > 2_000);
+    // Each of some 3,000; five standard deviations.
+    assert!(
+        (half - 0.5).abs() < 0.05 && (third - 1.0 / 3.0).abs() < 0.05,
+        "{half} {third}"
+    );
+    assert!(
+        (most - 0.75).abs() < 0.05 && (nearly_all - 0.8).abs() < 0.05,
+        "{most} {nearly_all}"
+    );
 }
 
 /// Of a pool of 20 packets.

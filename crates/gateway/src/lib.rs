@@ -368,6 +368,7 @@ struct Newcomer {
 pub struct Gateway {
     config: Config,
     document: Arc<Document>,
+    me: NodeId,
     exit: Option<MailboxId>,
     post: Option<MailboxId>,
     replies: Replies,
@@ -386,6 +387,14 @@ pub struct Gateway {
     out: Out,
 }
 
+/// How many messages of each user come to this gateway: each slot that isn't a loop brings one to one of them, by their weights.
+fn messages_per_s(document: &Document, me: &NodeId) -> f64 {
+    let weights: f64 = document.gateways().map(|gateway| gateway.weight).sum();
+    let share = document.node(me).map_or(1.0, |node| node.weight / weights);
+    let profile = document.profile();
+    share * (profile.payload_per_s + profile.drop_per_s)
+}
+
 impl Gateway {
     /// The gateway that is node `me` of the document, with the clients that its store knows ([`store::MailStore::registered`]).
     #[must_use]
@@ -401,15 +410,13 @@ impl Gateway {
         let post = node.and_then(|node| node.mail.as_ref()).map(|m| m.mailbox);
         let profile = document.profile();
         let drops = ReplySlots::new(profile.reply_due_mean_ms, config.drop_surbs);
-        // Each slot that isn't a loop brings a message to one of the gateways, by their weights.
-        let weights: f64 = document.gateways().map(|gateway| gateway.weight).sum();
-        let share = node.map_or(1.0, |node| node.weight / weights);
-        let census = Census::new(share * (profile.payload_per_s + profile.drop_per_s));
+        let census = Census::new(messages_per_s(&document, me));
         let replies = Replies::new(config.replies, config.replies_total);
         let uploads = Uploads::new(config.uploads);
         let mut gateway = Self {
             config,
             document,
+            me: *me,
             exit,
             post,
             replies,
@@ -434,6 +441,7 @@ impl Gateway {
 
     /// From now on this is the network document: one that [continues](Document::continues) the one before.
     pub fn set_document(&mut self, document: Arc<Document>) {
+        self.census.set_rate(messages_per_s(&document, &self.me));
         self.document = document;
     }
 

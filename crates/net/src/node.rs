@@ -632,7 +632,7 @@ impl Node {
         woken
     }
 
-    /// One that is no newer, or differs in more than keys, is for the next start.
+    /// One that is no newer, or differs in more than keys and weights, is for the next start.
     fn take_document(&mut self, document: Arc<Document>) {
         let now = self.clock.now();
         if !document.continues(&self.document) {

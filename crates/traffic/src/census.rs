@@ -40,6 +40,12 @@ impl Census {
         }
     }
 
+    /// From now on it gets so many packets a second from each user on average. What was counted stays, so that the estimate
+    /// goes over to the new rate as those who send do, not all at once.
+    pub fn set_rate(&mut self, per_user_per_s: f64) {
+        self.per_user_per_s = per_user_per_s;
+    }
+
     /// One more packet.
     pub fn count(&mut self, now: Time) {
         let part = WINDOW / PARTS;
@@ -163,6 +169,16 @@ mod tests {
             }
             assert!(changes <= 1, "{users}: {changes} changes from {before:?}");
         }
+    }
+
+    #[test]
+    fn users_by_another_rate_are_others_and_what_was_counted_stays() {
+        let mut census = Census::new(1.0);
+        run(&mut census, 0, 600, 50.0, 1.0);
+        let users = |census: &Census| census.users(Time::from_s(600)).unwrap().0;
+        let before = users(&census);
+        census.set_rate(2.0);
+        assert!((users(&census) - before / 2.0).abs() < 1e-9);
     }
 
     #[test]

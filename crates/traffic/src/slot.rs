@@ -89,6 +89,11 @@ impl Slots {
         }
     }
 
+    /// From now on this is the network document, of the same gateways with perhaps other weights. No slot moves.
+    pub fn set_document(&mut self, document: &Document) {
+        (self.gateways, self.weights) = document.gateways().map(|g| (g.id, g.weight)).unzip();
+    }
+
     /// When the next slot is.
     #[must_use]
     pub fn next_at(&self) -> Time {

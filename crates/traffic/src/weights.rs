@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
-use mizzle_base::document::{CLOCK_TOLERANCE_S, LAYERS, MAX_NODES, Node, Role};
+use mizzle_base::document::{CLOCK_TOLERANCE_S, LAYERS, LIST_LEN, MAX_NODES, Node, Role};
 use mizzle_base::{Document, NodeId, Time};
 
 use crate::estimate::Estimate;
@@ -32,8 +32,8 @@ pub const MAX_REPORT_LEN: usize = HEAD_LEN + MAX_NODES * ENTRY_LEN + SIGNATURE_L
 
 const VERSION: u8 = 1;
 const DOMAIN: &[u8] = b"mizzle loop statistics 1\0";
-/// Version, network, document's sequence, identity key, time, number of entries.
-const HEAD_LEN: usize = 1 + 32 + 8 + 32 + 8 + 2;
+/// Version, network, the document's list of nodes, identity key, time, number of entries.
+const HEAD_LEN: usize = 1 + 32 + LIST_LEN + 32 + 8 + 2;
 /// Node, loops, loss, lateness, state.
 const ENTRY_LEN: usize = 2 + 4 + 4 + 4 + 1;
 const SIGNATURE_LEN: usize = 64;
@@ -80,8 +80,8 @@ pub enum ReportError {
     /// Too long or too short, another version, entries out of order or impossible.
     #[error("it is no report")]
     Malformed,
-    /// Of another network, or by another document of this one.
-    #[error("it belongs to another network document")]
+    /// Of another network, or by a document of this one that lists other nodes.
+    #[error("it belongs to another network, or to another list of its nodes")]
     OtherDocument,
     /// The document doesn't list who signed it.
     #[error("the network document doesn't list its signer")]
@@ -114,7 +114,7 @@ impl Report {
         let mut out = Vec::with_capacity(HEAD_LEN + entries.len() * ENTRY_LEN + SIGNATURE_LEN);
         out.push(VERSION);
         out.extend_from_slice(document.network().as_bytes());
-        out.extend_from_slice(&document.sequence().to_be_bytes());
+        out.extend_from_slice(document.list());
         out.extend_from_slice(key.as_bytes());
         out.extend_from_slice(&now.as_s().to_be_bytes());
         out.extend_from_slice(&(entries.len() as u16).to_be_bytes());
@@ -143,14 +143,15 @@ impl Report {
         let mut rest = signed;
         let [version] = take(&mut rest)?;
         let network: [u8; 32] = take(&mut rest)?;
-        let sequence = u64::from_be_bytes(take(&mut rest)?);
+        let list: [u8; LIST_LEN] = take(&mut rest)?;
         let key: [u8; 32] = take(&mut rest)?;
         let at = Time::from_s(u64::from_be_bytes(take(&mut rest)?));
         let n = usize::from(u16::from_be_bytes(take(&mut rest)?));
         if version != VERSION || rest.len() != n * ENTRY_LEN {
             return Err(Malformed);
         }
-        if network != *document.network().as_bytes() || sequence != document.sequence() {
+        // Whoever has a newer or an older document with the same nodes is heard all the same.
+        if network != *document.network().as_bytes() || list != *document.list() {
             return Err(ReportError::OtherDocument);
         }
         if at > now + Duration::from_secs(2 * CLOCK_TOLERANCE_S) || at + LIFE < now {
@@ -447,6 +448,10 @@ mod tests {
 
     /// Mixes 1 to 4, 5 to 8 and 9 to 12, gateways 13 and 14.
     fn document(sequence: u64) -> Document {
+        document_of(sequence, |_| ())
+    }
+
+    fn document_of(sequence: u64, change: impl Fn(&mut Content)) -> Document {
         let node = |n: u8| NodeEntry {
             id: id(n).to_string(),
             role: if n <= 12 { Role::Mix } else { Role::Gateway },
@@ -459,7 +464,7 @@ mod tests {
             exit: None,
             mail: None,
         };
-        let content = Content {
+        let mut content = Content {
             network: "test".into(),
             sequence,
             epoch: 1,
@@ -468,6 +473,7 @@ mod tests {
             profile: Profile::browse(),
             nodes: (1..=14).map(node).collect(),
         };
+        change(&mut content);
         let authority = SigningKey::from_bytes(&[99; 32]);
         let bytes = content.sign(&authority).unwrap();
         Document::verify(&bytes, &authority.verifying_key(), NOW, 0).unwrap()
@@ -530,8 +536,18 @@ mod tests {
         let bytes = Report::sign(&document, &identity(1), NOW, &none);
         let stranger = Report::sign(&document, &identity(77), NOW, &none);
         assert_eq!(check(&stranger, NOW), Err(ReportError::Stranger));
+        // While a newer document with the same nodes goes round, reports by both are heard.
         let older = Report::sign(&self::document(6), &identity(1), NOW, &none);
-        assert_eq!(check(&older, NOW), Err(ReportError::OtherDocument));
+        assert_eq!(check(&older, NOW), Ok(id(1)));
+        let others: [fn(&mut Content); 3] = [
+            |c| c.nodes.swap(0, 1),
+            |c| drop(c.nodes.pop()),
+            |c| c.network = "another".into(),
+        ];
+        for change in others {
+            let other = Report::sign(&document_of(8, change), &identity(1), NOW, &none);
+            assert_eq!(check(&other, NOW), Err(ReportError::OtherDocument));
+        }
         let clocks = Duration::from_secs(2 * CLOCK_TOLERANCE_S);
         assert_eq!(
             check(&bytes, NOW - clocks),
