@@ -5,9 +5,10 @@
 mod common;
 
 use std::net::{TcpListener, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{GATEWAY, MIX_1, Net, rng, within};
+use common::{EXIT, GATEWAY, MIX_1, Net, rng, within};
 use libp2p_mix::link::Event;
 use mizzle_net::clock::ClockOff;
 use mizzle_net::directory::{FetchError, fetch, fetch_reports};
@@ -120,6 +121,48 @@ async fn a_gateway_that_is_not_there_or_says_nothing_is_an_error_in_time() {
         "{closed:?}"
     );
     assert!(matches!(silent, FetchError::NoAnswer), "{silent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_document_is_taken_while_all_run_and_who_has_the_old_one_hears_reports_by_it() {
+    let net = Net::start().await;
+    let client = net.client().await;
+    let mut content = net.content.clone();
+    content.sequence += 1;
+    for n in [GATEWAY, EXIT] {
+        content.nodes[n].weight = 0.5;
+    }
+    let newer = common::verified(&content, &net.authority, net.clock);
+    for node in &net.nodes {
+        node.documents().bring(Arc::clone(&newer));
+        node.counted("document.taken", 1).await;
+    }
+    let gateway = &net.nodes[GATEWAY];
+    let (_host, mut link) = asker(Transport::Quic).await;
+    let got = fetch(
+        &mut link,
+        gateway.peer,
+        gateway.addresses.clone(),
+        net.document.sequence(),
+    )
+    .await;
+    assert!(got.unwrap().document == newer.bytes());
+    let count = |name: &str| client.client.snapshot().counters.get(name);
+    // More than were made by the document of before.
+    let heard = async || {
+        let before = count("reports.new");
+        let wanted = before + 2 * net.nodes.len() as u64;
+        common::wait_until("reports are heard", || count("reports.new") >= wanted).await;
+    };
+    heard().await;
+    client.client.documents().bring(Arc::clone(&newer));
+    common::wait_until("the client takes it", || count("document.taken") == 1).await;
+    heard().await;
+    assert_eq!(count("drop.bad_report"), 0);
+    assert!(client.client.snapshot().up);
+    for node in &net.nodes {
+        assert_eq!(node.counters().get("drop.bad_report"), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

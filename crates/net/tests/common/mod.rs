@@ -27,7 +27,7 @@ use mizzle_gateway::store::{Limits, MemoryMailStore};
 use mizzle_net::client::{self, StartError};
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::host::{self, Host, HostConfig, Transport};
-use mizzle_net::node::{self, GatewayParts, MixParts, Parts, RunningNode};
+use mizzle_net::node::{self, Documents, GatewayParts, MixParts, Parts, RunningNode};
 use mizzle_net::{MixStream, identity, wire};
 use mizzle_sphinx::SecretKey;
 use mizzle_stream::{OpenError, OpenRequest, Opener as _, Target};
@@ -62,6 +62,11 @@ pub struct Node {
 impl Node {
     pub fn counters(&self) -> Counters {
         self.running.as_ref().expect("it runs").1.snapshot().counters
+    }
+
+    /// What brings it newer documents.
+    pub fn documents(&self) -> Documents {
+        self.running.as_ref().expect("it runs").1.documents()
     }
 
     /// Waits until it counted so many.
