@@ -170,12 +170,13 @@ async fn what_nodes_publish_of_their_loops_comes_to_those_who_ask_and_to_clients
     let net = Net::start().await;
     let client = net.client().await;
     let gateway = &net.nodes[GATEWAY];
-    let (_host, mut link) = asker(Transport::Quic).await;
     let mut reports = Reports::default();
     let mix = net.nodes[MIX_1].id;
     // Nodes publish every few seconds; what they say is worth something once many loops came back.
     within("all nodes publish", async {
         loop {
+            // As `mizzle network weigh` does: one who asks, and asks once.
+            let (_host, mut link) = asker(Transport::Quic).await;
             let bundle = fetch_reports(&mut link, gateway.peer, gateway.addresses.clone()).await;
             let (_, bad) = reports.add_bundle(&bundle.unwrap(), &net.document, net.clock.now());
             assert_eq!(bad, 0);
@@ -202,6 +203,7 @@ async fn what_nodes_publish_of_their_loops_comes_to_those_who_ask_and_to_clients
     forged.extend_from_slice(reports.iter().next().unwrap().bytes());
     let last = forged.len() - 1;
     forged[last] ^= 1;
+    let (_host, link) = asker(Transport::Quic).await;
     link.control.add_peer(gateway.peer, gateway.addresses.clone());
     link.control.try_send(&gateway.peer, forged.into()).unwrap();
     gateway.counted("drop.bad_report", 1).await;
