@@ -341,15 +341,17 @@ impl Ports {
     }
 }
 
-/// Ports that are free on each of the hosts, which are this machine's addresses.
+/// Ports that are free on each of the hosts, which are this machine's addresses. One beside the other from a place drawn by lot:
+/// two networks that are made at the same time then seldom want the same one.
 fn free_ports(args: &NetworkInit, nodes: usize, rng: &mut Rng) -> Result<Vec<u16>, InitError> {
     let mut ports = Vec::new();
     let mut last = None;
-    for _ in 0..nodes + TRIES {
+    let first = draw::below(rng, FREE_PORTS.len());
+    for n in 0..nodes + TRIES {
         if ports.len() == nodes {
             return Ok(ports);
         }
-        let port = FREE_PORTS.start + draw::below(rng, FREE_PORTS.len()) as u16;
+        let port = FREE_PORTS.start + ((first + n) % FREE_PORTS.len()) as u16;
         let taken = args.hosts.iter().find_map(|&host| {
             let bound = match args.transport {
                 TransportName::Quic => UdpSocket::bind((host, port)).map(drop),

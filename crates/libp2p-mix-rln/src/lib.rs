@@ -54,7 +54,6 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use libp2p::PeerId;
 use libp2p_mix::spam::{Answer, CannotProve, Proof, SpamProtection, Via};
 use mizzle_base::Time;
 use mizzle_sphinx::PACKET_LEN;

@@ -153,6 +153,10 @@ async fn ask(
     let result = timeout(TIMEOUT, answer)
         .await
         .unwrap_or(Err(FetchError::NoAnswer));
-    link.control.remove_peer(gateway);
+    if result.is_err() {
+        // What still comes would be taken for the answer to the next question. After an answer its streams serve the next one:
+        // closed now, they could take a question with them that follows at once.
+        link.control.remove_peer(gateway);
+    }
     result
 }

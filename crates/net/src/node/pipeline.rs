@@ -285,8 +285,9 @@ impl Pipeline {
     /// Ends the stations and waits for them, with what they have to write down.
     pub(super) async fn stop(mut self) {
         self.shared.end();
+        // It may be over with the runtime already.
         if let Some(task) = self.task.take()
-            && task.await.is_err()
+            && task.await.is_err_and(|why| why.is_panic())
         {
             tracing::error!("the task of the mix ended by a defect of the program");
         }
