@@ -65,8 +65,8 @@ async fn a_network_at_rest_loses_nothing_then_twenty_downloads_are_right_then_it
         local.report().client_loops.returned >= 10
     })
     .await;
-    // While connections come up a packet may find none.
-    let starting = ["drop.link_down", "drop.link_full"];
+    // While connections come up a packet may find none. And to a machine with too much else to do its nodes look cut off.
+    let starting = ["drop.link_down", "drop.link_full", "drop.isolated"];
     assert_eq!(dropped(&local, &starting), []);
     let report = local.report();
     assert_eq!(report.client_loops.lost, 0);
