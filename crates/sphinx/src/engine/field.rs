@@ -4,7 +4,8 @@
 //! 2^255 - 19 in them, and knows no instruction set. `x86` has the machines that ship. The tests run the same source on
 //! two others: one of plain integers, which checks every overflow, and one of intervals, which is the proof of the bounds:
 //! each operation is carried out on all values that its operands can have for any input, and none may leave what its
-//! lane, or the bits of a multiplication, can hold.
+//! lane, or the bits of a multiplication, can hold. For them the larger parts are not inlined, which would take the compiler
+//! minutes.
 //!
 //! | field | limbs | machine |
 //! |---|---|---|
@@ -142,7 +143,7 @@ pub(super) fn one<F: Field>(f: F) -> F::Fe {
 }
 
 /// The product, carried.
-#[inline(always)]
+#[cfg_attr(not(test), inline(always))]
 pub(super) fn product<F: Field>(f: F, a: &F::Fe, b: &F::Fe) -> F::Fe {
     f.carry(&f.mul(a, b, Bias::None))
 }
@@ -171,7 +172,7 @@ struct Step<Wide> {
 
 /// The step of RFC 7748, section 5, with its swap in front where the mask is set. The names are the RFC's; products
 /// stand in this order because they measure best in it.
-#[inline(always)]
+#[cfg_attr(not(test), inline(always))]
 fn step<F: Field>(f: F, rung: &Rung<F::Fe>, swap: Mask<F>, x1: &F::Fe) -> Step<F::Wide> {
     // A swap changes only the sign of `DA - CB`, which is squared. So only what is squared alone has to be swapped.
     let a = f.select(swap, &rung.a, &rung.c);
@@ -194,7 +195,7 @@ fn step<F: Field>(f: F, rung: &Rung<F::Fe>, swap: Mask<F>, x1: &F::Fe) -> Step<F
     Step { x2, z2, x3, z3 }
 }
 
-#[inline(always)]
+#[cfg_attr(not(test), inline(always))]
 fn rung<F: Field>(f: F, step: &Step<F::Wide>) -> Rung<F::Fe> {
     Rung {
         a: f.carry(&f.add(&step.x2, &step.z2)),
@@ -285,7 +286,7 @@ pub(super) fn zeros<F: Field>(f: F, x: &F::Fe) -> Mask<F> {
     m.is_zero(m.or(m.or(m.or(t[0], t[1]), m.or(t[2], t[3])), t[4]))
 }
 
-#[inline(always)]
+#[cfg_attr(not(test), inline(always))]
 fn square_times<F: Field>(f: F, x: &F::Fe, times: usize) -> F::Fe {
     let mut x = *x;
     for _ in 0..times {

@@ -1,10 +1,4 @@
 //! The store of letters on a real disk: opened again, killed while it writes, damaged, of another version, without rights.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, in its helpers too; a child tells its parent on its output"
-)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -254,7 +248,7 @@ fn kill_9_at_any_moment_loses_no_item_that_was_said_to_be_stored() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "child_that_keeps_letters_until_it_is_killed",
+                "store::child_that_keeps_letters_until_it_is_killed",
                 "--nocapture",
             ])
             .env(CHILD, &directory.0)

@@ -1,9 +1,6 @@
 //! Letters between clients of a real network: from a sender through the mixes to a gateway, and down a client's link.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-mod common;
-
-use common::{EXIT, GATEWAY, Net, within};
+use crate::common::{EXIT, GATEWAY, Net, within};
 use mizzle_base::item::ITEM_LEN;
 use mizzle_base::upload::{Answer, Head};
 use mizzle_base::{LetterId, MailboxId};

@@ -1,14 +1,10 @@
 //! A client and its programs' streams over real sockets: who refuses it says why, ends are told from breaks in both
 //! directions, and nothing waits for ever.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod common;
-
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use common::{EXIT, GATEWAY, Net, verified, within};
+use crate::common::{self, EXIT, GATEWAY, Net, verified, within};
 use mizzle_base::frame::Refusal;
 use mizzle_net::MixStream;
 use mizzle_net::client::StartError;

@@ -1,14 +1,10 @@
 //! The directory over real hosts: a document arrives as it was signed, or an error in time.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod common;
-
 use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{EXIT, GATEWAY, MIX_1, Net, rng, within};
+use crate::common::{self, EXIT, GATEWAY, MIX_1, Net, rng, within};
 use libp2p_mix::link::Event;
 use mizzle_net::clock::ClockOff;
 use mizzle_net::directory::{FetchError, fetch, fetch_reports};

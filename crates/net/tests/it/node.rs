@@ -1,13 +1,9 @@
 //! Nodes among strangers: what comes from whom the document doesn't list, or is noise, is counted and nothing more.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{EXIT, GATEWAY, MIX_1, Net, RunningClient, garbage, wait_until, within};
+use crate::common::{self, EXIT, GATEWAY, MIX_1, Net, RunningClient, garbage, wait_until, within};
 use libp2p_mix::link::{Config, FrameLen};
 use mizzle_base::NetworkId;
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame};

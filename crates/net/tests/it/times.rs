@@ -5,16 +5,8 @@
 //! that passes. Idle and busy spells alternate within one client, in random order within each pair, so that whatever else the
 //! machine does hits both; the pairs' differences are tested, and their own spread says how small a difference would have been
 //! found. Nothing here depends on how fast the machine is: one too busy to find anything says so.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests"
-)]
 
-mod common;
-#[path = "../../sim/src/two_samples.rs"]
+#[path = "../../../sim/src/two_samples.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is the simulator's")]
 mod two_samples;
 
@@ -24,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{EXIT, GATEWAY, Net, RunningClient, verified, within};
+use crate::common::{self, EXIT, GATEWAY, Net, RunningClient, verified, within};
 use libp2p::Multiaddr;
 use mizzle_base::{Profile, Rng, Time};
 use mizzle_net::clock::Clock;

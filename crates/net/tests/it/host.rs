@@ -1,7 +1,5 @@
 //! Hosts over loopback sockets.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
 use libp2p::{Multiaddr, StreamProtocol, identity::Keypair};
 use libp2p_mix::link::{Config, Event, Frame, FrameLen, Receiver};
 use mizzle_net::host::{Host, HostConfig, HostError, Transport};

@@ -1,7 +1,5 @@
 //! State directories: who may open one, what outlasts what, and what a person is told.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
 use std::path::{Path, PathBuf};
 
 use mizzle_net::state::{self, Kind, State, StateError};
