@@ -691,6 +691,51 @@ fn a_clock_that_is_set_back_delays_neither_replies_nor_giving_up() {
     );
 }
 
+#[test]
+fn after_an_hour_of_sleep_overdue_surbs_are_dropped_and_streams_go_on_or_end_with_a_reason() {
+    let mut world = World::new(Config::default());
+    let (client, stream, conn) = world.connected();
+    let waiting = world.open(client, "slow.test:80");
+    for _ in 0..20 {
+        world.send(client, 5);
+    }
+    world.actions();
+    let (before, sessions) = (world.replies.len(), world.exit.sessions());
+    assert_eq!(sessions, 1);
+    world.now = world.now + s(3_600);
+    world.tell(Input::Tick);
+    assert_eq!(world.replies.len(), before, "no burst");
+    assert_eq!(world.count("drop.surb_too_late"), 100);
+    assert_eq!(
+        world.exit.deadline().filter(|at| *at < world.now),
+        None,
+        "nothing is overdue"
+    );
+    // What comes then is answered as ever: both streams have an end, or go on.
+    for _ in 0..20 {
+        let actions = world.actions();
+        let gone = actions
+            .iter()
+            .any(|a| matches!(a, Action::Abort(c) if *c == conn));
+        if gone || world.exit.sessions() == 0 {
+            assert!(world.count("session.ended") + world.count("connection.failed") > 0);
+            return;
+        }
+        world.send(client, 5);
+        world.run(s(1));
+    }
+    let events = &world.got[client].events;
+    assert!(
+        events.contains(&Event::OpenFailed(waiting, OpenError::Timeout)),
+        "{events:?}"
+    );
+    assert!(world.replies.len() > before, "replies go on");
+    world.tell(Input::Read(conn, b"still here".to_vec().into()));
+    world.send(client, 5);
+    world.run(s(5));
+    assert_eq!(world.got[client].bytes, b"still here", "{stream:?} goes on");
+}
+
 // The mail
 
 #[test]
