@@ -49,7 +49,7 @@ fn what_was_written_is_there_after_a_restart_and_in_a_copy() {
     state.write("notes", b"two").unwrap();
     let open = state.path().join("network.doc");
     for text in [&b"longer"[..], b"new"] {
-        mizzle_net::state::publish(&open, text).unwrap();
+        state::publish(&open, text).unwrap();
         assert_eq!(std::fs::read(&open).unwrap(), text);
     }
     assert!(!state.path().join(".network.doc.new").exists());
@@ -61,7 +61,7 @@ fn what_was_written_is_there_after_a_restart_and_in_a_copy() {
         // As far as this process's umask lets others.
         assert_eq!(mode & 0o133, 0);
     }
-    let nowhere = mizzle_net::state::publish(&state.path().join("no/network.doc"), b"text").unwrap_err();
+    let nowhere = state::publish(&state.path().join("no/network.doc"), b"text").unwrap_err();
     assert!(nowhere.to_string().contains("no/network.doc"), "{nowhere}");
     assert!(matches!(
         state.create_secret("a.key", &[8; 32]),
