@@ -225,7 +225,11 @@ async fn measure(args: &ProcessesRun) -> Result<String, BenchError> {
     network.check()?;
     let per_s = |n: f64| n / idle_s;
     let kb_per_s = |name: &str, of: fn((u64, u64)) -> u64, (before, after): &(Spent, Spent)| {
-        let frame_len = if name.starts_with("client") { FRAME_LEN } else { PACKET_LEN };
+        let frame_len = if name.starts_with("client") {
+            FRAME_LEN
+        } else {
+            PACKET_LEN
+        };
         let packets = of(after.packets?).saturating_sub(of(before.packets?));
         Some(per_s(packets as f64 * frame_len as f64 / 1e3))
     };
@@ -235,9 +239,11 @@ async fn measure(args: &ProcessesRun) -> Result<String, BenchError> {
         .iter()
         .zip(&spans)
         .map(|(process, span)| Row {
-            cpu_percent: span.0.cpu.zip(span.1.cpu).map(|(before, after)| {
-                per_s(after.saturating_sub(before).as_secs_f64() * 100.0)
-            }),
+            cpu_percent: span
+                .0
+                .cpu
+                .zip(span.1.cpu)
+                .map(|(before, after)| per_s(after.saturating_sub(before).as_secs_f64() * 100.0)),
             in_kb_per_s: kb_per_s(&process.name, |packets| packets.0, span),
             out_kb_per_s: kb_per_s(&process.name, |packets| packets.1, span),
             resident_mb: process

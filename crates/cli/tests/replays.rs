@@ -309,7 +309,11 @@ async fn after_an_unclean_end_of_the_machine_the_node_wants_a_new_key_and_gets_o
         assert_eq!(refused.ended(LIMIT).code(), Some(1));
         let said = refused.stderr();
         // Its epoch of a day has only begun.
-        for words in ["stopped without warning", "`mizzle network rekey`", "is over, in 24 h "] {
+        for words in [
+            "stopped without warning",
+            "`mizzle network rekey`",
+            "is over, in 24 h ",
+        ] {
             assert!(said.contains(words), "{words}: {said}");
         }
     }
