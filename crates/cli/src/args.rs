@@ -350,7 +350,7 @@ pub enum Bench {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "SECONDS")]
         seconds: u32,
     },
-    /// Start a network of 16 processes: time until all are ready, memory of each
+    /// Start a network of 16 processes: time until all are ready, memory of each, and what cover costs each
     ///
     /// Nine mixes, three gateways of which two have exits, and four clients, in a temporary folder that is removed.
     Processes(ProcessesRun),
@@ -412,6 +412,9 @@ pub struct ProcessesRun {
     /// How nodes talk to each other
     #[arg(long, value_enum, default_value = "quic")]
     pub transport: TransportName,
+    /// For how long nobody uses the network while it is measured
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "SECONDS")]
+    pub seconds: u32,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ed25519_dalek::SigningKey;
 use libp2p::{Multiaddr, identity::Keypair};
 use mizzle_apps::proxy;
 use mizzle_base::document::{DocumentError, NodeEntry, Role, ServiceEntry};
@@ -171,6 +172,11 @@ impl Keys {
         let ratchet = Self::fresh_ratchet(epoch, rng);
         seed::replace(state.path(), &ratchet)?;
         Ok(ratchet)
+    }
+
+    /// What signs for the node.
+    pub(crate) fn signing(&self) -> SigningKey {
+        SigningKey::from_bytes(&self.identity)
     }
 
     /// What the keys of all epochs come from.

@@ -1,5 +1,5 @@
 //! What a node or a client does beside its work, as long as it runs: it looks for newer network documents, in its file and at
-//! gateways, and compares its clock with theirs.
+//! gateways, and compares its clock with theirs, and with the machine's where that is set.
 //!
 //! A document that it takes was signed by the authority, is newer, and differs in keys and weights alone; any other newer one is
 //! for the next start. A gateway can withhold a document, and what it says of the time is believed only if another one says so too.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
-use mizzle_base::document::DocumentError;
+use mizzle_base::document::{CLOCK_TOLERANCE_S, DocumentError};
 use mizzle_base::{Document, NodeId, Rng, Time};
 use mizzle_net::clock::{Clock, ClockOff};
 use mizzle_net::host::Transport;
@@ -29,6 +29,8 @@ const ASK: Duration = Duration::from_secs(3_600);
 const UNHEARD_S: f64 = 60.0;
 /// Between two looks, at least.
 const SHORTEST: Duration = Duration::from_millis(500);
+/// What the machine's clock is set by without a word, in seconds.
+const WORTH_A_WORD_S: u64 = 60;
 /// Gateways that must say that the clock is off, if there are as many.
 const AGREE: usize = 2;
 
@@ -93,6 +95,7 @@ impl Follow {
             unfit: None,
             warned: None,
             heard: false,
+            set_by_s: 0,
         };
         Following {
             task: tokio::spawn(task.run(say)),
@@ -120,6 +123,8 @@ struct Task {
     warned: Option<u64>,
     /// Whether any gateway answered the last time.
     heard: bool,
+    /// By how much the machine's clock was set since the start, as far as that was told.
+    set_by_s: i64,
 }
 
 impl Task {
@@ -131,9 +136,10 @@ impl Task {
         loop {
             look.tick().await;
             self.look_at_file();
+            let is_set = self.look_at_clock();
             let now = self.follow.clock.now();
             self.warn_of_end(now);
-            if now < ask_at {
+            if now < ask_at && !is_set {
                 continue;
             }
             if let Some(off) = self.ask().await {
@@ -147,6 +153,35 @@ impl Task {
                 .now()
                 .plus_s_f64(mean_s * (0.5 + draw::unit(&mut self.follow.rng)));
         }
+    }
+
+    /// Says that the machine's clock was set. True if it was by so much that gateways must say who is right.
+    fn look_at_clock(&mut self) -> bool {
+        let by_s = self.follow.clock.follow_machine();
+        let (size_s, told_s) = (by_s.unsigned_abs(), self.set_by_s.unsigned_abs());
+        if size_s < WORTH_A_WORD_S {
+            self.set_by_s = 0;
+            return false;
+        }
+        // It becomes less while it is followed.
+        if by_s.signum() == self.set_by_s.signum() && size_s < told_s + WORTH_A_WORD_S {
+            return false;
+        }
+        self.set_by_s = by_s;
+        let direction = if by_s < 0 { "back" } else { "forward" };
+        if size_s <= CLOCK_TOLERANCE_S {
+            tracing::warn!(
+                "this machine's clock was set {direction} by {size_s} s: that is followed slowly, within {:.0} hours, and nothing \
+                 needs to be done",
+                (size_s as f64 / 36.0).ceil()
+            );
+            return false;
+        }
+        tracing::error!(
+            "this machine's clock was set {direction} by {size_s} s: mizzle goes on by the time that it had, and asks gateways \
+             which is right. If the clock is wrong now, set it; if it was wrong before, start mizzle again"
+        );
+        true
     }
 
     /// Says in time that the document ends.

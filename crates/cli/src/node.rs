@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use mizzle_base::document::DocumentError;
 use mizzle_base::{Document, NodeId, Time};
 use mizzle_exit::Policy;
 use mizzle_gateway::ClientId;
@@ -38,6 +39,8 @@ const MOST_EXPECTED: f64 = (1 << 20) as f64;
 const HOPS_OF_A_LOOP: f64 = 4.0;
 /// Threads that peel, unless the configuration says more.
 const MOST_WORKERS: usize = 16;
+/// In the state: the last document that was taken while the node ran. The file that the configuration names is its operator's.
+const KEPT_DOCUMENT: &str = "network.doc";
 /// The longest token, in bytes.
 const MAX_TOKEN_LEN: usize = 255;
 
@@ -87,13 +90,8 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(config: &NodeConfig, folder: &Folder, now: Time) -> Result<Loaded, Vec<Problem>> {
-    let document = join::read_document(&config.document)
-        .map_err(|e| e.to_string())
-        .and_then(|bytes| {
-            Document::verify(&bytes, &config.authority, now, 0)
-                .map_err(|e| format!("{}: {e}", config.document.display()))
-        });
     let keys = Keys::read(folder);
+    let document = document(config, folder, keys.as_ref().ok(), now);
     let gateway = gateway(config);
     match (document, keys, gateway) {
         (Ok(document), Ok(keys), Ok(gateway)) => {
@@ -110,6 +108,31 @@ pub fn load(config: &NodeConfig, folder: &Folder, now: Time) -> Result<Loaded, V
             wrong.extend(gateway.err().map(Problem::from));
             Err(wrong)
         }
+    }
+}
+
+/// The document of the file that the configuration names, or a newer one that was taken while the node ran.
+fn document(
+    config: &NodeConfig,
+    folder: &Folder,
+    keys: Option<&Keys>,
+    now: Time,
+) -> Result<Document, String> {
+    let verify = |bytes: &[u8]| Document::verify(bytes, &config.authority, now, 0);
+    let named = join::read_document(&config.document).map_err(|e| e.to_string())?;
+    let named = verify(&named);
+    // One of another authority, one that is over, or one of other keys than those that are there, is of no use any more.
+    let kept = folder.read(KEPT_DOCUMENT).ok().flatten();
+    let kept = kept.and_then(|bytes| verify(&bytes).ok());
+    let kept = kept.filter(|kept| keys.is_some_and(|keys| check(config, kept, keys).is_ok()));
+    match (named, kept) {
+        (Ok(named), Some(kept))
+            if kept.network() == named.network() && kept.sequence() > named.sequence() =>
+        {
+            Ok(kept)
+        }
+        (Err(DocumentError::Expired { .. }), Some(kept)) => Ok(kept),
+        (named, _) => named.map_err(|e| format!("{}: {e}", config.document.display())),
     }
 }
 
@@ -283,7 +306,8 @@ pub async fn run(path: &Path, json: bool, clock: Clock) -> Result<(), NodeError>
     outcome
 }
 
-/// Whether the node has the keys of a newer document. If it has, it says which it will have when that one is over.
+/// Whether the node has the keys of a newer document. If it has, the document is kept, and the node says which keys it will have
+/// when that one is over.
 fn keep(state: &Path, id: NodeId, document: &Document) -> Result<(), String> {
     let folder = State::inspect(state, Kind::Node).map_err(|e| e.to_string())?;
     let wrong = |list: Vec<String>| list.join("; ");
@@ -291,6 +315,8 @@ fn keep(state: &Path, id: NodeId, document: &Document) -> Result<(), String> {
     let listed = document.node(&id).ok_or("it doesn't list this node")?;
     keys.check(document, listed)
         .map_err(|list| wrong(list.iter().map(ToString::to_string).collect()))?;
+    // For the next start. Without it the node would begin with the one that it was started with, as long as that is good.
+    state::publish(&folder.path().join(KEPT_DOCUMENT), document.bytes()).map_err(|e| e.to_string())?;
     write_next_keys(&folder, &keys, id, document)
 }
 
@@ -298,10 +324,7 @@ fn keep(state: &Path, id: NodeId, document: &Document) -> Result<(), String> {
 fn write_next_keys(folder: &Folder, keys: &Keys, id: NodeId, document: &Document) -> Result<(), String> {
     let next = NextKeys::of(keys, id, document).ok_or("the keys of the document's end are over")?;
     let path = folder.path().join(assemble::NEXT_KEYS);
-    let beside = folder.path().join(".next.keys.new");
-    std::fs::write(&beside, next.text())
-        .and_then(|()| std::fs::rename(&beside, &path))
-        .map_err(|e| format!("cannot write {}: {e}", path.display()))
+    state::publish(&path, next.text().as_bytes()).map_err(|e| e.to_string())
 }
 
 /// Answers `mizzle status` until what it returns is dropped. A node whose socket can't be had mixes none the worse.

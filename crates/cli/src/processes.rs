@@ -1,5 +1,5 @@
 //! Networks of processes for measurements, each role in a process of its own, all on this machine; and `mizzle bench
-//! processes`: how long until all are ready, and how much memory each takes. What flows through such a network is measured by
+//! processes`: how long until all are ready, and what each takes while nobody uses the network. What flows through such a network is measured by
 //! [`crate::bench_send`] and [`crate::bench_letters`].
 
 use std::fmt::Write as _;
@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use clap::Args;
 use ed25519_dalek::VerifyingKey;
+use mizzle_base::frame::FRAME_LEN;
 use mizzle_base::{Document, hex};
 use mizzle_net::clock::{self, Clock};
+use mizzle_sphinx::PACKET_LEN;
 use mizzle_traffic::draw;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -21,6 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::args::{NetworkInit, ProcessesRun, ProfileName, TransportName};
 use crate::bench::BenchError;
+use crate::control;
 use crate::init::{self, Made};
 use crate::process::{Usage, resident_bytes, usage_of};
 use crate::signals::interrupted;
@@ -49,6 +52,7 @@ impl Drop for Folder {
 /// A process that said that it is ready. It is killed when dropped.
 struct Ready {
     name: String,
+    state: PathBuf,
     after: Duration,
     log: PathBuf,
     child: Child,
@@ -108,11 +112,52 @@ pub(crate) struct Network {
     on_disk: OnDisk,
 }
 
+/// What a process has used and carried, by its own counters.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    cpu: Option<Duration>,
+    /// Packets in and out, of a client or a mix.
+    packets: Option<(u64, u64)>,
+}
+
 #[derive(serde::Serialize)]
 struct Row {
     name: String,
     ready_s: f64,
     resident_mb: Option<f64>,
+    /// Of one core, in percent.
+    cpu_percent: Option<f64>,
+    /// In frames, without what the transport adds.
+    in_kb_per_s: Option<f64>,
+    out_kb_per_s: Option<f64>,
+}
+
+/// The mean of all processes of a role.
+#[derive(serde::Serialize)]
+struct OfRole {
+    role: &'static str,
+    cpu_percent: Option<f64>,
+    resident_mb: Option<f64>,
+    in_kb_per_s: Option<f64>,
+    out_kb_per_s: Option<f64>,
+}
+
+impl OfRole {
+    fn of(role: &'static str, rows: &[Row]) -> Self {
+        let mine: Vec<&Row> = rows.iter().filter(|row| row.name.starts_with(role)).collect();
+        let mean = |of: fn(&Row) -> Option<f64>| {
+            let all: Option<Vec<f64>> = mine.iter().map(|row| of(row)).collect();
+            all.filter(|all| !all.is_empty())
+                .map(|all| all.iter().sum::<f64>() / all.len() as f64)
+        };
+        Self {
+            role,
+            cpu_percent: mean(|row| row.cpu_percent),
+            resident_mb: mean(|row| row.resident_mb),
+            in_kb_per_s: mean(|row| row.in_kb_per_s),
+            out_kb_per_s: mean(|row| row.out_kb_per_s),
+        }
+    }
 }
 
 #[derive(serde::Serialize)]
@@ -122,6 +167,9 @@ struct Report {
     ready_s: f64,
     resident_max_mb: Option<f64>,
     resident_mean_mb: Option<f64>,
+    /// For how long the network was left alone.
+    idle_s: f64,
+    idle: Vec<OfRole>,
     processes: Vec<Row>,
 }
 
@@ -165,16 +213,39 @@ async fn measure(args: &ProcessesRun) -> Result<String, BenchError> {
     let mut network = on_disk.start().await?;
     let ready = network.processes.iter().map(|r| r.after.as_secs_f64());
     let ready_s = ready.fold(0.0, f64::max);
+    let idle = Duration::from_secs(args.seconds.into());
     progress(&format!(
-        "all are ready; {} s until memory is read",
-        SETTLE.as_secs()
+        "all are ready; {} s in which nobody uses the network",
+        (SETTLE + idle).as_secs()
     ));
     tokio::time::sleep(SETTLE).await;
+    let (before, begun) = (network.spent().await, Instant::now());
+    tokio::time::sleep(idle).await;
+    let (after, idle_s) = (network.spent().await, begun.elapsed().as_secs_f64());
     network.check()?;
+    let per_s = |n: f64| n / idle_s;
+    let kb_per_s = |name: &str, of: fn((u64, u64)) -> u64, (before, after): &(Spent, Spent)| {
+        let frame_len = if name.starts_with("client") {
+            FRAME_LEN
+        } else {
+            PACKET_LEN
+        };
+        let packets = of(after.packets?).saturating_sub(of(before.packets?));
+        Some(per_s(packets as f64 * frame_len as f64 / 1e3))
+    };
+    let spans: Vec<(Spent, Spent)> = before.into_iter().zip(after).collect();
     let processes: Vec<Row> = network
         .processes
         .iter()
-        .map(|process| Row {
+        .zip(&spans)
+        .map(|(process, span)| Row {
+            cpu_percent: span
+                .0
+                .cpu
+                .zip(span.1.cpu)
+                .map(|(before, after)| per_s(after.saturating_sub(before).as_secs_f64() * 100.0)),
+            in_kb_per_s: kb_per_s(&process.name, |packets| packets.0, span),
+            out_kb_per_s: kb_per_s(&process.name, |packets| packets.1, span),
             resident_mb: process
                 .child
                 .id()
@@ -194,6 +265,10 @@ async fn measure(args: &ProcessesRun) -> Result<String, BenchError> {
             .as_ref()
             .map(|all| all.iter().copied().fold(0.0, f64::max)),
         resident_mean_mb: resident.map(|all| all.iter().sum::<f64>() / all.len() as f64),
+        idle_s,
+        idle: ["client", "mix", "gateway"]
+            .map(|role| OfRole::of(role, &processes))
+            .into(),
         processes,
     };
     if args.json {
@@ -289,7 +364,8 @@ impl OnDisk {
             command.args([kind, "run", "--json"]).arg(config);
             // A pipe that nobody reads would fill up and hold the process.
             let log = self.folder.0.join(format!("{name}.log"));
-            starting.spawn(ready(name, command, log, start));
+            let state = config.with_file_name("state");
+            starting.spawn(ready(name, state, command, log, start));
         }
         let all = starting.len();
         let mut processes = Vec::new();
@@ -343,6 +419,18 @@ impl Network {
             .collect()
     }
 
+    async fn spent(&self) -> Vec<Spent> {
+        let mut all = Vec::new();
+        for process in &self.processes {
+            let usage = process.child.id().and_then(usage_of);
+            all.push(Spent {
+                cpu: usage.map(|usage| usage.cpu),
+                packets: packets(process).await,
+            });
+        }
+        all
+    }
+
     /// Ends it and waits until all have ended, so that nothing is written any more when the folder goes.
     pub(crate) async fn stop(mut self) {
         for process in &mut self.processes {
@@ -350,6 +438,38 @@ impl Network {
             let _ = timeout(READY_TIMEOUT, process.child.kill()).await;
         }
     }
+}
+
+/// Packets that came to a client or a mix, and those that left it, as it counted them. A gateway has links of two kinds.
+async fn packets(process: &Ready) -> Option<(u64, u64)> {
+    const TO_CLIENT: &[&str] = &[
+        "downlink.filler",
+        "downlink.mail",
+        "reply.session",
+        "reply.filler",
+        "loop.returned",
+    ];
+    const FROM_CLIENT: &[&str] = &[
+        "slot.data",
+        "slot.reply_data",
+        "slot.drop",
+        "slot.reply_drop",
+        "slot.loop",
+    ];
+    let (came, left) = match process.name.as_str() {
+        name if name.starts_with("client") => (TO_CLIENT, FROM_CLIENT),
+        name if name.starts_with("mix") => (&["received"][..], &["forwarded", "loop.sent", "loop.cover"][..]),
+        _ => return None,
+    };
+    let mut control = control::connect(&process.state, control::Command::Status)
+        .await
+        .ok()?;
+    let Ok(Ok(control::Event::Status { status })) = timeout(READY_TIMEOUT, control.event()).await else {
+        return None;
+    };
+    let counters = status.get("counters")?;
+    let sum = |names: &[&str]| names.iter().filter_map(|name| counters.get(name)?.as_u64()).sum();
+    Some((sum(came), sum(left)))
 }
 
 /// The end of what a process said on standard error.
@@ -366,6 +486,7 @@ fn said(log: &Path) -> String {
 
 async fn ready(
     name: String,
+    state: PathBuf,
     mut command: Command,
     log: PathBuf,
     start: Instant,
@@ -401,6 +522,7 @@ async fn ready(
     }
     Ok(Ready {
         name,
+        state,
         after: start.elapsed(),
         log,
         child,
@@ -427,6 +549,24 @@ fn text(report: &Report) -> String {
         }
         None => out.push_str("this system doesn't tell the memory of processes\n\n"),
     }
+    let or_unknown = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1}"));
+    let _ = writeln!(
+        out,
+        "nobody used it for {:.0} s; each took on average (kB/s of frames, without what the transport adds)\n",
+        report.idle_s
+    );
+    for role in &report.idle {
+        let _ = writeln!(
+            out,
+            "  {:<10} {:>5} % of a core  {:>6} MB  {:>7} kB/s in  {:>7} kB/s out",
+            role.role,
+            or_unknown(role.cpu_percent),
+            or_unknown(role.resident_mb),
+            or_unknown(role.in_kb_per_s),
+            or_unknown(role.out_kb_per_s)
+        );
+    }
+    out.push('\n');
     for row in &report.processes {
         let _ = match row.resident_mb {
             Some(mb) => writeln!(

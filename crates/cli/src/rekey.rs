@@ -159,10 +159,10 @@ fn rekey(dir: &Path, name: &str) -> Result<Rekeyed, RekeyError> {
 
 /// The document, and all copies of it in the folders of nodes and clients.
 pub(crate) fn write_everywhere(path: &Path, folders: &[PathBuf], signed: &[u8]) -> Result<(), RekeyError> {
-    replace(path, signed)?;
+    state::publish(path, signed)?;
     for copy in folders.iter().map(|folder| folder.join("network.doc")) {
         if copy.is_file() {
-            replace(&copy, signed)?;
+            state::publish(&copy, signed)?;
         }
     }
     Ok(())
@@ -189,17 +189,6 @@ pub(crate) fn folders(dir: &Path) -> Result<Vec<PathBuf>, RekeyError> {
     }
     all.sort();
     Ok(all)
-}
-
-/// In one step, so that what is there is a document at any time.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), RekeyError> {
-    let beside = path.with_extension("doc.new");
-    let write = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path));
-    write.map_err(|source| RekeyError::Io {
-        action: "write",
-        path: path.into(),
-        source,
-    })
 }
 
 fn next_steps(done: &Rekeyed) -> String {

@@ -7,11 +7,13 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use mizzle_base::document::{DocumentError, MAX_EPOCHS, Node, NodeEntry};
-use mizzle_base::{Document, NodeId};
+use mizzle_base::{Document, NetworkId, NodeId, hex};
 use mizzle_net::clock::Clock;
+use mizzle_net::identity;
 use mizzle_net::state::{self, Kind, State, seed};
+use mizzle_traffic::weights;
 
 use crate::assemble::{self, KEY_DIGITS, Keys};
 use crate::join;
@@ -38,7 +40,11 @@ pub enum RenewError {
     },
 }
 
-/// Public keys of a node for the epochs after those of a document, as it writes them.
+/// What is signed begins with it.
+const DOMAIN: &str = "mizzle next keys 1\0";
+
+/// Public keys of a node for the epochs after those of a document, as it writes them, signed with the secret of its identity: who
+/// carries the file can't put in keys of his own.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct NextKeys {
     /// The node.
@@ -51,6 +57,10 @@ pub struct NextKeys {
     pub exit: String,
     /// Keys of the sessions of the mail, whether it keeps any or not.
     pub mail: String,
+    /// Ed25519 signature in hexadecimal over `mizzle next keys 1`, a zero byte, and the network's id and what stands above, each
+    /// after a space: numbers and hexadecimal digits.
+    #[serde(default)]
+    pub signature: String,
 }
 
 impl NextKeys {
@@ -60,13 +70,47 @@ impl NextKeys {
         let epochs = document.epochs();
         let count = epochs.count().saturating_mul(4).saturating_add(100);
         let epoch = epochs.last().checked_add(1)?;
+        let signing = keys.signing();
         let keys = keys.ratchet().keys_of(epoch, count.min(MAX_EPOCHS as u32))?;
-        Some(Self {
+        let mut next = Self {
             id: id.to_string(),
             epoch,
             sphinx_key: assemble::digits(&keys, |keys| &keys.sphinx),
             exit: assemble::digits(&keys, |keys| &keys.exit),
             mail: assemble::digits(&keys, |keys| &keys.mail),
+            signature: String::new(),
+        };
+        let signature = signing.sign(next.signed(&document.network()).as_bytes());
+        next.signature = hex::encode(&signature.to_bytes());
+        Some(next)
+    }
+
+    fn signed(&self, network: &NetworkId) -> String {
+        let Self {
+            id,
+            epoch,
+            sphinx_key,
+            exit,
+            mail,
+            ..
+        } = self;
+        format!("{DOMAIN} {network} {id} {epoch} {sphinx_key} {exit} {mail}")
+    }
+
+    /// Whether the node signed it, in this network.
+    fn is_signed_by(&self, node: &Node, network: &NetworkId) -> bool {
+        let key = node
+            .peer
+            .parse()
+            .ok()
+            .and_then(|peer| identity::public_key(&peer));
+        let key = key.and_then(|key| VerifyingKey::from_bytes(&key).ok());
+        // Whose peer id the document pairs with another id is nobody.
+        let key = key.filter(|key| weights::node_of(key) == node.id);
+        let signature = hex::decode(&self.signature).map(|bytes| Signature::from_bytes(&bytes));
+        key.zip(signature).is_some_and(|(key, signature)| {
+            key.verify_strict(self.signed(network).as_bytes(), &signature)
+                .is_ok()
         })
     }
 
@@ -255,6 +299,13 @@ fn next_keys(folders: &[PathBuf], node: &Node, document: &Document, last: u32) -
             "the one there is of another node, or doesn't begin with epoch {begin}: it must be what the node wrote since it has \
              the document of now"
         ));
+    }
+    if !next.is_signed_by(node, &document.network()) {
+        return Err(
+            "the one there isn't signed by this node: it was changed on its way, or written by a mizzle of before it signed \
+             them; copy it again from the node's machine, and don't trust what lies here"
+                .into(),
+        );
     }
     Ok(next)
 }

@@ -82,6 +82,8 @@ pub struct Network {
     pub epoch_ends_s: u64,
     /// The last one of which the document has keys.
     pub epoch_last: u32,
+    /// Until when the document has keys: seconds since 1970, UTC.
+    pub keys_until_s: u64,
     /// Seconds since 1970 from which on it is valid.
     pub valid_from_s: u64,
     /// Seconds since 1970 until which it is.
@@ -457,6 +459,7 @@ impl Network {
             epoch: document.epoch(),
             epoch_ends_s: document.epochs().end(document.epoch()).as_s(),
             epoch_last: document.epochs().last(),
+            keys_until_s: document.epochs().end(document.epochs().last()).as_s(),
             valid_from_s: from.as_s(),
             valid_until_s: until.as_s(),
             now_s: now.as_s(),

@@ -213,8 +213,14 @@ struct Tally {
 
 impl Tally {
     fn count(&mut self, name: &'static str) {
-        self.counters
-            .count(if self.of_mail { name_in_mail(name) } else { name });
+        self.add(name, 1);
+    }
+
+    fn add(&mut self, name: &'static str, n: u64) {
+        if n > 0 {
+            let name = if self.of_mail { name_in_mail(name) } else { name };
+            self.counters.add(name, n);
+        }
     }
 }
 
@@ -236,6 +242,7 @@ fn name_in_mail(name: &'static str) -> &'static str {
         "stall.opening" => "mail.stall.opening",
         "stall.silence" => "mail.stall.silence",
         "drop.surbs_full" => "mail.drop.surbs_full",
+        "drop.surb_too_late" => "mail.drop.surb_too_late",
         "session_drop_full" => "mail.drop.sessions_full",
         _ => "mail.drop.packet",
     }
@@ -768,8 +775,11 @@ impl Exit {
         }
     }
 
-    /// Sends on every SURB that is due: the session's next packet, or a filler where the session is over.
+    /// Sends on every SURB that is due: the session's next packet, or a filler where the session is over. Not on what became due
+    /// while the machine slept.
     fn use_surbs(&mut self, now: Time) {
+        let too_late = self.surbs.drop_overdue(now);
+        self.tally.add("drop.surb_too_late", too_late);
         while let Some((surb, id)) = self.surbs.pop_due(now) {
             let mut packet = Packet::zeroed();
             let body = pad_in_place(MAX_BODY_LEN, packet.message_mut());

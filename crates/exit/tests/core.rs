@@ -691,6 +691,43 @@ fn a_clock_that_is_set_back_delays_neither_replies_nor_giving_up() {
     );
 }
 
+#[test]
+fn after_an_hour_of_sleep_overdue_surbs_are_dropped_and_streams_go_on_or_end_with_a_reason() {
+    let mut world = World::new(Config::default());
+    let (client, stream, conn) = world.connected();
+    let waiting = world.open(client, "slow.test:80");
+    for _ in 0..20 {
+        world.send(client, 5);
+    }
+    world.actions();
+    let (before, sessions) = (world.replies.len(), world.exit.sessions());
+    assert_eq!(sessions, 1);
+    world.now = world.now + s(3_600);
+    world.tell(Input::Tick);
+    assert_eq!(world.replies.len(), before, "no burst");
+    assert_eq!(world.count("drop.surb_too_late"), 100);
+    assert_eq!(
+        world.exit.deadline().filter(|at| *at < world.now),
+        None,
+        "nothing is overdue"
+    );
+    // For an hour no word came of the client: that is the end, and its connections are closed, that which was being made too.
+    assert_eq!((world.exit.sessions(), world.count("session.ended")), (0, 1));
+    let is_closed = |a: &Action| matches!(a, Action::Abort(c) if *c == conn);
+    assert!(world.actions().iter().any(is_closed));
+    assert_eq!(
+        world.exit.deadline(),
+        None,
+        "{stream:?} and {waiting:?} leave nothing behind"
+    );
+    // Who comes then is served.
+    let (again, _, conn) = world.connected();
+    world.tell(Input::Read(conn, b"still here".to_vec().into()));
+    world.send(again, 5);
+    world.run(s(5));
+    assert_eq!(world.got[again].bytes, b"still here");
+}
+
 // The mail
 
 #[test]

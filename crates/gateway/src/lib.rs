@@ -1031,6 +1031,10 @@ impl Gateway {
     }
 
     fn use_drop_surbs(&mut self, now: Time) {
+        let too_late = self.drops.drop_overdue(now);
+        if too_late > 0 {
+            self.out.counters.add("drop.surb_too_late", too_late);
+        }
         while let Some((surb, ())) = self.drops.pop_due(now) {
             let mut packet = Packet::zeroed();
             let mut message = [0; MESSAGE_LEN];

@@ -1087,6 +1087,19 @@ fn the_due_times_of_surbs_are_exponential_with_the_mean_of_the_document() {
 }
 
 #[test]
+fn after_an_hour_of_sleep_overdue_surbs_are_dropped_and_counted_and_later_ones_used() {
+    let mut world = World::new();
+    let (body, _) = surbs(&world.document, 51);
+    (0..100).for_each(|_| world.tell(drop_message(&body)));
+    world.now = world.now + Duration::from_secs(3_600);
+    world.tell(Input::Tick);
+    assert_eq!((world.mixed.len(), world.count("drop.surb_too_late")), (0, 500));
+    world.tell(drop_message(&body));
+    world.run(Duration::from_secs(10));
+    assert_eq!((world.mixed.len(), world.count("filler_reply")), (5, 5));
+}
+
+#[test]
 fn surbs_of_garbage_become_packets_that_no_mix_takes() {
     let mut world = World::new();
     for seed in 0..20 {

@@ -175,6 +175,12 @@ impl Ring {
         self.change_at
     }
 
+    /// When the key of an epoch is over, its overlap included, and the node has another one; none where the document has no other.
+    #[must_use]
+    pub fn over_at(&self, epoch: u32) -> Option<Time> {
+        (epoch < self.epochs.last()).then(|| self.epochs.end(epoch) + self.epochs.overlap())
+    }
+
     /// From now on this is the network document. [`Self::turn`] it then.
     pub fn set_document(&mut self, document: &Document) {
         self.epochs = *document.epochs();

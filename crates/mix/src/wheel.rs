@@ -158,11 +158,7 @@ impl<H> Wheel<H> {
 
     /// The clock shows `now`, which is before what it showed, and all that wait are due by `sooner` earlier.
     pub(crate) fn rewind(&mut self, now: Time, sooner: Duration) {
-        let mut all = Vec::with_capacity(self.held);
-        while let Some((level, slot)) = self.first_list() {
-            let list = self.take_list(level, slot);
-            self.walk(list, |at| all.push(at));
-        }
+        let all = self.take_all();
         let by = sooner;
         let sooner = u64::try_from(sooner.as_micros()).unwrap_or(u64::MAX) / self.tick_us;
         self.current = now.as_us() / self.tick_us;
@@ -174,6 +170,28 @@ impl<H> Wheel<H> {
             }
             self.link(at);
         }
+    }
+
+    /// Nothing ran for a while: all that wait are due by so much later.
+    pub(crate) fn postpone(&mut self, by: Duration) {
+        let by = u64::try_from(by.as_micros())
+            .unwrap_or(u64::MAX)
+            .div_ceil(self.tick_us);
+        for at in self.take_all() {
+            let place = &mut self.slab[at as usize];
+            place.due = place.due.saturating_add(by);
+            self.link(at);
+        }
+    }
+
+    /// Takes all places out of the lists.
+    fn take_all(&mut self) -> Vec<u32> {
+        let mut all = Vec::with_capacity(self.held);
+        while let Some((level, slot)) = self.first_list() {
+            let list = self.take_list(level, slot);
+            self.walk(list, |at| all.push(at));
+        }
+        all
     }
 
     /// When the first one leaves.

@@ -210,6 +210,13 @@ impl<R: Routing> Worker<R> {
                 .rewind(now, if back > JUMP { back } else { Duration::ZERO });
         }
         self.told = now;
+        let slept = self.wheel.deadline().map_or(Duration::ZERO, |due| now.since(due));
+        if slept > JUMP {
+            // The machine slept, or its processor was kept from it: all that was held would leave in one burst. It waits for what
+            // is left of its delay instead, and nothing is lost.
+            self.wheel.postpone(slept);
+            self.count("pool.pause", 1);
+        }
         match input {
             Input::Packets(packets) => self.take(now, packets),
             Input::Hold { at, to, packet } => self.hold(

@@ -854,6 +854,39 @@ fn after_a_jump_of_an_hour_loops_go_on_without_a_burst() {
 }
 
 #[test]
+fn what_a_machine_held_when_it_fell_asleep_leaves_spread_as_it_would_have_and_none_is_lost() {
+    let (document, mut rng) = (quiet(), Rng::seed_from_u64(35));
+    let mut mix = core(&document, L2[0]);
+    // Due 100 to 595 ms from now.
+    let batch = (0..100)
+        .map(|n| packet(&mut rng, &from_layer_2(100 + 5 * n)))
+        .collect();
+    assert!(tell(&mut mix, START, batch).is_empty());
+    let woken = START + HOUR;
+    // The first that was due, and perhaps a loop.
+    assert!((1..=2).contains(&tick(&mut mix, woken).len()));
+    assert_eq!(
+        (mix.counters().get("pool.pause"), mix.counters().get("forwarded")),
+        (1, 1)
+    );
+    for n in 1..100 {
+        tick(&mut mix, woken + Duration::from_millis(5 * n) - US);
+        assert_eq!(mix.counters().get("forwarded"), n);
+        tick(&mut mix, woken + Duration::from_millis(5 * n));
+        assert_eq!(mix.counters().get("forwarded"), n + 1);
+    }
+    assert_eq!(mix.pool(), 0);
+    // A machine that is busy for less than a second makes up for it.
+    let batch = (0..10).map(|_| packet(&mut rng, &from_layer_2(100))).collect();
+    assert!(tell(&mut mix, woken + HOUR, batch).len() <= 1);
+    tick(&mut mix, woken + HOUR + Duration::from_millis(1_050));
+    assert_eq!(
+        (mix.counters().get("pool.pause"), mix.counters().get("forwarded")),
+        (1, 110)
+    );
+}
+
+#[test]
 fn the_loop_that_was_ready_at_a_jump_is_not_taken_for_lost() {
     let document = document(Profile {
         node_loop_per_s: 10.0,

@@ -1,15 +1,18 @@
 //! A node: the threads in which its packets are peeled and held (`pipeline`), and its task, with its loops and in a gateway
-//! the gateway core, the session end of its mail and perhaps an exit core, between their links.
+//! the gateway core, the session end of its mail and perhaps an exit core, between their links. How the task changes keys is in
+//! `keys`, and what it tells in `report`.
 //!
 //! The only place where these cores meet: what one says is carried to the other here. Crypto runs in the threads and in this
 //! task, never in the swarm's.
 
+mod keys;
 mod pipeline;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -20,14 +23,11 @@ use mizzle_base::{Counters, Document, NodeId, Rng, Time};
 use mizzle_exit::{ConnId, Exit};
 use mizzle_gateway::store::{Answer, MailStore};
 use mizzle_gateway::{ClientId, Gateway, Upload, UploadId, Uploaded};
-use mizzle_mix::{
-    Alarms, Config, Delivered, Edges, Key, Lateness, Loops, NotOurs, Outcome, Ratchet, Ring, TooEarly,
-};
+use mizzle_mix::{Config, Delivered, Edges, Key, Loops, NotOurs, Outcome, Ratchet, Ring};
 use mizzle_sphinx::{Dialect, Packet, SecretKey};
 use mizzle_traffic::draw;
 use mizzle_traffic::estimate::Estimate;
-use mizzle_traffic::ledger::Tally;
-use mizzle_traffic::weights::{self, Report, Reports};
+use mizzle_traffic::weights::{Report, Reports};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use zeroize::Zeroize as _;
@@ -37,18 +37,19 @@ use crate::directory::{Asked, MAX_BUNDLE_LEN};
 use crate::host::Link;
 use crate::keeper::Keeper;
 use crate::outside::Outside;
-use crate::state::StateError;
-use crate::state::seed;
-use crate::tags::{Boot, TagError, TagLog, TagSync};
+use crate::tags::{TagError, TagLog, TagSync};
+use keys::{AbortOnDrop, Opened, erase, open_logs, opened, syncers};
 use pipeline::{Pipeline, PipelineParts};
+use report::{Reporting, Warned};
+
+pub use keys::KeysError;
+pub use report::{GatewaySnapshot, Observer, Snapshot};
 
 /// Frames taken from a link at once.
 const BATCH: usize = 64;
 /// How long before its time a loop is handed to a thread, which has it leave among the packets that it holds: more than
 /// this task's timer and scheduling can be late.
 const LOOPS_AHEAD: Duration = Duration::from_millis(50);
-/// A key that could not be taken into use is tried again after so long.
-const AGAIN: Duration = Duration::from_secs(10);
 /// Between two lookings at what the threads have done, at most.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// A refused client is disconnected after so long: closing takes along what is not yet written, and its last frame says
@@ -71,28 +72,6 @@ pub struct GatewayParts {
     pub store: Box<dyn MailStore>,
 }
 
-/// Why a node can't begin with the keys that it has.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    /// They are of another time.
-    #[error(transparent)]
-    TooEarly(#[from] TooEarly),
-    /// They aren't the document's, or the document's aren't a node's at all.
-    #[error(transparent)]
-    NotOurs(#[from] NotOurs),
-    /// The document has no key for now.
-    #[error(
-        "the last key epoch of the network document is over by this machine's clock: get the current document, or set the clock"
-    )]
-    Over,
-    /// The file of the seed.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The files of tags.
-    #[error(transparent)]
-    Tags(#[from] TagError),
-}
-
 /// The mix part of a node.
 pub struct MixParts {
     config: Config,
@@ -105,13 +84,8 @@ pub struct MixParts {
     folder: Option<PathBuf>,
     logs: Vec<(u32, Vec<TagLog>)>,
     reporting: Option<Reporting>,
-}
-
-/// How a node publishes what its loops tell.
-struct Reporting {
-    identity: SigningKey,
-    /// To the gateways' directories; a gateway that has one itself speaks through that.
-    link: Option<Link>,
+    /// When it was put together.
+    now: Time,
 }
 
 impl MixParts {
@@ -138,6 +112,7 @@ impl MixParts {
             folder: None,
             logs: Vec::new(),
             reporting: None,
+            now,
         })
     }
 
@@ -171,6 +146,7 @@ impl MixParts {
             folder: None,
             logs: Vec::new(),
             reporting: None,
+            now,
         })
     }
 
@@ -200,10 +176,14 @@ impl MixParts {
     /// # Errors
     /// [`KeysError`].
     pub fn with_tags_kept(mut self, folder: &Path) -> Result<Self, KeysError> {
+        let mut logs = Vec::new();
         for (epoch, key) in &self.keys {
-            self.logs
-                .push((*epoch, open_logs(folder, *epoch, key, self.workers)?));
+            logs.push((
+                *epoch,
+                open_logs(folder, *epoch, key, self.workers).map_err(|why| self.over(*epoch, why))?,
+            ));
         }
+        self.logs = logs;
         if let Some(ring) = &self.ring {
             let alive: Vec<u32> = self.keys.iter().map(|(epoch, _)| *epoch).collect();
             erase(folder, ring.ratchet(), &alive)?;
@@ -211,24 +191,17 @@ impl MixParts {
         }
         Ok(self)
     }
-}
 
-fn open_logs(folder: &Path, epoch: u32, key: &Key, workers: usize) -> Result<Vec<TagLog>, TagError> {
-    let mut remember = |tags: &[u64]| key.remember(tags);
-    TagLog::open_all(
-        folder,
-        epoch,
-        &key.public(),
-        Boot::current(),
-        workers,
-        &mut remember,
-    )
-}
-
-/// Erases what is in the folder of epochs that are over.
-fn erase(folder: &Path, ratchet: &Ratchet, alive: &[u32]) -> Result<(), KeysError> {
-    seed::replace(folder, ratchet)?;
-    Ok(TagLog::forget_all_but(folder, alive)?)
+    /// Says when the node can begin whose key of this epoch can't be used.
+    fn over(&self, epoch: u32, why: TagError) -> KeysError {
+        match (why, &self.ring) {
+            (why @ TagError::Unclean(_), Some(ring)) => KeysError::Unclean {
+                why,
+                back_in: ring.over_at(epoch).map(|at| at.since(self.now)),
+            },
+            (why, _) => why.into(),
+        }
+    }
 }
 
 /// What a node is made of.
@@ -245,61 +218,6 @@ pub struct Parts {
     pub gateway: Option<GatewayParts>,
     /// The share of packets that its links lose on purpose, for trying and testing; else zero.
     pub loss: f64,
-}
-
-/// What a node has done so far.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// Counters of all its cores; those of gateway and exit begin with their names.
-    pub counters: Counters,
-    /// Its loops.
-    pub loops: Tally,
-    /// How much later than their delays packets left.
-    pub late: Lateness,
-    /// How it stands with its alarm.
-    pub alarms: Alarms,
-    /// What its loops tell of each node, of late.
-    pub estimates: BTreeMap<NodeId, Estimate>,
-    /// Packets held.
-    pub pool: usize,
-    /// Packets accepted under its key, and how many may be. At the end of these nothing more is accepted:
-    /// the key has ended, and only a new one helps.
-    pub accepted: usize,
-    /// See `accepted`.
-    pub accepted_most: usize,
-    /// The key has ended.
-    pub key_has_ended: bool,
-    /// The network document that it goes by, in the epoch that it is.
-    pub document: Option<Arc<Document>>,
-    /// Clients linked.
-    pub clients: usize,
-    /// What only a gateway has.
-    pub gateway: Option<GatewaySnapshot>,
-}
-
-/// How a gateway is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct GatewaySnapshot {
-    /// Most clients that may be linked.
-    pub capacity: usize,
-    /// Mailboxes, of clients that are here or away.
-    pub mailboxes: usize,
-    /// Pieces of letters that wait in them, of [`mizzle_base::item::ITEM_LEN`] bytes each.
-    pub mail_items: u64,
-    /// Users of the network, as far as this gateway can tell: the mean, and what they are at least.
-    pub users: Option<(f64, f64)>,
-}
-
-/// Looks at a node while it runs.
-#[derive(Clone)]
-pub struct Observer(Arc<Mutex<Snapshot>>);
-
-impl Observer {
-    /// What it has done, as of within the last second or so.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 /// A running node. Stops when dropped.
@@ -424,14 +342,6 @@ struct Node {
     warned: Warned,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Warned {
-    Nothing,
-    NearlyFull,
-    Ended,
-    Over,
-}
-
 enum Woken {
     Stopped,
     Delivered(Vec<Outcome>),
@@ -443,9 +353,6 @@ enum Woken {
     Opened(Opened),
     Deadline,
 }
-
-/// Keys with their logs of tags, or why there are none.
-type Opened = Vec<(u32, Arc<Key>, Result<Vec<TagLog>, TagError>)>;
 
 impl Node {
     fn new(parts: Parts, clock: Clock, mut rng: Rng, snapshot: Arc<Mutex<Snapshot>>) -> io::Result<Self> {
@@ -648,118 +555,6 @@ impl Node {
             parts.core.set_document(Arc::clone(&document));
         }
         self.document = document;
-    }
-
-    /// Takes and lets go of keys when it is time.
-    fn turn_keys(&mut self, now: Time) {
-        if let Some(turned) = self.document.turned(now) {
-            self.document = Arc::new(turned);
-        }
-        let Some(ring) = &mut self.ring else { return };
-        if self.opening.is_some() || ring.change_at().is_none_or(|at| at > now) {
-            return;
-        }
-        let turn = match ring.turn(now) {
-            Ok(turn) => turn,
-            Err(why) => {
-                // The document says another time than before; the keys that are there serve on.
-                tracing::error!("{why}");
-                ring.ask_again(now + AGAIN);
-                return;
-            }
-        };
-        let epochs: Vec<u32> = turn.epochs().collect();
-        let mut before = std::mem::take(&mut self.keys);
-        let mut new = Vec::new();
-        for &epoch in &epochs {
-            if let Some(at) = before.iter().position(|(of, _)| *of == epoch) {
-                self.keys.push(before.swap_remove(at));
-            } else if let Some(keys) = ring.keys(epoch) {
-                let key = Key::new(keys.sphinx, Dialect::Lioness, &self.config);
-                new.push((epoch, Arc::new(key)));
-            }
-        }
-        drop(before);
-        match &self.folder {
-            Some(folder) if !new.is_empty() => {
-                let (folder, workers) = (folder.clone(), self.workers);
-                // The disk may take its time, and others wait for this task.
-                self.opening = Some(tokio::task::spawn_blocking(move || {
-                    let open = |(epoch, key): (u32, Arc<Key>)| {
-                        let logs = open_logs(&folder, epoch, &key, workers);
-                        (epoch, key, logs)
-                    };
-                    new.into_iter().map(open).collect()
-                }));
-            }
-            _ => self.keys.extend(new),
-        }
-        self.use_keys(Vec::new());
-        if turn.forgot
-            && let (Some(folder), Some(ring)) = (self.folder.clone(), &self.ring)
-        {
-            let ratchet = ring.ratchet().clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(why) = erase(&folder, &ratchet, &epochs) {
-                    tracing::error!("the keys of an epoch that is over could not be erased: {why}");
-                }
-            });
-        }
-    }
-
-    fn take_logs(&mut self, opened: Opened) {
-        self.opening = None;
-        let mut logs = Vec::new();
-        for (epoch, key, opened) in opened {
-            match opened {
-                Ok(opened) => {
-                    self.keys.push((epoch, key));
-                    logs.push((epoch, opened));
-                }
-                Err(why) => {
-                    tracing::error!("{why}; the key of the next epoch is not used without");
-                    let again = self.clock.now() + AGAIN;
-                    self.ring.iter_mut().for_each(|ring| ring.ask_again(again));
-                }
-            }
-        }
-        self.use_keys(logs);
-    }
-
-    /// Tells those who have to do with keys which there are. `logs` are of those that are new.
-    fn use_keys(&mut self, logs: Vec<(u32, Vec<TagLog>)>) {
-        let current = self.document.epoch();
-        self.keys.sort_by_key(|(epoch, _)| (*epoch != current, *epoch));
-        self.files.extend(syncers(&logs));
-        let alive: BTreeSet<u32> = self.keys.iter().map(|(epoch, _)| *epoch).collect();
-        self.files.retain(|epoch, _| alive.contains(epoch));
-        self.pipeline.set_keys(&self.keys, logs);
-        self.sync_files();
-        self.set_stream_keys();
-        self.warned = Warned::Nothing;
-    }
-
-    fn sync_files(&mut self) {
-        let files: Vec<_> = self.files.values().flatten().cloned().collect();
-        self.syncing = (!files.is_empty()).then(|| AbortOnDrop(tokio::spawn(TagLog::sync_forever(files))));
-    }
-
-    /// Sessions begin with the same epochs' keys that packets are taken for.
-    fn set_stream_keys(&mut self) {
-        let (Some(ring), Some(parts)) = (&self.ring, &mut self.gateway) else {
-            return;
-        };
-        let keys: Vec<_> = self
-            .keys
-            .iter()
-            .filter_map(|(epoch, _)| ring.keys(*epoch))
-            .collect();
-        if let Some(exit) = &mut parts.exit {
-            exit.set_keys(keys.iter().map(|k| (k.epoch, *k.exit.expose_bytes())));
-        }
-        if let Some(mail) = &mut parts.mail {
-            mail.set_keys(keys.iter().map(|k| (k.epoch, *k.mail.expose_bytes())));
-        }
     }
 
     /// Raises an alarm if loops are missing, and does what follows.
@@ -985,115 +780,6 @@ impl Node {
         }
         done
     }
-
-    /// Tells all gateways what its loops tell.
-    fn tell_gateways(&mut self, now: Time) {
-        self.reports.expire(now);
-        let Some(Reporting { identity, link }) = &self.reporting else {
-            return;
-        };
-        let bytes = Report::sign(&self.document, identity, now, &self.loops.said(now));
-        let own = self.gateway.as_ref().map(|g| &g.directory.control);
-        let Some(control) = own.or(link.as_ref().map(|link| &link.control)) else {
-            return;
-        };
-        let frame = crate::directory::published(&bytes);
-        for gateway in self.document.gateways() {
-            if gateway.id == self.loops.node().id {
-                continue;
-            }
-            let Some(peer) = peer_of(gateway) else { continue };
-            // Known already, mostly. One that is away hears the next one.
-            control.add_peer(
-                peer,
-                gateway.addresses.iter().filter_map(|a| a.parse().ok()).collect(),
-            );
-            if control.try_send(&peer, frame.clone()).is_err() {
-                self.counters.count("reports.not_sent");
-            }
-        }
-        if self.gateway.is_some()
-            && let Ok(report) = Report::verify(&bytes, &self.document, now)
-        {
-            self.reports.add(report);
-        }
-    }
-
-    fn publish(&mut self) {
-        let now = self.clock.now();
-        if now.since(self.estimated) >= weights::EVERY {
-            self.estimated = now;
-            self.estimates = self.loops.estimates(now);
-            self.tell_gateways(now);
-        }
-        let report = self.pipeline.report();
-        let key = self.keys.first().map(|(_, key)| key);
-        self.counters.merge(&self.loops.take_counters());
-        let mut snapshot = Snapshot {
-            counters: self.counters.clone(),
-            loops: self.loops.tally(),
-            late: report.late,
-            alarms: self.loops.alarms(),
-            estimates: self.estimates.clone(),
-            pool: report.pool,
-            accepted: key.map_or(0, |key| key.accepted()),
-            accepted_most: key.map_or(0, |key| key.most()),
-            key_has_ended: key.is_none_or(|key| key.has_ended()),
-            document: Some(Arc::clone(&self.document)),
-            clients: 0,
-            gateway: None,
-        };
-        snapshot.counters.merge(&report.counters);
-        if let Some(parts) = &self.gateway {
-            snapshot.clients = parts.core.linked();
-            let (mailboxes, mail_items) = parts.core.mailboxes();
-            snapshot.gateway = Some(GatewaySnapshot {
-                capacity: parts.core.capacity(),
-                mailboxes,
-                mail_items,
-                users: parts.core.users(),
-            });
-            snapshot.counters.merge(parts.core.counters());
-            for exit in [&parts.exit, &parts.mail].into_iter().flatten() {
-                snapshot.counters.merge(exit.counters());
-            }
-        }
-        self.warn(&snapshot);
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
-    }
-
-    /// Tells the operator of the key's end, and before.
-    fn warn(&mut self, snapshot: &Snapshot) {
-        let (accepted, most) = (snapshot.accepted, snapshot.accepted_most);
-        let state = if self.keys.is_empty() {
-            Warned::Over
-        } else if snapshot.key_has_ended {
-            Warned::Ended
-        } else if accepted >= most - most / 10 {
-            Warned::NearlyFull
-        } else {
-            Warned::Nothing
-        };
-        if state <= self.warned {
-            return;
-        }
-        self.warned = state;
-        match state {
-            Warned::Nothing => {}
-            Warned::Over => tracing::error!(
-                "the last key epoch of the network document is over, so no packets are accepted: a newer document is needed \
-                 (`mizzle network renew` makes it)"
-            ),
-            Warned::NearlyFull => tracing::warn!(
-                "{accepted} packets were accepted under this node's Sphinx key, of {most} at most: if they \
-                 come before its epoch is over it needs a new key (`mizzle network rekey`), or more room (`replay_mb` in its configuration)"
-            ),
-            Warned::Ended => tracing::error!(
-                "this node's Sphinx key has ended: there is no room to remember more than {most} packets, so no more are \
-                 accepted until the next epoch. Give it a new key with `mizzle network rekey`, or more room with `replay_mb` in its configuration"
-            ),
-        }
-    }
 }
 
 impl GatewaySide {
@@ -1138,36 +824,12 @@ impl GatewaySide {
     }
 }
 
-/// For the disk to take them.
-fn syncers(logs: &[(u32, Vec<TagLog>)]) -> BTreeMap<u32, Vec<TagSync>> {
-    let of = |(epoch, logs): &(u32, Vec<TagLog>)| (*epoch, logs.iter().map(TagLog::syncer).collect());
-    logs.iter().map(of).collect()
-}
-
 /// A newer document, once there is one.
 async fn brought(documents: &mut watch::Receiver<Option<Arc<Document>>>) -> Option<Arc<Document>> {
     match documents.changed().await {
         Ok(()) => documents.borrow_and_update().clone(),
         // Nobody brings any more.
         Err(_) => std::future::pending().await,
-    }
-}
-
-/// What a thread that opens logs has; for ever nothing where there is none.
-async fn opened(opening: &mut Option<JoinHandle<Opened>>) -> Option<Opened> {
-    match opening {
-        None => std::future::pending().await,
-        // A panic there was reported; asked again, it may go better.
-        Some(handle) => Some(handle.await.unwrap_or_default()),
-    }
-}
-
-/// A task that ends with its owner.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

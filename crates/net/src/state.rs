@@ -10,7 +10,7 @@ mod access;
 pub mod seed;
 
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -399,19 +399,33 @@ fn temporary(name: &str) -> String {
 /// Writes beside the file, then takes its place: all that a crash can leave is the file beside, which the next write
 /// begins anew.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    write_as(access::private(), path, bytes)
+}
+
+/// Writes a file that others may read, as a network document, in one step and so that it outlasts a loss of power: what is there
+/// is the old one or the new one at any time. Anywhere, not only in a state.
+///
+/// # Errors
+/// [`StateError`]; what was there before is there still.
+pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    write_as(access::public(), path, bytes)
+}
+
+fn write_as(mut options: OpenOptions, path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(temporary(&name));
-    let write = || {
+    let mut write = || {
         // Made anew, so that it has our mode and not that of what may lie there.
         match std::fs::remove_file(&beside) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let mut file = access::private().write(true).create_new(true).open(&beside)?;
+        let mut file = options.write(true).create_new(true).open(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&beside, path)?;
-        path.parent().map_or(Ok(()), access::sync_folder)
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        access::sync_folder(folder.unwrap_or(Path::new(".")))
     };
     write().map_err(|source| {
         let _ = std::fs::remove_file(&beside);

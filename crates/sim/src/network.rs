@@ -330,6 +330,24 @@ impl Network {
         Ok(())
     }
 
+    /// The client begins anew, as after a crash: its streams are gone, and what was under way to it finds nobody who knows it.
+    ///
+    /// # Errors
+    /// When its gateway isn't as the document says, which was checked when the network was built.
+    pub fn restart_client(&mut self, client: ClientIndex) -> Result<(), PlanError> {
+        let gateway = self.nodes[self.clients[client].gateway].id;
+        let rng = fork(&mut self.rng);
+        let at = self.client_time();
+        let document = in_epoch(&self.document, at);
+        let core = Client::new(client::Config::default(), document, &gateway, rng)?;
+        let old = &mut self.clients[client];
+        old.core = core;
+        old.events.clear();
+        old.core.handle(at, client::Input::LinkUp);
+        self.drain_client(client);
+        Ok(())
+    }
+
     fn tell_clients(&mut self, node: usize, what: impl Fn() -> client::Input) {
         let at = self.client_time();
         for index in 0..self.clients.len() {

@@ -47,6 +47,8 @@ enum Fault {
     GatewayAway(u64),
     /// So is the exit, with all of its sessions.
     ExitAway(u64),
+    /// The client begins anew, and with it the programs whose streams it had.
+    ClientRestarts,
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -56,6 +58,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         (1..4u8).prop_map(Fault::MixRestarts),
         (0..25u64).prop_map(Fault::GatewayAway),
         (0..90u64).prop_map(Fault::ExitAway),
+        Just(Fault::ClientRestarts),
     ]
 }
 
@@ -175,6 +178,10 @@ impl World {
             }
             Fault::GatewayAway(s) => self.away(self.gateway, s),
             Fault::ExitAway(s) => self.away(self.exit, s),
+            Fault::ClientRestarts => {
+                self.net.restart_client(0).unwrap();
+                self.courses.clear();
+            }
         }
     }
 
@@ -272,6 +279,62 @@ proptest! {
     ) {
         check(seed, &faults);
     }
+}
+
+#[test]
+fn streams_to_an_exit_that_vanished_end_with_a_reason_each_counted_and_others_are_refused_in_time() {
+    let mut world = World::new(5);
+    world.run_for(S(1));
+    for _ in 0..3 {
+        world.courses.extend(Course::begin(&mut world.net));
+        world.run_for(S(1));
+    }
+    let exit = world.exit;
+    world.net.stop(&exit);
+    let gone = world.net.now();
+    world.run_until(gone + GIVEN_UP, |courses| courses.iter().all(|c| c.end.is_some()));
+    let ends: Vec<_> = world.courses.iter().map(|c| c.end).collect();
+    assert!(ends.iter().all(|end| matches!(end, Some(Err(_)))), "{ends:?}");
+    println!("{ends:?} after {:?}", world.net.now().since(gone));
+    let counters = world.net.client(0).counters();
+    assert!(counters.get("stall.silence") > 0, "{counters:?}");
+    // Asked for while it is gone: told so, not kept waiting.
+    let asked = world.net.now();
+    world.courses = Vec::from_iter(Course::begin(&mut world.net));
+    world.run_until(asked + GIVEN_UP, |courses| {
+        courses.iter().all(|c| c.end.is_some())
+    });
+    assert!(world.courses.iter().all(|c| matches!(c.end, Some(Err(_)))));
+}
+
+#[test]
+fn what_a_client_left_when_it_began_anew_is_ended_at_the_exit_and_its_next_streams_are_none_the_worse() {
+    let mut world = World::new(6);
+    world.run_for(S(1));
+    for n in 0..3 {
+        world.courses.extend(Course::begin(&mut world.net));
+        world.run_for(S(2));
+        let sessions = world.net.node_counters().get("session.begun");
+        assert!(sessions > n, "{sessions}");
+        world.net.restart_client(0).unwrap();
+        world.courses.clear();
+        world.courses.extend(Course::begin(&mut world.net));
+        let until = world.net.now() + S(60);
+        world.run_until(until, |courses| courses[0].end.is_some());
+        assert_eq!(world.courses[0].end, Some(Ok(())), "after restart {n}");
+        assert!(world.courses[0].read == pattern(PIECES * PIECE));
+    }
+    let counted = |world: &World| {
+        let counters = world.net.node_counters();
+        (counters.get("session.begun"), counters.get("session.ended"))
+    };
+    // Each is given up after a while without a word of its client.
+    let until = world.net.now() + S(900);
+    while world.net.now() < until && counted(&world).0 != counted(&world).1 {
+        world.run_for(S(10));
+    }
+    let (begun, ended) = counted(&world);
+    assert_eq!(begun, ended, "{:?}", world.net.node_counters());
 }
 
 #[test]

@@ -14,6 +14,9 @@ use mizzle_sphinx::{SURB_LEN, Surb};
 
 use crate::draw;
 
+/// A SURB that could not be used within this after its due time is not used: far more than a busy machine is late by.
+pub const TOO_LATE: Duration = Duration::from_secs(1);
+
 struct Entry<T> {
     due: Time,
     // Equal due times leave in the order of a random key, not of arrival.
@@ -83,6 +86,17 @@ impl<T> ReplySlots<T> {
             return None;
         }
         self.heap.pop().map(|e| (e.surb, e.owner))
+    }
+
+    /// Drops the SURBs that are overdue by more than [`TOO_LATE`], and says how many: nothing ran for a while, and they would
+    /// return all at once, when their owner has forgotten most of them.
+    pub fn drop_overdue(&mut self, now: Time) -> u64 {
+        let mut dropped = 0;
+        while self.heap.peek().is_some_and(|e| now.since(e.due) > TOO_LATE) {
+            self.heap.pop();
+            dropped += 1;
+        }
+        dropped
     }
 
     /// The clock was set back by so much: the due times move with it, or nothing would return until it is where it was.
@@ -172,6 +186,19 @@ mod tests {
         slots.shift_back(Duration::from_secs(3_600));
         assert_eq!(slots.deadline(), Some(before - Duration::from_secs(3_600)));
         assert_eq!(slots.len(), 10);
+    }
+
+    #[test]
+    fn surbs_that_are_long_overdue_are_dropped_and_counted() {
+        let mut rng = Rng::seed_from_u64(7);
+        let mut slots = ReplySlots::new(60.0, 100);
+        let surb = || Surb::from_bytes(&[1; SURB_LEN]);
+        (0..10).for_each(|n| assert!(slots.push(&mut rng, Time::ZERO, surb(), n).is_ok()));
+        let first = slots.deadline().unwrap();
+        assert_eq!(slots.drop_overdue(first + TOO_LATE), 0, "a busy machine");
+        (10..12).for_each(|n| assert!(slots.push(&mut rng, Time::from_s(3_600), surb(), n).is_ok()));
+        assert_eq!(slots.drop_overdue(Time::from_s(3_600)), 10);
+        assert_eq!(slots.len(), 2);
     }
 
     #[test]

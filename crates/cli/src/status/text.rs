@@ -171,20 +171,28 @@ fn document(out: &mut String, network: &Network) {
     let at = Time::from_s;
     let (from, until) = (at(network.valid_from_s), at(network.valid_until_s));
     let text = format!(
-        "number {}, key epoch {} of {}, {}{}",
+        "number {}, {}",
         network.sequence,
-        network.epoch,
-        network.epoch_last,
-        match network.epoch_ends_s.saturating_sub(network.now_s) {
-            _ if network.epoch == network.epoch_last => String::new(),
-            left_s => format!("keys change in {:.1} h, ", left_s as f64 / 3_600.0),
-        },
         match remaining(at(network.now_s), from, until) {
             left if left.starts_with("for ") => format!("valid {left}"),
             other => other,
         }
     );
     line(out, "document", &text);
+    let hours = |until_s: u64| until_s.saturating_sub(network.now_s) as f64 / 3_600.0;
+    let (ends, known) = (hours(network.epoch_ends_s), hours(network.keys_until_s));
+    let text = match network.epoch_last.saturating_sub(network.epoch) {
+        0 => format!(
+            "{}, the last one of the document; it ends in {ends:.1} h",
+            network.epoch
+        ),
+        more => format!(
+            "{}, ends in {ends:.1} h; keys of {more} more {} are known, for {known:.1} h from now",
+            network.epoch,
+            if more == 1 { "epoch" } else { "epochs" },
+        ),
+    };
+    line(out, "key epoch", &text);
 }
 
 fn hidden(out: &mut String, a: &Anonymity, who: &str, whose: &str) {

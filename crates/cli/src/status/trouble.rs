@@ -176,6 +176,14 @@ const NODE: &[Words] = &[
         "answers to drops were left out for want of room: too many clients for this gateway",
     ),
     (
+        "drop.surb_too_late",
+        "answers were left out that became due while this machine was asleep or its clock was set",
+    ),
+    (
+        "pool.pause",
+        "packets were held for longer than their time: this machine was asleep or its clock was set",
+    ),
+    (
         "drop.no_such_client",
         "replies were for clients that are forgotten",
     ),

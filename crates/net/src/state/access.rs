@@ -43,6 +43,20 @@ pub(super) fn private() -> OpenOptions {
     File::options()
 }
 
+/// How files are opened that everybody may read.
+#[cfg(unix)]
+pub(super) fn public() -> OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = File::options();
+    options.mode(0o644);
+    options
+}
+
+#[cfg(not(unix))]
+pub(super) fn public() -> OpenOptions {
+    File::options()
+}
+
 /// The mode of a file that group or others may read or write; `None` for one that is its owner's alone.
 #[cfg(unix)]
 pub(super) fn open_to_others(file: &Metadata) -> Option<u32> {

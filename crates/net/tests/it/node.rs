@@ -1,12 +1,16 @@
-//! Nodes among strangers: what comes from whom the document doesn't list, or is noise, is counted and nothing more.
+//! Nodes among strangers: what comes from whom the document doesn't list, or is noise, is counted and nothing more. And a network
+//! whose machines fall asleep, or whose exit is gone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::common::{self, EXIT, GATEWAY, MIX_1, Net, RunningClient, garbage, wait_until, within};
 use libp2p_mix::link::{Config, FrameLen};
 use mizzle_base::NetworkId;
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame};
+use mizzle_base::{Counters, Profile};
+use mizzle_net::clock::{Clock, Machine, ThisMachine};
 use mizzle_net::host::{Host, HostConfig, Link, Transport};
 use mizzle_net::{identity, wire};
 use mizzle_sphinx::{PACKET_LEN, Packet};
@@ -209,4 +213,128 @@ async fn frames_of_wrong_length_or_for_another_network_never_reach_a_core() {
     // Nor is anyone kept from coming in later.
     let late = net.client_of(GATEWAY, Arc::clone(&net.document)).await.unwrap();
     still_serves(&late).await;
+}
+
+/// This machine's clocks, and the seconds that it slept besides.
+#[derive(Clone, Debug, Default)]
+struct Sleeper(Arc<AtomicU64>);
+
+impl Sleeper {
+    fn sleep(&self, s: u64) {
+        self.0.fetch_add(s, Ordering::SeqCst);
+    }
+
+    fn slept(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl Machine for Sleeper {
+    fn elapsed(&self) -> Duration {
+        ThisMachine.elapsed() + self.slept()
+    }
+
+    fn utc(&self) -> Duration {
+        ThisMachine.utc() + self.slept()
+    }
+}
+
+/// Packets that a client sent, of all kinds.
+fn slots(counters: &Counters) -> u64 {
+    let sent = [
+        "slot.data",
+        "slot.reply_data",
+        "slot.drop",
+        "slot.reply_drop",
+        "slot.loop",
+    ];
+    sent.iter().map(|name| counters.get(name)).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_hour_of_sleep_nothing_leaves_in_a_burst_and_streams_go_on_or_end_with_a_reason() {
+    let machine = Sleeper::default();
+    let clock = Clock::of(machine.clone());
+    let net = Net::start_by(clock, Transport::Quic, Profile::browse(), |_, _, addresses| {
+        addresses
+    })
+    .await;
+    let client = net.client().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut stream = client.open(listener.local_addr().unwrap()).await.unwrap();
+    let (mut outside, _) = within("the exit comes", listener.accept()).await.unwrap();
+    stream.write_all(b"before").await.unwrap();
+    let mut bytes = [0; 6];
+    within("bytes there", outside.read_exact(&mut bytes))
+        .await
+        .unwrap();
+    // Reply slots with SURBs that wait.
+    wait_until("it sends", || slots(&client.client.snapshot().counters) > 100).await;
+
+    let (before, slept_at) = (client.client.snapshot().counters, tokio::time::Instant::now());
+    let forwarded = |net: &Net| -> u64 {
+        (MIX_1..GATEWAY)
+            .map(|n| net.nodes[n].counters().get("forwarded"))
+            .sum()
+    };
+    let passed_before = forwarded(&net);
+    machine.sleep(3_600);
+    wait_until("the client notices", || {
+        client.client.snapshot().counters.get("slot.pause") > before.get("slot.pause")
+    })
+    .await;
+    for gateway in [GATEWAY, EXIT] {
+        net.nodes[gateway].counted("loop.sent", 1).await;
+    }
+    net.nodes[GATEWAY].counted("downlink.late_tick", 1).await;
+    // 50 packets a second leave, and each passes three mixes, 33 return; nodes have 50 loops a second each. In a burst there
+    // would be 180,000 at once.
+    let sent = slots(&client.client.snapshot().counters) - slots(&before);
+    let passed = forwarded(&net) - passed_before;
+    let s = slept_at.elapsed().as_secs_f64();
+    assert!((sent as f64) < 60.0 + 100.0 * s, "{sent} packets in {s:.2} s");
+    assert!(
+        (passed as f64) < 1_000.0 + 2_000.0 * s,
+        "{passed} packets through mixes in {s:.2} s"
+    );
+
+    // The stream goes on, or both programs are told.
+    let both = async {
+        let there = stream.write_all(b"after!").await.is_ok() && outside.read_exact(&mut bytes).await.is_ok();
+        if !there {
+            let end = stream.read(&mut [0; 1]).await;
+            assert!(!matches!(end, Ok(1..)), "{end:?}");
+        }
+    };
+    within("the stream goes on or ends", both).await;
+    still_serves(&client).await;
+    let snapshot = client.client.snapshot();
+    assert!(snapshot.up && snapshot.loops.returned > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_exit_is_gone_ends_with_an_error_and_the_next_one_says_why_it_is_none() {
+    let mut net = Net::start().await;
+    let client = net.client().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut stream = client.open(listener.local_addr().unwrap()).await.unwrap();
+    let (mut outside, _) = within("the exit comes", listener.accept()).await.unwrap();
+    outside.write_all(&[7; 20_000]).await.unwrap();
+    let mut half = vec![0; 10_000];
+    within("the first half", stream.read_exact(&mut half))
+        .await
+        .unwrap();
+    net.nodes[EXIT].stop().await;
+    // A minute of silence, and what it takes to notice where slots are few.
+    let given_up = Duration::from_secs(100);
+    let end = tokio::time::timeout(given_up, stream.read_to_end(&mut half)).await;
+    let why = end.expect("it ends in time").expect_err("it is no end in order");
+    assert_eq!(why.kind(), std::io::ErrorKind::ConnectionReset, "{why}");
+    wait_until("the silence is counted", || {
+        client.client.snapshot().counters.get("stall.silence") > 0
+    })
+    .await;
+    let refused = client.open(listener.local_addr().unwrap()).await;
+    let why = refused.err().expect("there is no exit");
+    assert_eq!(why.to_string(), "no answer came in time");
 }

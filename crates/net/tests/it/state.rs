@@ -45,6 +45,22 @@ fn what_was_written_is_there_after_a_restart_and_in_a_copy() {
     state.create_secret("a.key", &[7; 32]).unwrap();
     state.write("notes", b"one").unwrap();
     state.write("notes", b"two").unwrap();
+    let open = state.path().join("network.doc");
+    for text in [&b"longer"[..], b"new"] {
+        state::publish(&open, text).unwrap();
+        assert_eq!(std::fs::read(&open).unwrap(), text);
+    }
+    assert!(!state.path().join(".network.doc.new").exists());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(&open).unwrap().permissions().mode();
+        assert_eq!(mode & 0o700, 0o600);
+        // As far as this process's umask lets others.
+        assert_eq!(mode & 0o133, 0);
+    }
+    let nowhere = state::publish(&state.path().join("no/network.doc"), b"text").unwrap_err();
+    assert!(nowhere.to_string().contains("no/network.doc"), "{nowhere}");
     assert!(matches!(
         state.create_secret("a.key", &[8; 32]),
         Err(StateError::Io { .. })

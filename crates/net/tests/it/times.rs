@@ -4,14 +4,16 @@
 //! Relays stand on the way from the client to its gateway and from the last mixes to both gateways, and take the time of all
 //! that passes. Idle and busy spells alternate within one client, in random order within each pair, so that whatever else the
 //! machine does hits both; the pairs' differences are tested, and their own spread says how small a difference would have been
-//! found. Nothing here depends on how fast the machine is: one too busy to find anything says so.
+//! found. Nothing here depends on how fast the machine is: one too busy to find anything says so. Once over TCP in a network that has
+//! nothing else to do, once over QUIC while another client of the same gateway brings it all the load that it can.
 
 #[path = "../../../sim/src/two_samples.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is the simulator's")]
 mod two_samples;
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -42,6 +44,9 @@ const SPELL: Duration = Duration::from_millis(800);
 const PAUSE: Duration = Duration::from_millis(500);
 /// A frame on a TCP connection with what Noise and yamux add. Nothing else of theirs is half as long.
 const ON_THE_WIRE: f64 = 4_665.0;
+/// A datagram that carries a part of a frame is longer, and one with acknowledgements alone shorter. Over QUIC such datagrams are
+/// counted, some four for a frame.
+const PART_OF_A_FRAME: usize = 400;
 
 /// 100 packets a second up, 200 frames down.
 fn profile() -> Profile {
@@ -68,8 +73,55 @@ impl Passed {
     }
 }
 
-/// A relay in front of `to`. Its threads end with their connections.
-fn relay(clock: Clock, to: SocketAddr) -> (Multiaddr, Passed) {
+/// A relay in front of `to`.
+fn relay(transport: Transport, clock: Clock, to: SocketAddr) -> (Multiaddr, Passed) {
+    match transport {
+        Transport::Tcp => relay_tcp(clock, to),
+        Transport::Quic | Transport::Both => relay_quic(clock, to),
+    }
+}
+
+/// Each peer has a socket of its own towards the node. Its threads end with the test's process.
+fn relay_quic(clock: Clock, to: SocketAddr) -> (Multiaddr, Passed) {
+    let front = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+    let port = front.local_addr().unwrap().port();
+    let passed = Passed::default();
+    let [up, down] = passed.0.clone();
+    let note = move |seen: &Mutex<Vec<Time>>, n: usize| {
+        if n >= PART_OF_A_FRAME {
+            seen.lock().unwrap().push(clock.now());
+        }
+    };
+    thread::spawn(move || {
+        let (mut behind, mut buffer) = (BTreeMap::<SocketAddr, Arc<UdpSocket>>::new(), vec![0; 65_536]);
+        // An error is of a peer that has gone.
+        loop {
+            let Ok((n, from)) = front.recv_from(&mut buffer) else {
+                continue;
+            };
+            note(&up, n);
+            let socket = behind.entry(from).or_insert_with(|| {
+                let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+                socket.connect(to).unwrap();
+                let (back, front, down) = (Arc::clone(&socket), Arc::clone(&front), Arc::clone(&down));
+                thread::spawn(move || {
+                    let mut buffer = vec![0; 65_536];
+                    while let Ok(n) = back.recv(&mut buffer) {
+                        note(&down, n);
+                        let _ = front.send_to(&buffer[..n], from);
+                    }
+                });
+                socket
+            });
+            let _ = socket.send(&buffer[..n]);
+        }
+    });
+    let address = format!("/ip4/127.0.0.1/udp/{port}/quic-v1");
+    (address.parse().unwrap(), passed)
+}
+
+/// Its threads end with their connections.
+fn relay_tcp(clock: Clock, to: SocketAddr) -> (Multiaddr, Passed) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let passed = Passed::default();
@@ -242,21 +294,35 @@ async fn keep_busy(client: &RunningClient, server: SocketAddr, until: tokio::tim
     got
 }
 
+/// The tests take turns: each looks at times.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sockets_do_not_tell_when_a_client_is_busy() {
+    compare_idle_and_busy(Transport::Tcp, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_of_quic_do_not_tell_when_a_client_is_busy_while_its_gateway_is_busy_with_another() {
+    compare_idle_and_busy(Transport::Quic, true).await;
+}
+
+async fn compare_idle_and_busy(transport: Transport, under_load: bool) {
+    let _turn = TURN.lock().await;
+    PLANNED.lock().unwrap().clear();
     let mut to_gateways = Vec::new();
-    let net = Net::start_with(Transport::Tcp, profile(), |clock, n, addresses| {
+    let net = Net::start_with(transport, profile(), |clock, n, addresses| {
         if n < GATEWAY {
             return addresses;
         }
-        let (address, passed) = relay(clock, wire::socket_address(&addresses[0]).unwrap());
+        let (address, passed) = relay(transport, clock, wire::socket_address(&addresses[0]).unwrap());
         to_gateways.push(passed);
         vec![address]
     })
     .await;
     // The client has a relay of its own.
     let gateway = wire::socket_address(&net.nodes[GATEWAY].addresses[0]).unwrap();
-    let (address, link) = relay(net.clock, gateway);
+    let (address, link) = relay(transport, net.clock, gateway);
     let mut content = net.content.clone();
     content.nodes[GATEWAY].addresses = vec![address.to_string()];
     let document = verified(&content, &net.authority, net.clock);
@@ -272,6 +338,14 @@ async fn sockets_do_not_tell_when_a_client_is_busy() {
             });
         }
     });
+    // Never idle, from before the first spell to after the last.
+    let load = if under_load {
+        let other = net.client().await;
+        let over = tokio::time::Instant::now() + Duration::from_secs(3_600);
+        Some(tokio::spawn(async move { keep_busy(&other, server, over).await }))
+    } else {
+        None
+    };
     let started = net.clock.now();
     let (mut rng, mut pairs, mut got) = (common::rng(), Vec::new(), 0);
     let lateness = || {
@@ -307,8 +381,15 @@ async fn sockets_do_not_tell_when_a_client_is_busy() {
         let busy = spells.pop().unwrap();
         pairs.push((spells.pop().unwrap(), busy));
     }
-    println!("{} pairs; {got} bytes came back in busy spells", pairs.len());
+    println!(
+        "{transport:?}, under load: {under_load}; {} pairs; {got} bytes came back in busy spells",
+        pairs.len()
+    );
     assert!(got > 0);
+    if let Some(load) = load {
+        assert!(!load.is_finished(), "the load ended");
+        load.abort();
+    }
     let (up, down) = (lateness(), phases());
     judge_time("packets leave later", &pairs, |s| s.median(&up));
     judge_time("frames come later", &pairs, |s| s.median(&down));

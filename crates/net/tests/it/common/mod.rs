@@ -113,9 +113,19 @@ impl Net {
     pub async fn start_with(
         transport: Transport,
         profile: Profile,
+        announce: impl FnMut(Clock, usize, Vec<Multiaddr>) -> Vec<Multiaddr>,
+    ) -> Self {
+        Self::start_by(Clock::start(), transport, profile, announce).await
+    }
+
+    /// One that goes by this clock.
+    pub async fn start_by(
+        clock: Clock,
+        transport: Transport,
+        profile: Profile,
         mut announce: impl FnMut(Clock, usize, Vec<Multiaddr>) -> Vec<Multiaddr>,
     ) -> Self {
-        let (clock, mut rng) = (Clock::start(), rng());
+        let mut rng = rng();
         let authority = SigningKey::from_bytes(&bytes(&mut rng));
         let name = "small".to_string();
         let network = NetworkId::of(authority.verifying_key().as_bytes(), &name);
@@ -167,7 +177,7 @@ impl Net {
             sequence: 7,
             epoch: 1,
             valid_from_s: now_s,
-            valid_until_s: now_s + 3_600,
+            valid_until_s: now_s + 86_400,
             profile,
             nodes: entries,
         };
