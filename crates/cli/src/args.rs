@@ -361,6 +361,13 @@ pub enum Bench {
     Send(crate::bench_send::SendRun),
     /// Send many small letters between the clients of a network of processes: all must come, each once
     Letters(crate::bench_letters::LettersRun),
+    /// A gateway's mailboxes on this machine's disk: letters kept a second, disk and memory that many take
+    ///
+    /// The gateway core, the thread that waits for its disk and the store of the real code, without the packets by which letters
+    /// come and go. Letters of one piece of 4096 bytes come from 1024 senders at a time, and each counts once it is on disk,
+    /// synced, and its sender is told so. Then the store is opened again, all is read, compared and deleted. A million needs
+    /// 7 GB of disk for some minutes.
+    Mailbox(crate::bench_mailbox::MailboxRun),
     /// One node between 16 peers that send and 16 that receive: CPU time a packet, latency, memory, a flood
     ///
     /// A mix of the real code, with its host, links and files, over real connections on loopback; the peers run in this

@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod bench;
 pub mod bench_alarm;
 pub mod bench_letters;
+pub mod bench_mailbox;
 pub mod bench_node;
 pub mod bench_send;
 pub mod bench_sphinx;

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mizzle_base::document::DocumentError;
 use mizzle_base::{Document, NodeId, Time};
@@ -31,6 +32,8 @@ use crate::status::NodeWatch;
 const MAX_CLIENTS: u32 = 16_384;
 /// As memory and mailboxes are counted.
 const BYTES_IN_MB: u64 = 1 << 20;
+/// Replies wait in pieces of 4 KB.
+const REPLIES_IN_MB: u64 = 256;
 /// What a mix remembers of a packet that it accepted, in bytes.
 const TAG_BYTES: u64 = 11;
 /// Packets for which there is room from the start, at most: 11 MB. It grows with what comes.
@@ -178,7 +181,10 @@ fn gateway(config: &NodeConfig) -> Result<mizzle_gateway::Config, String> {
     };
     Ok(mizzle_gateway::Config::default()
         .with_admission(admission)
-        .with_downlink_capacity_per_s(config.capacity_frames_per_s as f64))
+        .with_downlink_capacity_per_s(config.capacity_frames_per_s as f64)
+        .with_replies((config.replies_client_mb * REPLIES_IN_MB) as usize)
+        .with_replies_total((config.replies_total_mb * REPLIES_IN_MB) as usize)
+        .with_reply_life(Duration::from_secs(config.replies_minutes * 60)))
 }
 
 /// Bounded by the configuration's ranges: no product overflows.
@@ -186,6 +192,8 @@ fn mail_limits(config: &NodeConfig) -> Limits {
     Limits::default()
         .with_mailbox_bytes(config.mail_mailbox_mb * BYTES_IN_MB)
         .with_total_bytes(config.mail_total_mb * BYTES_IN_MB)
+        .with_letters(config.mail_letters.try_into().unwrap_or(u32::MAX))
+        .with_item_life(Duration::from_secs(config.mail_days * 86_400))
 }
 
 /// How much it remembers, and for how much there is room from the start: for the loops of the whole network in an
@@ -371,10 +379,12 @@ mod tests {
 
     #[test]
     fn a_node_keeps_as_much_mail_as_its_file_says() {
-        let limits = |mailbox, total| {
+        let limits = |mailbox, total, letters, days| {
             let config = NodeConfig {
                 mail_mailbox_mb: mailbox,
                 mail_total_mb: total,
+                mail_letters: letters,
+                mail_days: days,
                 ..NodeConfig::default()
             };
             format!("{:?}", mail_limits(&config))
@@ -382,9 +392,14 @@ mod tests {
         let mib = 1 << 20;
         let wanted = Limits::default()
             .with_mailbox_bytes(3 * mib)
-            .with_total_bytes(70 * mib);
-        assert_eq!(limits(3, 70), format!("{wanted:?}"));
+            .with_total_bytes(70 * mib)
+            .with_letters(5)
+            .with_item_life(Duration::from_secs(9 * 86_400));
+        assert_eq!(limits(3, 70, 5, 9), format!("{wanted:?}"));
         // What stands in the explained configuration as the default is the store's own.
-        assert_eq!(limits(256, 16_384), format!("{:?}", Limits::default()));
+        assert_eq!(
+            limits(256, 16_384, 10_000, 30),
+            format!("{:?}", Limits::default())
+        );
     }
 }

@@ -36,7 +36,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 const SAID_LEN: u64 = 4_096;
 
 /// A folder that goes with all that is in it.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {

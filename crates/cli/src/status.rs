@@ -289,6 +289,10 @@ pub struct GatewayStatus {
     pub mail_bytes: u64,
     /// Most of them.
     pub mail_max_bytes: u64,
+    /// Bytes in memory of what came back for clients and has not left for them yet.
+    pub reply_bytes: u64,
+    /// Most of them.
+    pub reply_max_bytes: u64,
 }
 
 /// How a node is.
@@ -669,6 +673,11 @@ impl ClientWatch {
     }
 }
 
+/// Pieces of letters have one size, and replies nearly that.
+fn bytes_of_items(n: u64) -> u64 {
+    n.saturating_mul(ITEM_LEN as u64)
+}
+
 /// Looks at a running node, for `mizzle status`.
 pub struct NodeWatch {
     document: Arc<Document>,
@@ -791,8 +800,10 @@ impl NodeWatch {
                 clients: seen.clients,
                 max_clients: gateway.capacity,
                 mailboxes: gateway.mailboxes,
-                mail_bytes: gateway.mail_items.saturating_mul(ITEM_LEN as u64),
+                mail_bytes: bytes_of_items(gateway.mail_items),
                 mail_max_bytes: self.mail_max_bytes,
+                reply_bytes: bytes_of_items(gateway.replies.0 as u64),
+                reply_max_bytes: bytes_of_items(gateway.replies.1 as u64),
             }),
             trouble,
             counters: all(&seen.counters),

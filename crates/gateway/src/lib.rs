@@ -64,6 +64,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// The store is told once in so long that a client is here, and forgets who was not for so long.
 const SEEN_EVERY: Duration = Duration::from_secs(86_400);
 const AWAY: Duration = Duration::from_secs(30 * 86_400);
+/// Who was here for the first time so long before the last makes room for nobody.
+const SETTLED: Duration = Duration::from_secs(86_400);
 /// Runs of a client that a newer one took the place of, as far as they are remembered.
 const REPLACED: usize = 8;
 
@@ -75,6 +77,7 @@ pub struct Config {
     drop_surbs: usize,
     replies: usize,
     replies_total: usize,
+    reply_life: Duration,
     uploads: usize,
 }
 
@@ -86,6 +89,7 @@ impl Default for Config {
             drop_surbs: 65_536,
             replies: 4_096,
             replies_total: 65_536,
+            reply_life: Duration::from_secs(600),
             uploads: 1_024,
         }
     }
@@ -121,10 +125,19 @@ impl Config {
         self
     }
 
-    /// Most replies that wait for all clients together; 65,536 by default, 270 MB. More are dropped and counted.
+    /// Most replies that wait for all clients together; 65,536 by default, 270 MB. One client's are never more than are free, so
+    /// that those who don't acknowledge leave room for the others; more are dropped and counted.
     #[must_use]
     pub fn with_replies_total(mut self, n: usize) -> Self {
         self.replies_total = n;
+        self
+    }
+
+    /// How long replies wait for a client that is away; ten minutes by default. Its sessions are over long before; older ones
+    /// are dropped and counted.
+    #[must_use]
+    pub fn with_reply_life(mut self, life: Duration) -> Self {
+        self.reply_life = life;
         self
     }
 
@@ -290,6 +303,8 @@ struct Account {
     /// By which it was welcomed last.
     conn: Option<Conn>,
     hellos: Policer,
+    /// When it came for the first time.
+    since: Time,
     /// Since when it has no link.
     away_since: Time,
     /// What the store was told last.
@@ -315,6 +330,7 @@ impl Account {
             link: None,
             conn: None,
             hellos: Policer::of_hellos(now),
+            since: registered.since,
             away_since: registered.seen,
             seen: registered.seen,
             run: None,
@@ -343,6 +359,11 @@ impl Account {
             self.base = self.acked.wrapping_sub(ack);
         }
         self.acknowledged(ack)
+    }
+
+    /// Whether it has been here on more than a day: not one of a thousand that somebody made up at once.
+    fn is_settled(&self) -> bool {
+        self.seen.max(self.away_since).since(self.since) >= SETTLED
     }
 
     /// Another run of the client is admitted; the one before is not to come again.
@@ -456,7 +477,7 @@ impl Gateway {
             Input::Gone { client } => self.gone(now, client),
             Input::NotWritten { client, bytes } => self.not_written(client, &bytes),
             Input::Message { mailbox, packet } => self.message(now, mailbox, packet),
-            Input::Reply { id, packet } => self.reply(id, &packet),
+            Input::Reply { id, packet } => self.reply(now, id, &packet),
             Input::Upload(id, said) => self.upload(now, id, said),
             Input::Store(answer) => self.answered(now, answer),
             Input::Tick => {}
@@ -510,6 +531,12 @@ impl Gateway {
     #[must_use]
     pub fn users(&self) -> Option<(f64, f64)> {
         self.census.users(self.told)
+    }
+
+    /// Replies that wait for clients, and how many may.
+    #[must_use]
+    pub fn replies(&self) -> (usize, usize) {
+        (self.replies.kept(), self.config.replies_total)
     }
 
     /// Clients that have a mailbox, here or away, and pieces of letters that wait for them.
@@ -646,6 +673,7 @@ impl Gateway {
             tag: ClientTag(draw::bytes(rng)),
             mailbox: MailboxId::new(draw::bytes(rng)),
             generation: u64::from_be_bytes(draw::bytes(rng)),
+            since: now,
             seen: now,
             first: 1,
             next: 1,
@@ -753,17 +781,17 @@ impl Gateway {
     }
 
     /// Makes room for a newcomer where accounts are all taken: the client that is away the longest, and so long that
-    /// no SURB of its can come back any more, is forgotten if no mail waits for it.
+    /// no SURB of its can come back any more, is forgotten if no mail waits for it. But not if it has been here on more than a
+    /// day: whoever makes up clients by the thousand shall take nobody's address away.
     fn evict(&mut self, now: Time) {
         if self.accounts.len() + self.newcomers.len() < self.most_accounts() {
             return;
         }
         let life = self.document.profile().surb_life();
         let has_mail = |a: &Account| self.mail.get(&a.mailbox).is_some_and(mail::Mailbox::has_mail);
-        let away = self
-            .accounts
-            .iter()
-            .filter(|(_, a)| a.link.is_none() && now.since(a.away_since) > life && !has_mail(a));
+        let away = self.accounts.iter().filter(|(_, a)| {
+            a.link.is_none() && now.since(a.away_since) > life && !has_mail(a) && !a.is_settled()
+        });
         if let Some(client) = away.min_by_key(|(_, a)| a.away_since).map(|(&client, _)| client) {
             self.forget(client);
         }
@@ -794,6 +822,7 @@ impl Gateway {
         for client in here {
             self.seen(now, client);
         }
+        self.expire_replies(now);
         let is_away = |(&client, a): (&ClientId, &Account)| {
             (a.link.is_none() && now.since(a.away_since) > AWAY).then_some(client)
         };
@@ -802,6 +831,20 @@ impl Gateway {
             self.forget(client);
         }
         self.out.actions.push_back(Action::Store(Order::Expire { now }));
+    }
+
+    /// Drops what is too old of those who are away. The others have a link whose numbers have no gaps, and are bounded.
+    fn expire_replies(&mut self, now: Time) {
+        for (&client, account) in &mut self.accounts {
+            if account.link.is_some() {
+                continue;
+            }
+            let (expired, first) = self.replies.expire(client, now, self.config.reply_life);
+            if expired > 0 {
+                self.out.counters.add("reply.expired", expired);
+                account.acked = account.acked.max(first);
+            }
+        }
     }
 
     /// Clients with a link or a mailbox: four times as many as can have a link.
@@ -834,7 +877,7 @@ impl Gateway {
         }
     }
 
-    fn reply(&mut self, id: [u8; 16], packet: &Packet) {
+    fn reply(&mut self, now: Time, id: [u8; 16], packet: &Packet) {
         let (tag, _) = ClientTag::split(&id);
         let client = self.by_tag.get(&tag).copied();
         let Some((client, account)) = client.and_then(|c| Some((c, self.accounts.get_mut(&c)?))) else {
@@ -843,13 +886,15 @@ impl Gateway {
         let reply = Reply {
             id,
             payload: Box::new(*packet.payload()),
+            at: now,
         };
         match self.replies.append(client, reply) {
             Ok(number) => {
                 account.appended = number;
                 self.out.counters.count("reply.kept");
             }
-            Err(Full) => self.out.counters.count("drop.mailbox_full"),
+            Err(Full::Client) => self.out.counters.count("drop.mailbox_full"),
+            Err(Full::All) => self.out.counters.count("drop.replies_full"),
         }
     }
 
@@ -907,8 +952,10 @@ impl Gateway {
             Answer::Expired { firsts } => {
                 for (mailbox, first) in firsts {
                     if let Some(kept) = self.mail.get_mut(&mailbox) {
-                        self.out.counters.count("mail.expired");
-                        kept.first_is(first);
+                        let gone = kept.first_is(first);
+                        if gone > 0 {
+                            self.out.counters.add("mail.expired", gone);
+                        }
                         self.starts_at(now, &mailbox);
                         self.uploads.room(now, mailbox, &mut self.out);
                     }
@@ -995,7 +1042,7 @@ impl Gateway {
                     let kept = self.mail.get_mut(&account.mailbox);
                     let ready = kept.as_ref().and_then(|kept| kept.ready(mail));
                     let (holds, seq, content) =
-                        if let Some(Reply { id, payload }) = self.replies.get(client, reply).cloned() {
+                        if let Some(Reply { id, payload, .. }) = self.replies.get(client, reply).cloned() {
                             let seq = reply.wrapping_sub(account.base);
                             (Holds::Reply(reply), seq, Content::Reply { id, payload })
                         } else if let Some(item) = ready.cloned() {

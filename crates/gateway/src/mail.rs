@@ -93,6 +93,9 @@ impl Mailbox {
             self.fetch_after = now + PATIENCE;
             return;
         };
+        if fetched.damaged > 0 {
+            out.counters.add("mail.damaged", fetched.damaged);
+        }
         self.next = self.next.max(fetched.next);
         self.first_is(fetched.first);
         let follows = self.ready.back().is_none_or(|(last, _)| last + 1 == fetched.from);
@@ -102,11 +105,13 @@ impl Mailbox {
         self.ready.extend((fetched.from..).zip(fetched.items));
     }
 
-    /// The store keeps nothing below this number.
-    pub(crate) fn first_is(&mut self, first: u64) {
+    /// The store keeps nothing below this number. How many items the owner lacks of those.
+    pub(crate) fn first_is(&mut self, first: u64) -> u64 {
+        let gone = first.saturating_sub(self.acked);
         self.acked = self.acked.max(first);
         self.deleted = self.deleted.max(first);
         self.next = self.next.max(first);
+        gone
     }
 
     /// The owner says hello: all below `next` is on his disk, or he doesn't know (0). That may have been sent before

@@ -17,7 +17,7 @@ use crate::{ClientId, UploadId};
 pub use kept::Kept;
 pub use memory::{MemoryMailStore, MemoryTables};
 
-/// An item that nobody fetched for so long is deleted.
+/// An item that nobody fetched for so long is deleted, if [`Limits`] say nothing else.
 pub const ITEM_LIFE: Duration = Duration::from_secs(30 * 86_400);
 /// A letter is remembered for so long after its last item came: till then an upload of it can be resumed, and one that was
 /// taken whole is not taken again.
@@ -29,6 +29,7 @@ pub struct Limits {
     pub(crate) mailbox_items: u64,
     pub(crate) total_items: u64,
     pub(crate) letters: u32,
+    pub(crate) item_life: Duration,
 }
 
 impl Default for Limits {
@@ -37,20 +38,22 @@ impl Default for Limits {
             mailbox_items: (256 << 20) / ITEM_LEN as u64,
             total_items: (16 << 30) / ITEM_LEN as u64,
             letters: 10_000,
+            item_life: ITEM_LIFE,
         }
     }
 }
 
 impl Limits {
-    /// Most bytes of one mailbox, 256 MiB by default; an item beyond it is [`NotStored::Full`]. Counted in whole items.
+    /// Most bytes of one mailbox, 256 MiB by default; an item beyond it is [`NotStored::MailboxFull`].
+    /// Counted in whole items.
     #[must_use]
     pub fn with_mailbox_bytes(mut self, bytes: u64) -> Self {
         self.mailbox_items = bytes / ITEM_LEN as u64;
         self
     }
 
-    /// Most bytes of all mailboxes together, 16 GiB by default; an item beyond it is [`NotStored::Full`]. Files on disk take
-    /// more than that for a while, until what was deleted is cleared away.
+    /// Most bytes of all mailboxes together, 16 GiB by default; an item beyond it is [`NotStored::StoreFull`]. Files on
+    /// disk take more than that for a while, until what was deleted is cleared away.
     #[must_use]
     pub fn with_total_bytes(mut self, bytes: u64) -> Self {
         self.total_items = bytes / ITEM_LEN as u64;
@@ -58,10 +61,18 @@ impl Limits {
     }
 
     /// Most letters of one mailbox that are under way or wait for their owner, 10,000 by default; the beginning of one more is
-    /// [`NotStored::Full`]. Ten times as many are remembered after they were fetched, 50 bytes each.
+    /// [`NotStored::TooManyLetters`]. Ten times as many are remembered after they were fetched, 50 bytes each.
     #[must_use]
     pub fn with_letters(mut self, n: u32) -> Self {
         self.letters = n;
+        self
+    }
+
+    /// An item that nobody fetched for so long is deleted, [`ITEM_LIFE`] by default. Longer than [`LETTER_LIFE`], or a letter that
+    /// comes in parts would lose its beginning while its end may still come.
+    #[must_use]
+    pub fn with_item_life(mut self, life: Duration) -> Self {
+        self.item_life = life.max(LETTER_LIFE + Duration::from_secs(86_400));
         self
     }
 }
@@ -77,6 +88,8 @@ pub struct Registered {
     pub mailbox: MailboxId,
     /// Drawn when the mailbox was made.
     pub generation: u64,
+    /// When it came for the first time.
+    pub since: Time,
     /// When it was last here, to the day.
     pub seen: Time,
     /// Number of the first item that is kept; 1 in a new mailbox.
@@ -149,7 +162,7 @@ pub enum Order {
         /// The first that stays.
         next: u64,
     },
-    /// Delete some of what is older than [`ITEM_LIFE`] or [`LETTER_LIFE`]: a bounded part of the work at each order.
+    /// Delete some of what is older than an item's life ([`Limits::with_item_life`]) or [`LETTER_LIFE`]: a bounded part of the work at each order.
     Expire {
         /// The time.
         now: Time,
@@ -159,8 +172,12 @@ pub enum Order {
 /// Why an item wasn't kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotStored {
-    /// A limit is reached.
-    Full,
+    /// The mailbox holds as many bytes as it may.
+    MailboxFull,
+    /// The mailbox holds as many letters as it may.
+    TooManyLetters,
+    /// All mailboxes together hold as much as they may.
+    StoreFull,
     /// There is no such mailbox any more.
     NoMailbox,
     /// It isn't the letter's next item.
@@ -182,8 +199,11 @@ pub struct Fetched {
     pub next: u64,
     /// Number of the first item in `items`.
     pub from: u64,
-    /// The items.
+    /// The items. One that can't be read any more is a letter of its own that nobody can open, so that those behind it are
+    /// fetched all the same.
     pub items: Vec<Item>,
+    /// How many of them are such.
+    pub damaged: u64,
 }
 
 /// What a store says. That something was kept means that it is on disk.
@@ -389,6 +409,6 @@ pub trait Tables: Send {
     /// After an error of [`Self::write`]: makes the tables usable again, with the changes or without.
     ///
     /// # Errors
-    /// Not yet; it is called again.
+    /// Not yet; it is called again. Until then they are read as they were before that, if they can be read.
     fn revive(&mut self) -> Result<(), StoreError>;
 }

@@ -211,8 +211,12 @@ impl Uploads {
             && let Some(why) = upload.refused
         {
             return match why {
-                NotStored::Full if may_wait => upload.hold(now, id, &mut self.held, out),
-                NotStored::Full => self.refuse_full(id, out),
+                NotStored::MailboxFull | NotStored::TooManyLetters | NotStored::StoreFull if may_wait => {
+                    upload.hold(now, id, &mut self.held, out);
+                }
+                NotStored::MailboxFull | NotStored::TooManyLetters | NotStored::StoreFull => {
+                    self.refuse_full(id, why, out);
+                }
                 NotStored::NoMailbox => self.refuse(id, OpenError::NoMailbox, out),
                 NotStored::OutOfOrder => self.refuse(id, OpenError::General, out),
                 NotStored::Failed => {
@@ -257,7 +261,9 @@ impl Uploads {
             && at <= now
         {
             self.held.pop_first();
-            self.refuse_full(id, out);
+            let why = self.uploads.get(&id).and_then(|upload| upload.refused);
+            // One that has just been tried again is refused for what held it back before, as far as anybody knows.
+            self.refuse_full(id, why.unwrap_or(NotStored::MailboxFull), out);
         }
     }
 
@@ -335,9 +341,15 @@ impl Uploads {
         }));
     }
 
-    fn refuse_full(&mut self, id: UploadId, out: &mut Out) {
-        out.counters.count("upload.refused_full");
-        self.refuse(id, OpenError::MailboxFull, out);
+    fn refuse_full(&mut self, id: UploadId, why: NotStored, out: &mut Out) {
+        let (counter, why) = match why {
+            NotStored::TooManyLetters => ("upload.refused_letters", OpenError::MailboxFull),
+            // Whether the owner fetches has little to do with it.
+            NotStored::StoreFull => ("upload.refused_store_full", OpenError::NotKept),
+            _ => ("upload.refused_full", OpenError::MailboxFull),
+        };
+        out.counters.count(counter);
+        self.refuse(id, why, out);
     }
 
     fn refuse(&mut self, id: UploadId, why: OpenError, out: &mut Out) {

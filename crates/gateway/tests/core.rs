@@ -1266,6 +1266,54 @@ fn hellos_without_end_are_answered_no_more() {
 }
 
 #[test]
+fn who_never_acknowledges_leaves_room_for_the_others() {
+    let config = Config::default().with_replies_total(40);
+    let mut world = World::with(config, browse(), 1_000);
+    let tags: Vec<ClientTag> = (0..4).map(|n| world.admit(ClientId([n; 32]))).collect();
+    for tag in &tags {
+        (0..100).for_each(|what| world.reply(*tag, what));
+    }
+    assert_eq!(world.count("reply.kept"), 20 + 10 + 5 + 3);
+    assert_eq!(world.count("drop.replies_full"), 400 - 38);
+    assert_eq!(world.gateway.replies(), (38, 40));
+    // One that is here and acknowledges is served.
+    let tag = world.admit(BOB);
+    for n in 1..=50 {
+        world.reply(tag, n);
+        world.run(INTERVAL * 3);
+        world.packet(BOB, n + 1);
+    }
+    assert_eq!(world.got(BOB), numbered(50));
+}
+
+#[test]
+fn replies_of_who_stays_away_are_dropped_and_numbers_stay_right() {
+    let mut world = World::new();
+    let tag = world.admit(ALICE);
+    (1..=3).for_each(|what| world.reply(tag, what));
+    world.run(INTERVAL * 5);
+    world.packet(ALICE, 2);
+    world.tell(Input::Gone { client: ALICE });
+    world.now = world.now + Duration::from_secs(500);
+    world.reply(tag, 4);
+    assert_eq!(world.count("reply.expired"), 0);
+    world.now = world.now + Duration::from_secs(200);
+    world.tell(Input::Tick);
+    assert_eq!(world.count("reply.expired"), 2);
+    assert_eq!(world.gateway.replies().0, 1);
+    world.seen.clear();
+    // It has the first and expects the second.
+    assert!(matches!(world.hello(ALICE, 2), Seen::Welcome(..)));
+    world.run(INTERVAL * 5);
+    assert_eq!(world.got(ALICE), [(2, 4)]);
+    world.packet(ALICE, 3);
+    world.reply(tag, 5);
+    world.run(INTERVAL * 5);
+    assert_eq!(world.got(ALICE), [(2, 4), (3, 5)]);
+    assert_eq!(world.gateway.replies().0, 1);
+}
+
+#[test]
 fn a_client_away_for_long_makes_room_for_a_newcomer() {
     let config = Config::default().with_downlink_capacity_per_s(80.0);
     let mut world = World::with(config, browse(), 10);

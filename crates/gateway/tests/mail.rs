@@ -38,6 +38,22 @@ const DAY: Duration = Duration::from_secs(86_400);
 struct Faulty {
     tables: MemoryTables,
     fails: bool,
+    /// Numbers of items that can't be read any more.
+    damaged: BTreeSet<u64>,
+}
+
+impl Faulty {
+    fn is_damaged(&self, table: Table, key: &[u8]) -> bool {
+        table == Table::Items
+            && self
+                .damaged
+                .iter()
+                .any(|number| key.ends_with(&number.to_be_bytes()))
+    }
+
+    fn error(&self) -> StoreError {
+        StoreError::Damaged(self.name(), "a flipped bit".into())
+    }
 }
 
 impl Tables for Faulty {
@@ -46,11 +62,18 @@ impl Tables for Faulty {
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.is_damaged(table, key) {
+            return Err(self.error());
+        }
         self.tables.get(table, key)
     }
 
     fn scan(&self, table: Table, from: &[u8], below: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
-        self.tables.scan(table, from, below, limit)
+        let rows = self.tables.scan(table, from, below, limit)?;
+        if rows.iter().any(|(key, _)| self.is_damaged(table, key)) {
+            return Err(self.error());
+        }
+        Ok(rows)
     }
 
     fn write(&mut self, changes: Vec<Change>, durable: bool) -> Result<(), StoreError> {
@@ -600,6 +623,7 @@ fn letters_under_way_or_waiting_are_bounded_and_all_bytes_together() {
     world.bring(mailbox, [head(2, 2, false), items(0..1)].concat());
     let third = world.bring(mailbox, letter_bytes(3, 1));
     assert_eq!(world.told(third), [full()]);
+    assert_eq!(world.count("upload.refused_letters"), 1);
     world.admit(ALICE, 0);
     world.run(INTERVAL * 5);
     world.acknowledge(ALICE, 2);
@@ -611,7 +635,9 @@ fn letters_under_way_or_waiting_are_bounded_and_all_bytes_together() {
     world.gone(BOB);
     world.keep(alice, 1, 3);
     let id = world.bring(bob, letter_bytes(2, 1));
-    assert_eq!(world.told(id), [full()]);
+    let not_kept = Said::Refused(OpenError::NotKept.code());
+    assert_eq!(world.told(id), [not_kept], "it isn't his mailbox that is full");
+    assert_eq!(world.count("upload.refused_store_full"), 1);
     world.run(INTERVAL * 10);
     world.acknowledge(ALICE, 4);
     world.keep(bob, 2, 1);
@@ -903,12 +929,186 @@ fn mail_that_nobody_fetched_for_a_month_is_deleted() {
             world.keep(alice, 2, 2);
         }
     }
-    assert_eq!(world.count("mail.expired"), 1);
+    assert_eq!(world.count("mail.expired"), 3);
     world.seen.clear();
     world.gone(ALICE);
     world.admit(ALICE, 0);
     world.run(INTERVAL * 10);
     assert_eq!(world.mail(ALICE), letter_mail(4, 2, 2));
+}
+
+#[test]
+fn how_long_mail_is_kept_can_be_set_and_is_more_than_a_week() {
+    let mut world = World::with(Limits::default().with_item_life(DAY * 10));
+    let (_, alice, _) = world.admit(ALICE, 0);
+    world.gone(ALICE);
+    world.keep(alice, 1, 3);
+    for day in 1..=11 {
+        assert_eq!(world.count("mail.expired"), 0, "day {day}");
+        world.now = world.now + DAY;
+        world.tell(Input::Tick);
+    }
+    assert_eq!(world.count("mail.expired"), 3);
+    assert_eq!(world.gateway.mailboxes(), (1, 0));
+
+    let mut world = World::with(Limits::default().with_item_life(DAY));
+    let (_, alice, _) = world.admit(ALICE, 0);
+    world.gone(ALICE);
+    world.keep(alice, 1, 1);
+    for _ in 0..7 {
+        world.now = world.now + DAY;
+        world.tell(Input::Tick);
+    }
+    assert_eq!(world.count("mail.expired"), 0);
+}
+
+#[test]
+fn mail_waits_a_week_for_who_is_away_over_restarts_and_goes_only_when_acknowledged() {
+    let mut world = World::new();
+    let (tag, mailbox, generation) = world.admit(ALICE, 0);
+    world.gone(ALICE);
+    let mut wanted = Vec::new();
+    for day in 1..=7_u8 {
+        world.keep(mailbox, day, day.into());
+        wanted.extend(letter_mail(wanted.len() as u64 + 1, day, day.into()));
+        if day % 2 == 0 {
+            world.restart();
+        }
+        // The gateway is at work for others, hour by hour.
+        for _ in 0..24 {
+            world.now = world.now + DAY / 24;
+            world.tell(Input::Tick);
+        }
+    }
+    // A sender who was not told so brings one again.
+    world.keep(mailbox, 7, 7);
+    assert_eq!(world.count("upload.known_already"), 1);
+    assert_eq!(world.admit(ALICE, 0), (tag, mailbox, generation));
+    world.run(INTERVAL * 40);
+    assert_eq!(world.mail(ALICE), wanted);
+    // Sent is not acknowledged: after a crash of either end all is there still.
+    world.restart();
+    world.seen.clear();
+    world.admit(ALICE, 0);
+    world.run(INTERVAL * 40);
+    assert_eq!(world.mail(ALICE), wanted);
+    world.acknowledge(ALICE, 12);
+    world.restart();
+    world.seen.clear();
+    world.admit(ALICE, 12);
+    world.run(INTERVAL * 40);
+    assert_eq!(world.mail(ALICE), wanted[11..]);
+    world.acknowledge(ALICE, 29);
+    assert_eq!(world.gateway.mailboxes(), (1, 0));
+    world.restart();
+    assert_eq!(world.gateway.mailboxes(), (1, 0));
+}
+
+#[test]
+fn a_disk_that_is_slow_moves_no_tick() {
+    let run = |slow: bool| {
+        let mut world = World::new();
+        let (_, mailbox, _) = world.admit(ALICE, 0);
+        world.gone(ALICE);
+        world.keep(mailbox, 1, 40);
+        world.slow = slow;
+        world.admit(ALICE, 0);
+        world.run(Duration::from_secs(1));
+        if slow {
+            assert_eq!(world.mail(ALICE), [], "nothing is read yet");
+        }
+        // Each read takes a fifth of a second.
+        for _ in 0..10 {
+            world.run(Duration::from_millis(200));
+            world.serve();
+            world.drain();
+        }
+        assert_eq!(world.mail(ALICE), letter_mail(1, 1, 40), "slow: {slow}");
+        assert_eq!(
+            world.count("downlink.unready") + world.count("downlink.late_tick"),
+            0
+        );
+        world.times(ALICE)
+    };
+    let times = run(false);
+    assert!(times.len() >= 299, "{}", times.len());
+    assert_eq!(times, run(true));
+}
+
+#[test]
+fn an_item_that_is_damaged_keeps_nothing_else_from_its_owner_or_others() {
+    let mut world = World::new();
+    let (_, alice, _) = world.admit(ALICE, 0);
+    let (_, bob, _) = world.admit(BOB, 0);
+    world.gone(ALICE);
+    world.gone(BOB);
+    world.keep(alice, 1, 3);
+    world.keep(alice, 2, 2);
+    world.keep(bob, 3, 1);
+    world.store.tables_mut().damaged.insert(2);
+    world.admit(ALICE, 0);
+    world.run(INTERVAL * 10);
+    let mail = world.mail(ALICE);
+    // In its place is a letter of its own, which opens for nobody.
+    let (number, letter, index) = mail[1];
+    assert!(
+        (number, index) == (2, 0) && letter != 1 && letter != 2,
+        "{mail:?}"
+    );
+    let wanted = [letter_mail(1, 1, 3), letter_mail(4, 2, 2)].concat();
+    assert_eq!(
+        [&mail[..1], &mail[2..]].concat(),
+        [&wanted[..1], &wanted[2..]].concat()
+    );
+    assert_eq!(world.count("mail.damaged"), 1);
+    world.acknowledge(ALICE, 6);
+    assert_eq!(world.gateway.mailboxes(), (2, 1));
+    world.admit(BOB, 0);
+    world.run(INTERVAL * 10);
+    assert_eq!(world.mail(BOB), letter_mail(1, 3, 1));
+}
+
+#[test]
+fn a_thousand_newcomers_take_nobodys_mailbox_away() {
+    let mut world = World::new();
+    let (_, alice, _) = world.admit(ALICE, 0);
+    world.gone(ALICE);
+    world.keep(alice, 1, 1);
+    // Bob was here for two days, and has no mail.
+    world.admit(BOB, 0);
+    for _ in 0..4 {
+        world.now = world.now + DAY / 2;
+        world.tell(Input::Tick);
+    }
+    world.gone(BOB);
+    world.restart();
+    let (mut welcome, mut refused) = (0, 0);
+    for n in 0..1_000_u32 {
+        let mut id = [0x77; 32];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        match world.hello_of(ClientId(id), RUN, 0) {
+            Some(Seen::Welcome(..)) => welcome += 1,
+            Some(Seen::Refused(Refusal::Full)) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+        world.gone(ClientId(id));
+        world.now = world.now + Duration::from_millis(100);
+        assert!(world.gateway.mailboxes().0 <= 12);
+    }
+    assert!(
+        welcome >= 10 && refused > 0,
+        "{welcome} welcome, {refused} refused"
+    );
+    assert!(world.count("client.refused") == refused);
+    let registered = world.store.registered().unwrap();
+    assert!(registered.len() <= 12);
+    for settled in [ALICE, BOB] {
+        assert!(registered.iter().any(|r| r.client == settled), "{settled:?}");
+    }
+    let (_, again, _) = world.admit(ALICE, 0);
+    assert_eq!(again, alice);
+    world.run(INTERVAL * 3);
+    assert_eq!(world.mail(ALICE), letter_mail(1, 1, 1));
 }
 
 #[test]

@@ -7,18 +7,20 @@ use mizzle_gateway::store::{Answer, MailStore, Order};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Orders carried out in one go: 1 MB of items.
-const AT_ONCE: usize = 256;
+/// Orders carried out in one go, 4 MB of items at most: under load one wait for the disk is for many.
+const AT_ONCE: usize = 1_024;
 
-/// The node's end of it. The thread ends when this is dropped.
-pub(crate) struct Keeper {
+/// The asker's end of it. The thread ends when this is dropped.
+pub struct Keeper {
     orders: mpsc::UnboundedSender<Order>,
     answers: mpsc::UnboundedReceiver<Vec<Answer>>,
     thread: JoinHandle<()>,
 }
 
 impl Keeper {
-    pub(crate) fn start(store: Box<dyn MailStore>) -> Self {
+    /// Starts the thread. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(store: Box<dyn MailStore>) -> Self {
         let (orders, asked) = mpsc::unbounded_channel();
         let (told, answers) = mpsc::unbounded_channel();
         Self {
@@ -28,18 +30,19 @@ impl Keeper {
         }
     }
 
-    pub(crate) fn ask(&self, order: Order) {
+    /// Has the store do this, after what it was asked before. It never waits.
+    pub fn ask(&self, order: Order) {
         // It fails only when the thread has ended, in a panic that was reported already.
         let _ = self.orders.send(order);
     }
 
     /// The next answers; `None` for ever when the thread has ended.
-    pub(crate) async fn answers(&mut self) -> Option<Vec<Answer>> {
+    pub async fn answers(&mut self) -> Option<Vec<Answer>> {
         self.answers.recv().await
     }
 
     /// Ends the thread, once all that was asked is done, so that the directory can be opened again.
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         drop(self.orders);
         let _ = self.thread.await;
     }

@@ -11,7 +11,7 @@ pub mod clock;
 pub mod directory;
 pub mod host;
 pub mod identity;
-mod keeper;
+pub mod keeper;
 pub mod mail;
 pub mod node;
 mod outside;

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use mizzle_base::Time;
 use mizzle_gateway::store::{Change, Kept, Limits, Row, StoreError, Table, Tables};
 
@@ -22,7 +22,7 @@ pub type DiskStore = Kept<DiskTables>;
 const VERSION: u8 = 1;
 const VERSION_KEY: &[u8] = b"version";
 /// Bytes of items in memory before they are sorted onto the disk, and of each other table.
-const ITEMS_MEMORY: u64 = 4 << 20;
+const ITEMS_MEMORY: u64 = 8 << 20;
 const OTHER_MEMORY: u64 = 1 << 20;
 const CACHE: u64 = 4 << 20;
 const FILES: usize = 64;
@@ -30,6 +30,8 @@ const FILES: usize = 64;
 const JOURNALS: u64 = 64 << 20;
 /// After trouble the disk is tried again no sooner than this.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// As much as must be free then: what is in memory may have to be sorted onto the disk at once.
+const ROOM: usize = 16 << 20;
 
 struct Open {
     database: Database,
@@ -63,9 +65,12 @@ pub fn open(path: &Path, limits: Limits) -> Result<DiskStore, StoreError> {
 
 fn open_tables(path: &Path) -> Result<Open, StoreError> {
     make_directory(path).map_err(|e| of_io(path, &e))?;
-    // A library that meets bytes which it didn't write may give up in its own way.
-    catch_unwind(AssertUnwindSafe(|| try_open(path)))
-        .unwrap_or_else(|_| Err(damaged(path, "its files can't be read")))
+    guarded(path, || try_open(path))
+}
+
+/// A library that meets bytes which it didn't write may give up in its own way.
+fn guarded<T>(path: &Path, act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(damaged(path, "its files can't be read")))
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
@@ -97,11 +102,13 @@ fn try_open(path: &Path) -> Result<Open, StoreError> {
         }
     }
     let tables = Table::ALL.map(|table| {
-        let bytes = match table {
-            Table::Items => ITEMS_MEMORY,
-            _ => OTHER_MEMORY,
+        let options = match table {
+            // Sorted by reference: their bytes are written twice and not once for each level of the tree. A store that is older
+            // than this goes on as it began.
+            Table::Items => memory(ITEMS_MEMORY)().with_kv_separation(Some(KvSeparationOptions::default())),
+            _ => memory(OTHER_MEMORY)(),
         };
-        database.keyspace(table.name(), memory(bytes)).map_err(wrong)
+        database.keyspace(table.name(), || options).map_err(wrong)
     });
     let tables = tables.into_iter().collect::<Result<_, _>>()?;
     Ok(Open { database, tables })
@@ -116,9 +123,10 @@ fn of_io(path: &Path, error: &io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::DiskFull(name),
         // Files of its own that it misses or can't make sense of.
-        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
-            StoreError::Damaged(name, error.to_string())
-        }
+        io::ErrorKind::NotFound
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::InvalidInput => StoreError::Damaged(name, error.to_string()),
         _ => StoreError::Io(name, error.to_string()),
     }
 }
@@ -132,6 +140,15 @@ fn of(path: &Path, error: &fjall::Error) -> StoreError {
         Error::Poisoned => StoreError::Io(path.display().to_string(), "an earlier write failed".into()),
         other => damaged(path, &format!("{other:?}")),
     }
+}
+
+/// Whether the disk takes a few files again.
+fn has_room(path: &Path) -> bool {
+    let path = path.join("room");
+    let written = std::fs::write(&path, vec![0; ROOM]);
+    // It may be there in part.
+    let removed = std::fs::remove_file(&path);
+    written.and(removed).is_ok()
 }
 
 impl DiskTables {
@@ -150,20 +167,26 @@ impl Tables for DiskTables {
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.table(table)?.get(key).map_err(|e| of(&self.path, &e))?;
-        Ok(value.map(|value| value.to_vec()))
+        let table = self.table(table)?;
+        guarded(&self.path, || {
+            let value = table.get(key).map_err(|e| of(&self.path, &e))?;
+            Ok(value.map(|value| value.to_vec()))
+        })
     }
 
     fn scan(&self, table: Table, from: &[u8], below: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         if from >= below {
             return Ok(Vec::new());
         }
-        let rows = self.table(table)?.range(from..below).take(limit);
-        rows.map(|row| {
-            let (key, value) = row.into_inner().map_err(|e| of(&self.path, &e))?;
-            Ok((key.to_vec(), value.to_vec()))
+        let table = self.table(table)?;
+        guarded(&self.path, || {
+            let rows = table.range(from..below).take(limit);
+            rows.map(|row| {
+                let (key, value) = row.into_inner().map_err(|e| of(&self.path, &e))?;
+                Ok((key.to_vec(), value.to_vec()))
+            })
+            .collect()
         })
-        .collect()
     }
 
     fn write(&mut self, changes: Vec<Change>, durable: bool) -> Result<(), StoreError> {
@@ -182,8 +205,13 @@ impl Tables for DiskTables {
                 Change::Delete(table, key) => batch.remove(&open.tables[table as usize], key),
             }
         }
-        batch.commit().map_err(|e| {
-            self.trouble = of(&self.path, &e);
+        let written = guarded(&self.path, || batch.commit().map_err(|e| of(&self.path, &e)));
+        written.map_err(|why| {
+            self.trouble = match why {
+                // What failed earlier may have been a file that is sorted onto the disk beside this.
+                StoreError::Io(name, _) if !has_room(&self.path) => StoreError::DiskFull(name),
+                why => why,
+            };
             self.trouble.clone()
         })
     }
@@ -195,6 +223,10 @@ impl Tables for DiskTables {
             return Err(self.trouble.clone());
         }
         self.try_again_at = now + TRY_AGAIN;
+        // What is open can be read, and opening needs room.
+        if self.open.is_some() && matches!(self.trouble, StoreError::DiskFull(_)) && !has_room(&self.path) {
+            return Err(self.trouble.clone());
+        }
         self.open = None;
         match open_tables(&self.path) {
             Ok(open) => {

@@ -395,12 +395,12 @@ pub enum OpenError {
         "the receiver's gateway has no such mailbox: the address is old, or its owner has not been there for long"
     )]
     NoMailbox = 13,
-    /// The mailbox, or all of the gateway's together, hold as much as they may.
+    /// The mailbox holds as much as it may.
     #[error("the receiver's mailbox is full: try again when its owner has fetched what is there")]
     MailboxFull = 14,
-    /// The gateway's store of letters is in trouble.
+    /// The gateway's store of letters is in trouble, or all mailboxes together hold as much as they may.
     #[error(
-        "the receiver's gateway can't keep letters at this moment, as its disk takes nothing: try again later"
+        "the receiver's gateway can't keep letters at this moment, as its disk is full or in trouble: try again later"
     )]
     NotKept = 15,
     /// The client has fewer others to hide among than its user wants. Never on the wire.

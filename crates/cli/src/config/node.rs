@@ -50,6 +50,16 @@ pub struct NodeConfig {
     pub mail_mailbox_mb: u64,
     /// Bytes on disk for all mailboxes, in MB.
     pub mail_total_mb: u64,
+    /// Letters in one mailbox.
+    pub mail_letters: u64,
+    /// Days for which it keeps letters.
+    pub mail_days: u64,
+    /// Memory for the replies that wait for one client, in MB.
+    pub replies_client_mb: u64,
+    /// Memory for the replies that wait for all, in MB.
+    pub replies_total_mb: u64,
+    /// Minutes for which replies wait for a client that is away.
+    pub replies_minutes: u64,
     /// What the exit may connect to although it is not public.
     pub allow: Vec<Allow>,
 }
@@ -172,6 +182,59 @@ const KEYS: &[Key<NodeConfig>] = &[
         },
     },
     Key {
+        name: "gateway.mail_letters",
+        about: "The most letters that it keeps in one mailbox, those included of which a part has come. A sender is told that the\n\
+                mailbox is full.",
+        without: Without::Default("10000"),
+        read: |config, reader, value| {
+            if let Some(letters) = reader.number(value, 1..=1_000_000) {
+                config.mail_letters = letters;
+            }
+        },
+    },
+    Key {
+        name: "gateway.mail_days",
+        about: "Letters that nobody fetched for so many days are deleted. More than a week, in which a letter may still be brought\n\
+                in parts.",
+        without: Without::Default("30"),
+        read: |config, reader, value| {
+            if let Some(days) = reader.number(value, 8..=3_650) {
+                config.mail_days = days;
+            }
+        },
+    },
+    Key {
+        name: "gateway.replies_client_mb",
+        about: "The most memory for what comes back for one client and has not left for it yet, in MB. More is dropped, and the\n\
+                other end of a stream sends it again.",
+        without: Without::Default("16"),
+        read: |config, reader, value| {
+            if let Some(mb) = reader.number(value, 1..=65_536) {
+                config.replies_client_mb = mb;
+            }
+        },
+    },
+    Key {
+        name: "gateway.replies_total_mb",
+        about: "The same for all clients together. It is taken as it is needed, and one client never gets more than is free.",
+        without: Without::Default("256"),
+        read: |config, reader, value| {
+            if let Some(mb) = reader.number(value, 1..=1_000_000) {
+                config.replies_total_mb = mb;
+            }
+        },
+    },
+    Key {
+        name: "gateway.replies_minutes",
+        about: "For how many minutes it is kept for a client that is away; its sessions end after one.",
+        without: Without::Default("10"),
+        read: |config, reader, value| {
+            if let Some(minutes) = reader.number(value, 1..=1_440) {
+                config.replies_minutes = minutes;
+            }
+        },
+    },
+    Key {
         name: "exit.allow",
         about: "Addresses that its exit may connect to for anyone although they are not public: ranges, with ports if you\n\
                 like, as \"10.0.0.0/8:80-443\". None by default. Nodes of the network are never among them.",
@@ -255,6 +318,12 @@ impl File for NodeConfig {
             said.wrong(
                 "gateway.mail_mailbox_mb",
                 "`gateway.mail_mailbox_mb` is more than all mailboxes may hold, `gateway.mail_total_mb`",
+            );
+        }
+        if self.replies_client_mb > self.replies_total_mb {
+            said.wrong(
+                "gateway.replies_client_mb",
+                "`gateway.replies_client_mb` is more than all clients may have together, `gateway.replies_total_mb`",
             );
         }
     }

@@ -132,6 +132,8 @@ fn node(out: &mut String, s: &NodeStatus) {
         let mailboxes = fill(gateway.mail_bytes, gateway.mail_max_bytes);
         let boxes = count(gateway.mailboxes, "mailbox", "mailboxes");
         line(out, "letters", &format!("{mailboxes}, {boxes}"));
+        let replies = fill(gateway.reply_bytes, gateway.reply_max_bytes);
+        line(out, "replies", &format!("{replies}, in memory"));
     }
     let mean = s
         .pool_mean

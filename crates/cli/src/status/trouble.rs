@@ -172,6 +172,18 @@ const NODE: &[Words] = &[
         "replies found their client's queue full: the client is slow or away",
     ),
     (
+        "drop.replies_full",
+        "replies found no room in memory: `replies_total_mb` in the node's configuration",
+    ),
+    (
+        "reply.expired",
+        "replies were dropped as their clients stayed away",
+    ),
+    (
+        "drop.acknowledged_beyond",
+        "clients acknowledged letters that they weren't sent",
+    ),
+    (
         "drop.surbs_full",
         "answers to drops were left out for want of room: too many clients for this gateway",
     ),
@@ -210,6 +222,23 @@ const NODE: &[Words] = &[
     (
         "upload.refused_full",
         "letters were refused as mailboxes are full",
+    ),
+    (
+        "upload.refused_letters",
+        "letters were refused as mailboxes hold too many: `mail_letters` in the node's configuration",
+    ),
+    (
+        "upload.refused_store_full",
+        "letters were refused as all mailboxes together are full: `mail_total_mb` in the node's configuration",
+    ),
+    ("upload.limit", "letters were refused as too many came at a time"),
+    (
+        "mail.damaged",
+        "pieces of letters can't be read any more and were left out: the disk of this node may be failing",
+    ),
+    (
+        "mail.expired",
+        "pieces of letters were deleted as nobody fetched them for so long",
     ),
     (
         "client.refused",

@@ -9,8 +9,8 @@ use mizzle_base::item::ITEM_LEN;
 use mizzle_base::{ClientTag, Item, LetterId, MailboxId, Time};
 
 use super::{
-    Answer, Change, Failed, Fetched, ITEM_LIFE, LETTER_LIFE, Limits, MailStore, NotStored, Order, Progress,
-    Registered, Row, StoreError, Table, Tables,
+    Answer, Change, Failed, Fetched, LETTER_LIFE, Limits, MailStore, NotStored, Order, Progress, Registered,
+    Row, StoreError, Table, Tables,
 };
 use crate::ClientId;
 
@@ -138,11 +138,12 @@ fn read_item(bytes: &[u8]) -> Option<(Item, u64)> {
 }
 
 fn client_bytes(client: &Registered) -> Vec<u8> {
-    let mut out = Vec::with_capacity(40);
+    let mut out = Vec::with_capacity(48);
     out.extend(client.tag.0);
     out.extend(client.mailbox.as_bytes());
     out.extend(client.generation.to_be_bytes());
     out.extend(client.seen.as_s().to_be_bytes());
+    out.extend(client.since.as_s().to_be_bytes());
     out
 }
 
@@ -155,6 +156,8 @@ fn read_client(key: &[u8], value: &[u8]) -> Option<Registered> {
         mailbox: MailboxId::new(fields.take()?),
         generation: u64::from_be_bytes(fields.take()?),
         seen: Time::from_s(u64::from_be_bytes(fields.take()?)),
+        // Rows of before this was kept end here: of clients that have been here for long.
+        since: Time::from_s(fields.take().map_or(0, u64::from_be_bytes)),
         first: 1,
         next: 1,
     })
@@ -188,6 +191,8 @@ pub struct Kept<T> {
     total: u64,
     /// The last write failed.
     doubtful: bool,
+    /// Something can't be read that others can do without.
+    noticed: Option<StoreError>,
     /// Where expiry goes on.
     letters_from: Vec<u8>,
     mailboxes_from: MailboxId,
@@ -212,6 +217,7 @@ impl<T: Tables> Kept<T> {
             books: BTreeMap::new(),
             total: 0,
             doubtful: false,
+            noticed: None,
             letters_from: Vec::new(),
             mailboxes_from: MailboxId::DROP,
         }
@@ -354,6 +360,17 @@ impl<T: Tables> Kept<T> {
         }))
     }
 
+    /// What can be done for an order while nothing can be written: what was kept before is as it was, and can be fetched as far as
+    /// the tables can be read.
+    fn only_read(&mut self, order: &Order) -> Option<Answer> {
+        match order {
+            Order::Look { .. } | Order::Fetch { .. } => self
+                .carry_out(&mut Batch::default(), order)
+                .unwrap_or_else(|_| order.failed()),
+            _ => order.failed(),
+        }
+    }
+
     fn register(&self, batch: &mut Batch, client: &Registered) {
         let row = client_bytes(client);
         batch
@@ -405,13 +422,16 @@ impl<T: Tables> Kept<T> {
             return Ok(Ok(None));
         }
         let limits = &self.limits;
-        if book.items() >= limits.mailbox_items || self.total(batch) >= limits.total_items {
-            return Ok(Err(NotStored::Full));
+        if book.items() >= limits.mailbox_items {
+            return Ok(Err(NotStored::MailboxFull));
+        }
+        if self.total(batch) >= limits.total_items {
+            return Ok(Err(NotStored::StoreFull));
         }
         if known.is_none() {
             if book.letters >= limits.letters || book.remembered >= limits.letters.saturating_mul(REMEMBERED)
             {
-                return Ok(Err(NotStored::Full));
+                return Ok(Err(NotStored::TooManyLetters));
             }
             book.letters += 1;
             book.remembered += 1;
@@ -442,7 +462,7 @@ impl<T: Tables> Kept<T> {
     }
 
     fn fetch(
-        &self,
+        &mut self,
         batch: &Batch,
         mailbox: MailboxId,
         from: u64,
@@ -453,18 +473,62 @@ impl<T: Tables> Kept<T> {
         };
         let from = from.max(first);
         let (begin, end) = (numbered(&mailbox, from), numbered(&mailbox, next));
-        let rows: Vec<Row> = self.tables.scan(Table::Items, &begin, &end, count)?;
-        let mut items = Vec::with_capacity(rows.len());
-        for (number, (key, value)) in (from..).zip(&rows) {
-            let read = read_item(value).filter(|_| *key == numbered(&mailbox, number));
-            items.push(read.ok_or_else(|| self.damaged(Table::Items))?.0);
-        }
+        let whole = |rows: Vec<Row>| -> Option<Vec<Item>> {
+            let rows = (from..).zip(&rows);
+            rows.map(|(number, (key, value))| {
+                let item = read_item(value).filter(|_| *key == numbered(&mailbox, number));
+                item.map(|(item, _)| item)
+            })
+            .collect()
+        };
+        let (items, damaged) = match self.tables.scan(Table::Items, &begin, &end, count) {
+            Ok(rows) => match whole(rows) {
+                Some(items) => (items, 0),
+                None => self.what_can_be_read(mailbox, from, next, count)?,
+            },
+            Err(StoreError::Damaged(..)) => self.what_can_be_read(mailbox, from, next, count)?,
+            Err(why) => return Err(why),
+        };
         Ok(Ok(Fetched {
             first,
             next,
             from,
             items,
+            damaged,
         }))
+    }
+
+    /// Items one by one, with something that nobody can open in place of each that is damaged, and how many those are: one of
+    /// them shall not keep all behind it from their owner.
+    fn what_can_be_read(
+        &mut self,
+        mailbox: MailboxId,
+        from: u64,
+        next: u64,
+        count: usize,
+    ) -> Result<(Vec<Item>, u64), StoreError> {
+        let (mut items, mut damaged) = (Vec::new(), 0);
+        for number in (from..next).take(count) {
+            let row = match self.tables.get(Table::Items, &numbered(&mailbox, number)) {
+                Ok(row) => row.and_then(|row| read_item(&row)),
+                Err(why @ StoreError::Damaged(..)) => {
+                    self.noticed = Some(why);
+                    None
+                }
+                Err(why) => return Err(why),
+            };
+            items.push(row.map_or_else(
+                || {
+                    damaged += 1;
+                    nothing_to_open(&mailbox, number)
+                },
+                |(item, _)| item,
+            ));
+        }
+        if damaged > 0 && self.noticed.is_none() {
+            self.noticed = Some(self.damaged(Table::Items));
+        }
+        Ok((items, damaged))
     }
 
     /// Deletes items; returns the number of the first that is left.
@@ -525,10 +589,15 @@ impl<T: Tables> Kept<T> {
             return Ok(0);
         };
         let is_old = |number: u64| {
-            let row = self.tables.get(Table::Items, &numbered(&mailbox, number))?;
+            let row = match self.tables.get(Table::Items, &numbered(&mailbox, number)) {
+                // When it came nobody knows; it goes with its neighbours.
+                Err(StoreError::Damaged(..)) => None,
+                row => row?,
+            };
             let at_s = row.and_then(|row| read_item(&row)).map(|(_, at_s)| at_s);
             // One that this very call put there is not in the tables yet: young.
-            Ok::<bool, StoreError>(at_s.is_some_and(|at_s| now.as_s() > at_s + ITEM_LIFE.as_secs()))
+            let life_s = self.limits.item_life.as_secs();
+            Ok::<bool, StoreError>(at_s.is_some_and(|at_s| now.as_s() > at_s.saturating_add(life_s)))
         };
         let (mut old_below, mut young_from) = (first, next);
         if !is_old(first)? {
@@ -562,7 +631,7 @@ impl<T: Tables> Kept<T> {
             let Some(known) = self.letter(batch, mailbox, letter)? else {
                 continue;
             };
-            if now.as_s() <= known.at_s + LETTER_LIFE.as_secs() {
+            if now.as_s() <= known.at_s.saturating_add(LETTER_LIFE.as_secs()) {
                 continue;
             }
             batch.letters.insert((mailbox, letter), None);
@@ -616,6 +685,20 @@ impl<T: Tables> Kept<T> {
     }
 }
 
+/// In place of an item that can't be read: a letter of one item that its receiver can't open.
+fn nothing_to_open(mailbox: &MailboxId, number: u64) -> Item {
+    let mut id = *mailbox.as_bytes();
+    for (byte, of_number) in id[8..].iter_mut().zip(number.to_be_bytes()) {
+        *byte ^= of_number;
+    }
+    Item {
+        letter: LetterId::new(id),
+        index: 0,
+        count: 1,
+        bytes: Box::new([0; ITEM_LEN]),
+    }
+}
+
 /// The key that comes right behind this one.
 fn after(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
@@ -636,10 +719,11 @@ impl<T: Tables> MailStore for Kept<T> {
     }
 
     fn perform(&mut self, orders: Vec<Order>) -> (Vec<Answer>, Result<(), StoreError>) {
-        let failed = || orders.iter().filter_map(Order::failed).collect();
         if let Err(why) = self.revive() {
-            return (failed(), Err(why));
+            let answers = orders.iter().filter_map(|order| self.only_read(order));
+            return (answers.collect(), Err(why));
         }
+        let failed = || orders.iter().filter_map(Order::failed).collect();
         let (mut batch, mut answers, mut trouble) = (Batch::default(), Vec::new(), Ok(()));
         for order in &orders {
             match self.carry_out(&mut batch, order) {
@@ -649,6 +733,9 @@ impl<T: Tables> MailStore for Kept<T> {
                     answers.extend(order.failed());
                 }
             }
+        }
+        if let Some(why) = self.noticed.take() {
+            trouble = trouble.and(Err(why));
         }
         match self.commit(batch) {
             Ok(()) => (answers, trouble),

@@ -52,6 +52,8 @@ pub struct GatewaySnapshot {
     pub mailboxes: usize,
     /// Pieces of letters that wait in them, of [`mizzle_base::item::ITEM_LEN`] bytes each.
     pub mail_items: u64,
+    /// Replies that wait in memory, and how many may.
+    pub replies: (usize, usize),
     /// Users of the network, as far as this gateway can tell: the mean, and what they are at least.
     pub users: Option<(f64, f64)>,
 }
@@ -149,6 +151,7 @@ impl Node {
                 capacity: parts.core.capacity(),
                 mailboxes,
                 mail_items,
+                replies: parts.core.replies(),
                 users: parts.core.users(),
             });
             snapshot.counters.merge(parts.core.counters());
