@@ -764,7 +764,9 @@ impl Node {
 
     /// Raises an alarm if loops are missing, and does what follows.
     fn look_for_loops(&mut self) {
-        if let Some(since) = self.loops.check(self.clock.now()) {
+        let now = self.clock.now();
+        self.loops.tell_lateness(now, &self.pipeline.report().late);
+        if let Some(since) = self.loops.check(now) {
             self.pipeline.drop_isolated(since);
             tracing::warn!(
                 "loops of this node don't come home: perhaps somebody drops what comes to it. What was let in since the last one is \
