@@ -361,6 +361,11 @@ pub enum Bench {
     Send(crate::bench_send::SendRun),
     /// Send many small letters between the clients of a network of processes: all must come, each once
     Letters(crate::bench_letters::LettersRun),
+    /// Kill a part of the mixes of a network of processes: what stands still, what is lost, when routes avoid the dead
+    ///
+    /// Three layers of mixes, three gateways with exits and three clients in a temporary folder that is removed. One client downloads,
+    /// the others write letters to each other, and mixes drawn at random are killed meanwhile.
+    Killed(crate::bench_killed::KilledRun),
     /// One node between 16 peers that send and 16 that receive: CPU time a packet, latency, memory, a flood
     ///
     /// A mix of the real code, with its host, links and files, over real connections on loopback; the peers run in this

@@ -836,7 +836,10 @@ impl Node {
                     Asked::Document(known) => {
                         crate::directory::answer(&self.document, self.clock.now(), known)
                     }
-                    Asked::Reports => self.reports.bundle(Time::ZERO, MAX_BUNDLE_LEN).into(),
+                    Asked::Reports => {
+                        let turn = self.clock.now().as_s() / weights::EVERY.as_secs();
+                        self.reports.bundle_in_turn(turn, MAX_BUNDLE_LEN).into()
+                    }
                     Asked::Published(report) => {
                         match Report::verify(report, &self.document, self.clock.now()) {
                             Ok(report) => self.counters.add("reports.new", self.reports.add(report).into()),
