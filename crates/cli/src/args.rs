@@ -388,7 +388,7 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
-    /// How soon a node notices that it is cut off, and how often for nothing; some minutes of computing
+    /// How soon a node notices that it is cut off, and how often for nothing; half a minute of computing on two cores
     ///
     /// The alarm that nodes run, in a model of the network under virtual time: all that comes to one mix is dropped, and an alarm
     /// is wanted before its pool is flushed. Then years without an attack, by losses that come alone or in bursts, and by jitter.

@@ -237,6 +237,12 @@ impl Loops {
         }
     }
 
+    /// The nodes through which nothing comes, as of the last second in which loops were looked for.
+    #[must_use]
+    pub fn down(&self) -> &BTreeSet<NodeId> {
+        &self.down.1
+    }
+
     /// What its loops tell of other nodes, of late.
     #[must_use]
     pub fn estimates(&self, now: Time) -> BTreeMap<NodeId, Estimate> {

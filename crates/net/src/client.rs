@@ -885,7 +885,9 @@ impl Task {
         }
         self.published = now;
         // At fixed intervals, whatever the user does.
-        if now.since(self.asked) >= weights::EVERY && self.core.is_up() {
+        if now.since(self.asked) >= weights::ask_every(self.core.document().nodes().len())
+            && self.core.is_up()
+        {
             self.asked = now;
             self.estimates = self.core.estimates(now);
             if let Some(directory) = &self.directory {

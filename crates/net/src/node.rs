@@ -417,6 +417,8 @@ struct Node {
     /// What loops told of each node, and when that was looked at.
     estimates: BTreeMap<NodeId, Estimate>,
     estimated: Time,
+    /// The nodes that were down when it told.
+    told_down: BTreeSet<NodeId>,
     reporting: Option<Reporting>,
     /// What nodes published, in a gateway.
     reports: Reports,
@@ -537,6 +539,7 @@ impl Node {
             published: Time::ZERO,
             estimates: BTreeMap::new(),
             estimated: clock.now(),
+            told_down: BTreeSet::new(),
             reporting: mix.reporting,
             reports: Reports::default(),
             warned: Warned::Nothing,
@@ -1026,8 +1029,11 @@ impl Node {
 
     fn publish(&mut self) {
         let now = self.clock.now();
-        if now.since(self.estimated) >= weights::EVERY {
+        let has_news = self.told_down != *self.loops.down();
+        let waited = now.since(self.estimated);
+        if waited >= weights::EVERY || (has_news && waited >= weights::SOONEST) {
             self.estimated = now;
+            self.told_down.clone_from(self.loops.down());
             self.estimates = self.loops.estimates(now);
             self.tell_gateways(now);
         }

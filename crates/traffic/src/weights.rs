@@ -26,6 +26,21 @@ pub const LEAST_LOOPS: u32 = 30;
 pub const LIFE: Duration = Duration::from_secs(60 + 2 * CLOCK_TOLERANCE_S);
 /// How often a node reports.
 pub const EVERY: Duration = Duration::from_secs(5);
+/// A node that finds another one down, or back, says so at once, but this long after its last report at least: their times are
+/// in seconds, and of two with one time the later one is not heard.
+pub const SOONEST: Duration = Duration::from_millis(1_500);
+/// Networks of so many nodes at most are asked about more often: all their reports are 70 KB.
+const FEW_NODES: usize = 64;
+
+/// How often a client asks for the reports of a network of so many nodes.
+#[must_use]
+pub fn ask_every(nodes: usize) -> Duration {
+    if nodes <= FEW_NODES {
+        Duration::from_secs(2)
+    } else {
+        EVERY
+    }
+}
 
 /// Longest report in bytes.
 pub const MAX_REPORT_LEN: usize = HEAD_LEN + MAX_NODES * ENTRY_LEN + SIGNATURE_LEN;
