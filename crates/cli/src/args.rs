@@ -368,6 +368,11 @@ pub enum Bench {
     /// synced, and its sender is told so. Then the store is opened again, all is read, compared and deleted. A million needs
     /// 7 GB of disk for some minutes.
     Mailbox(crate::bench_mailbox::MailboxRun),
+    /// Kill a part of the mixes of a network of processes: what stands still, what is lost, when routes avoid the dead
+    ///
+    /// Three layers of mixes, three gateways with exits and three clients in a temporary folder that is removed. One client downloads,
+    /// the others write letters to each other, and mixes drawn at random are killed meanwhile.
+    Killed(crate::bench_killed::KilledRun),
     /// One node between 16 peers that send and 16 that receive: CPU time a packet, latency, memory, a flood
     ///
     /// A mix of the real code, with its host, links and files, over real connections on loopback; the peers run in this
@@ -390,7 +395,7 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
-    /// How soon a node notices that it is cut off, and how often for nothing; some minutes of computing
+    /// How soon a node notices that it is cut off, and how often for nothing; half a minute of computing on two cores
     ///
     /// The alarm that nodes run, in a model of the network under virtual time: all that comes to one mix is dropped, and an alarm
     /// is wanted before its pool is flushed. Then years without an attack, by losses that come alone or in bursts, and by jitter.

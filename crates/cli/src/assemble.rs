@@ -43,6 +43,9 @@ pub enum StartError {
     /// No entropy.
     #[error(transparent)]
     Entropy(std::io::Error),
+    /// The move of a client to another gateway could not be kept.
+    #[error("this client can't move to another gateway: {0}")]
+    Moving(String),
     /// A host without what it was made with; can't happen.
     #[error("a node's host came up without its links")]
     NoLink,

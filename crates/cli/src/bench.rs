@@ -18,7 +18,9 @@ use crate::http::{self, Download};
 use crate::local::{Local, LocalConfig};
 use crate::plan::EXIT_WEIGHT;
 use crate::process::{Usage, usage};
-use crate::{bench_alarm, bench_letters, bench_mailbox, bench_node, bench_send, bench_sphinx, processes};
+use crate::{
+    bench_alarm, bench_killed, bench_letters, bench_mailbox, bench_node, bench_send, bench_sphinx, processes,
+};
 
 /// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,7 @@ pub async fn run(bench: Bench) -> Result<String, BenchError> {
         Bench::Send(args) => bench_send::run(args).await,
         Bench::Letters(args) => bench_letters::run(args).await,
         Bench::Mailbox(args) => bench_mailbox::run(args).await,
+        Bench::Killed(args) => bench_killed::run(args).await,
         Bench::Node(args) => bench_node::run(args).await,
     }
 }

@@ -4,6 +4,9 @@
 //! (`mizzle_traffic::alarm::attack`), so the figures don't depend on the machine.
 
 use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mizzle_base::Rng;
 use mizzle_traffic::alarm::attack::{Setting, blocked, peace};
@@ -13,6 +16,8 @@ use serde::Serialize;
 
 /// Loops of each run without an attack that the table of bursts and jitter counts alarms in: 139 hours at one a second.
 const PEACE_LOOPS: u64 = 500_000;
+/// Seeds that one core works on before it takes the next ones.
+const AT_ONCE: u32 = 500;
 /// Attacks of each line of that table.
 const TABLE_SEEDS: u32 = 1_000;
 
@@ -71,13 +76,17 @@ fn measure(seeds: u32) -> Alarm {
     let mut attacks = Vec::new();
     for loops in [1.0, 2.0] {
         for pool in [100, 20] {
+            progress(&format!("{seeds} attacks, n = {pool}, λ_M = {loops} µ"));
             attacks.push(attack(pool, loops, seeds));
         }
     }
+    progress("no attack");
     // The stated loss as far as that goes, and more of it, so that there are alarms to count.
-    let peace = [(LOSS, 20_000_000), (0.05, 20_000_000), (0.1, 5_000_000)]
-        .map(|(loss, loops)| quiet(rule, loss, loops));
-    let mut roc = Vec::new();
+    let peace = spread(
+        &[(LOSS, 20_000_000), (0.05, 20_000_000), (0.1, 5_000_000)],
+        |(loss, loops)| quiet(rule, *loss, *loops),
+    );
+    let mut points = Vec::new();
     for (burst_s, jitter_s) in [
         (0.0, 0.005),
         (0.0, 0.05),
@@ -86,16 +95,57 @@ fn measure(seeds: u32) -> Alarm {
         (3.0, 0.005),
         (10.0, 0.005),
     ] {
-        roc.extend((3..=8).map(|misses| point(burst_s, jitter_s, misses)));
+        points.extend((3..=8).map(|misses| (burst_s, jitter_s, misses)));
     }
+    progress("bursts and jitter");
+    let roc = spread(&points, |(burst_s, jitter_s, misses)| {
+        point(*burst_s, *jitter_s, *misses)
+    });
+    progress("");
     Alarm {
         misses: rule.misses,
         sooner_after_s: rule.sooner.map(|after| after.as_secs_f64()),
         false_alarms_per_million_hours: per_h * 1e6,
         false_alarms_per_node_year: per_h * 24.0 * 365.25,
         attacks,
-        peace: peace.into(),
+        peace,
         roc,
+    }
+}
+
+/// Does this to all on all cores; the results in the same order, whoever was quicker.
+fn spread<T: Sync, R: Send>(all: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some((n, one)) = {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            all.get(n).map(|one| (n, one))
+        } {
+            let result = each(one);
+            if let Ok(mut done) = done.lock() {
+                done.push((n, result));
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 1..cores.min(all.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut done = done.into_inner().unwrap_or_default();
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// What is being computed, to whoever waits at a terminal: one line, which the next one replaces.
+fn progress(what: &str) {
+    let mut terminal = std::io::stderr();
+    if terminal.is_terminal() {
+        // Nobody misses it if it can't be said.
+        let _ = write!(terminal, "\r\x1b[K{what}");
+        let _ = terminal.flush();
     }
 }
 
@@ -107,9 +157,17 @@ fn attack(pool: u32, loops_per_s: f64, seeds: u32) -> Found {
     let rule = Rule::new(loops_per_s, LOSS, FALSE_ALARMS_PER_H);
     let flush_s = setting.flush_s(pool.into());
     let rng = |seed: u32| Rng::seed_from_u64(seed.into());
-    let mut took: Vec<f64> = (0..seeds)
-        .filter_map(|seed| blocked(&setting, rule, flush_s, rng(seed)))
+    let parts: Vec<_> = (0..seeds)
+        .step_by(AT_ONCE as usize)
+        .map(|from| from..seeds.min(from + AT_ONCE))
         .collect();
+    let took = spread(&parts, |part| {
+        let found = part
+            .clone()
+            .filter_map(|seed| blocked(&setting, rule, flush_s, rng(seed)));
+        found.collect::<Vec<f64>>()
+    });
+    let mut took = took.concat();
     took.sort_by(f64::total_cmp);
     // For the shortest of rows: what is waited for beyond a loop's time is some 0.1 s of the whole.
     let without = Rule { sooner: None, ..rule };

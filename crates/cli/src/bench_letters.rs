@@ -65,13 +65,13 @@ struct Report {
 }
 
 /// What there is to do, and what was done.
-struct Ledger {
+pub(crate) struct Ledger {
     state: Mutex<State>,
     changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     /// For whom, and how often it came.
     letters: BTreeMap<Vec<u8>, (usize, u32)>,
     stored: u32,
@@ -81,18 +81,35 @@ struct State {
 }
 
 impl State {
-    fn received(&self) -> u32 {
+    /// This letter is to come to this client, once.
+    pub(crate) fn expect(&mut self, content: Vec<u8>, to: usize) {
+        self.letters.insert(content, (to, 0));
+    }
+
+    pub(crate) fn stored(&self) -> u32 {
+        self.stored
+    }
+
+    pub(crate) fn strange(&self) -> u32 {
+        self.strange
+    }
+
+    pub(crate) fn last_new(&self) -> Option<Instant> {
+        self.last_new
+    }
+
+    pub(crate) fn received(&self) -> u32 {
         self.letters.values().map(|(_, came)| (*came).min(1)).sum()
     }
 
-    fn duplicates(&self) -> u32 {
+    pub(crate) fn duplicates(&self) -> u32 {
         self.letters
             .values()
             .map(|(_, came)| came.saturating_sub(1))
             .sum()
     }
 
-    fn all_came(&self) -> bool {
+    pub(crate) fn all_came(&self) -> bool {
         self.stored as usize == self.letters.len() && self.letters.values().all(|(_, came)| *came > 0)
     }
 
@@ -110,13 +127,25 @@ impl State {
 }
 
 impl Ledger {
+    pub(crate) fn new(state: State) -> Self {
+        Self {
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// Tells of each change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     fn change<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let done = act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.send_replace(());
         done
     }
 
-    fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -143,12 +172,9 @@ async fn measure(args: &LettersRun) -> Result<String, BenchError> {
         let (from, to) = who(number, clients);
         let content = content(number, args.bytes);
         to_send[from].push((addresses[to].clone(), content.clone()));
-        state.letters.insert(content, (to, 0));
+        state.expect(content, to);
     }
-    let ledger = Arc::new(Ledger {
-        state: Mutex::new(state),
-        changed: watch::Sender::new(()),
-    });
+    let ledger = Arc::new(Ledger::new(state));
 
     let profile = args.profile.profile();
     let start = Instant::now();
@@ -197,14 +223,14 @@ async fn measure(args: &LettersRun) -> Result<String, BenchError> {
 }
 
 /// From whom to whom: each client in turn, each to all others in turn.
-fn who(number: u32, clients: usize) -> (usize, usize) {
+pub(crate) fn who(number: u32, clients: usize) -> (usize, usize) {
     let number = number as usize;
     let (from, round) = (number % clients, number / clients);
     (from, (from + 1 + round % (clients - 1)) % clients)
 }
 
 /// Begins with the number, which no other has.
-fn content(number: u32, bytes: u32) -> Vec<u8> {
+pub(crate) fn content(number: u32, bytes: u32) -> Vec<u8> {
     let number = format!("{number:08}");
     number.bytes().cycle().take(bytes as usize).collect()
 }
@@ -214,7 +240,11 @@ fn stall(profile: &Profile) -> Duration {
     Duration::from_secs(60) + Duration::from_secs_f64(100.0 / profile.payload_per_s)
 }
 
-async fn receive(state: std::path::PathBuf, client: usize, ledger: Arc<Ledger>) -> Result<(), BenchError> {
+pub(crate) async fn receive(
+    state: std::path::PathBuf,
+    client: usize,
+    ledger: Arc<Ledger>,
+) -> Result<(), BenchError> {
     let all = Command::Receive {
         count: None,
         wait: true,
@@ -254,7 +284,7 @@ async fn send(
     }
 }
 
-async fn send_one(
+pub(crate) async fn send_one(
     state: &std::path::Path,
     to: String,
     content: &[u8],

@@ -175,7 +175,13 @@ fn place(on_disk: &OnDisk) -> Result<f64, BenchError> {
 pub(crate) async fn address(network: &Network, client: usize) -> Result<String, BenchError> {
     let end = Instant::now() + ANSWER;
     loop {
-        match ask(network, client, control::Command::Address).await {
+        match ask(
+            &network.on_disk().state(client),
+            client,
+            control::Command::Address,
+        )
+        .await
+        {
             Ok(Ok(Event::Address { address })) => return Ok(address),
             Ok(Err(ConnectError::Refused {
                 code: Code::NotYet, ..
@@ -193,13 +199,12 @@ pub(crate) fn strange() -> BenchError {
 }
 
 /// A question that has one answer.
-async fn ask(
-    network: &Network,
+pub(crate) async fn ask(
+    state: &Path,
     client: usize,
     command: control::Command,
 ) -> Result<Result<Event, ConnectError>, BenchError> {
-    let state = network.on_disk().state(client);
-    let answer = async { control::connect(&state, command).await?.event().await };
+    let answer = async { control::connect(state, command).await?.event().await };
     let late = |_| failed(format!("client-{} doesn't answer", client + 1));
     timeout(ANSWER, answer).await.map_err(late)
 }
@@ -300,7 +305,7 @@ async fn follow(
 }
 
 async fn how_far(network: &Network) -> Result<String, BenchError> {
-    let answer = ask(network, SENDER, control::Command::Outbox).await?;
+    let answer = ask(&network.on_disk().state(SENDER), SENDER, control::Command::Outbox).await?;
     let Event::Outbox { letters, .. } = answer.map_err(failed)? else {
         return Err(strange());
     };
@@ -325,7 +330,7 @@ async fn how_far(network: &Network) -> Result<String, BenchError> {
 async fn counters(network: &Network) -> Result<[BTreeMap<String, u64>; 2], BenchError> {
     let mut all = [BTreeMap::new(), BTreeMap::new()];
     for (client, counters) in [SENDER, RECEIVER].into_iter().zip(&mut all) {
-        let answer = ask(network, client, control::Command::Status).await?;
+        let answer = ask(&network.on_disk().state(client), client, control::Command::Status).await?;
         let Event::Status { status } = answer.map_err(failed)? else {
             return Err(strange());
         };

@@ -90,16 +90,13 @@ fn client(config: &ClientConfig, now: Time) -> Vec<Problem> {
                 Document::verify(&bytes, &config.authority, now, 0)
                     .map_err(|e| format!("{}: {e}", path.display()))
             });
-        match (document, config.gateway) {
-            (Ok(document), Some(gateway)) => {
-                wrong.extend(
-                    join::check_gateway(&document, gateway)
-                        .err()
-                        .map(|e| e.to_string().into()),
-                );
+        match document {
+            Ok(document) => {
+                let named = config.gateway.iter();
+                let bad = named.filter_map(|gateway| join::check_gateway(&document, *gateway).err());
+                wrong.extend(bad.map(|e| e.to_string().into()));
             }
-            (Ok(_), None) => {}
-            (Err(why), _) => wrong.push(why.into()),
+            Err(why) => wrong.push(why.into()),
         }
     }
     wrong

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ed25519_dalek::VerifyingKey;
 use mizzle_base::document::{CLOCK_TOLERANCE_S, DocumentError};
 use mizzle_base::{Document, NodeId, Rng, Time};
+use mizzle_net::client::Observer;
 use mizzle_net::clock::{Clock, ClockOff};
 use mizzle_net::host::Transport;
 use mizzle_net::node::Documents;
@@ -47,6 +48,8 @@ pub struct Follow {
     pub file: Option<PathBuf>,
     /// Whom to ask first, as a client its own gateway, which knows of it already; else anyone.
     pub first: Option<NodeId>,
+    /// A client, whose gateway of the moment is asked first then.
+    pub client: Option<Observer>,
     /// Whom not to ask, as a gateway itself.
     pub but: Option<NodeId>,
     /// How to talk to gateways.
@@ -217,6 +220,11 @@ impl Task {
     /// Asks gateways one after the other until one is heard whose clock agrees with this one, or as many as it takes disagree.
     async fn ask(&mut self) -> Option<ClockOff> {
         let follow = &mut self.follow;
+        let own = follow
+            .client
+            .as_ref()
+            .and_then(|client| client.snapshot().gateway);
+        let first_of_all = own.or(follow.first);
         let all = follow.document.gateways().filter(|g| Some(g.id) != follow.but);
         let mut left: Vec<(NodeId, Source)> = all
             .filter_map(|g| {
@@ -230,7 +238,7 @@ impl Task {
         let mut tries = 2 * AGREE;
         while !left.is_empty() && tries > 0 && disagree.len() < wanted {
             tries -= 1;
-            let first = left.iter().position(|(id, _)| Some(*id) == self.follow.first);
+            let first = left.iter().position(|(id, _)| Some(*id) == first_of_all);
             let next = first.unwrap_or_else(|| draw::below(&mut self.follow.rng, left.len()));
             let (_, source) = left.swap_remove(next);
             let known = self.follow.document.sequence();

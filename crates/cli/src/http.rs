@@ -105,6 +105,10 @@ pub struct Download {
     pub first_byte: Duration,
     /// All bytes came and were right.
     pub right: bool,
+    /// From its begin to its end.
+    pub whole: Duration,
+    /// The longest time without a byte after the first one.
+    pub longest_stall: Duration,
 }
 
 /// Downloads so many bytes of a sequence through a SOCKS5 proxy.
@@ -144,6 +148,7 @@ pub async fn download(proxy: SocketAddr, server: SocketAddr, bytes: u64, seed: u
         }
     }
     let (mut left, mut right) = (bytes, true);
+    let (mut last, mut longest_stall) = (Instant::now(), Duration::ZERO);
     let (mut sequence, mut got, mut wanted) = (Sequence::new(seed), vec![0; 65_536], vec![0; 65_536]);
     while left > 0 {
         let n = left.min(got.len() as u64) as usize;
@@ -153,10 +158,17 @@ pub async fn download(proxy: SocketAddr, server: SocketAddr, bytes: u64, seed: u
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 more => filled += more,
             }
+            longest_stall = longest_stall.max(last.elapsed());
+            last = Instant::now();
         }
         sequence.fill(&mut wanted[..n]);
         right &= got[..n] == wanted[..n];
         left -= n as u64;
     }
-    Ok(Download { first_byte, right })
+    Ok(Download {
+        first_byte,
+        right,
+        whole: start.elapsed(),
+        longest_stall,
+    })
 }

@@ -14,7 +14,7 @@ use mizzle_apps::proxy;
 use mizzle_base::document::{DocumentError, MAX_DOCUMENT_LEN, Role};
 use mizzle_base::frame::Refusal;
 use mizzle_base::{Document, NetworkId, NodeId, Rng, Time, hex};
-use mizzle_client::NoSuchGateway;
+use mizzle_client::{Moves, NoSuchGateway};
 use mizzle_net::clock::{self, Clock, ClockOff};
 use mizzle_net::directory::FetchError;
 use mizzle_net::state::{Folder, Kind, State, StateError};
@@ -29,6 +29,7 @@ use crate::config::{ClientConfig, Problems, paths};
 use crate::follow::{Follow, Keep};
 use crate::mail::serve::{Letters, LettersError, SEAL_KEY};
 use crate::member::{self, Join, Member, Source};
+use crate::moving::{Keep as KeepMoves, Moving};
 use crate::node::say;
 use crate::plan::EXIT_WEIGHT;
 use crate::signals::interrupted;
@@ -40,6 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DOCUMENT: &str = "network.doc";
 const SEQUENCE: &str = "sequence";
 const GATEWAY: &str = "gateway";
+const DRAWN: &str = "gateways-drawn";
 
 /// Why `mizzle client run` ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -207,6 +209,7 @@ fn follow(join: &Join, authority: VerifyingKey, clock: Clock, rng: &mut Rng, kee
         authority,
         file: None,
         first: Some(join.gateway),
+        client: None,
         but: None,
         transport: join.transport,
         clock,
@@ -245,6 +248,15 @@ async fn by_config(
         patience: PATIENCE,
         min_pool: config.min_pool,
         letters: Some(letters),
+        moving: config.may_move().then(|| Moving {
+            among: config.gateway.clone(),
+            after: Duration::from_secs(config.move_after_s),
+            moves: drawn(state),
+            keep: Box::new(OnDisk {
+                state: Arc::clone(state),
+                rng: fork(rng),
+            }),
+        }),
     };
     let keeper = Arc::clone(state);
     let keep = move |document: &Document| {
@@ -265,7 +277,7 @@ async fn by_config(
             ..
         })
     );
-    if started.is_err() && !asks_for_more && config.gateway.is_none() && !was_kept {
+    if started.is_err() && !asks_for_more && config.gateway.len() != 1 && !was_kept {
         state.write(GATEWAY, b"")?;
     }
     started
@@ -420,28 +432,87 @@ fn identity_for(
     let kept = str::from_utf8(&kept)
         .ok()
         .and_then(|text| NodeId::from_hex(text.trim()));
-    let gateway = match (config.gateway, kept) {
-        (Some(asked), _) => {
-            check_gateway(document, asked)?;
-            asked
+    for asked in &config.gateway {
+        check_gateway(document, *asked)?;
+    }
+    let named = &config.gateway;
+    let gateway = match kept {
+        Some(kept) if can_be_own(document, kept) && (named.is_empty() || named.contains(&kept)) => kept,
+        _ if named.is_empty() => {
+            client::choose_gateway(document, rng).ok_or(StartError::from(NoSuchGateway))?
         }
-        (None, Some(kept)) if can_be_own(document, kept) => kept,
-        (None, _) => client::choose_gateway(document, rng).ok_or(StartError::from(NoSuchGateway))?,
+        _ => named[draw::below(rng, named.len())],
     };
     let same = kept == Some(gateway) && state.has(IDENTITY_KEY);
     if !same {
-        // An identity that two gateways had seen would tell them that they serve the same client: first the old one
-        // goes, then the new gateway is kept.
-        let secret = Zeroizing::new(draw::bytes(rng));
-        state.replace_secret(IDENTITY_KEY, &secret)?;
-        state.write(GATEWAY, format!("{gateway}\n").as_bytes())?;
+        settle(state, &gateway, rng)?;
     }
     let keypair = identity::keypair(&mut *state.secret(IDENTITY_KEY)?).ok_or(StartError::NoLink)?;
     Ok((gateway, keypair, same))
 }
 
+/// Where the identity is kept that a gateway has seen which is not the client's own now.
+fn identity_with(gateway: &NodeId) -> String {
+    format!("identity-{gateway}.key")
+}
+
+/// Makes this gateway the own one, with the identity that it has seen before, if it has. An identity that two gateways had seen
+/// would tell them that they serve the same client: a crash at any moment leaves none that goes to another one.
+fn settle(state: &State, gateway: &NodeId, rng: &mut Rng) -> Result<(), StateError> {
+    let kept = state.read(GATEWAY)?.unwrap_or_default();
+    let old = str::from_utf8(&kept)
+        .ok()
+        .and_then(|text| NodeId::from_hex(text.trim()));
+    if let Some(old) = old.filter(|old| old != gateway && state.has(IDENTITY_KEY)) {
+        let secret = state.secret(IDENTITY_KEY)?;
+        state.replace_secret(&identity_with(&old), &secret)?;
+    }
+    // From here until the new one is written there is no gateway: the next start draws another, with an identity of its own.
+    state.write(GATEWAY, b"")?;
+    let known = identity_with(gateway);
+    let secret = if state.has(&known) {
+        state.secret(&known)?
+    } else {
+        Zeroizing::new(draw::bytes(rng))
+    };
+    state.replace_secret(IDENTITY_KEY, &secret)?;
+    state.write(GATEWAY, format!("{gateway}\n").as_bytes())
+}
+
+/// The gateways that were drawn of late, one a line: when, in seconds, and which.
+fn drawn(state: &State) -> Moves {
+    let text = state.read(DRAWN).ok().flatten().unwrap_or_default();
+    let line = |line: &str| {
+        let (at_s, gateway) = line.split_once(' ')?;
+        Some((Time::from_s(at_s.parse().ok()?), NodeId::from_hex(gateway)?))
+    };
+    Moves::with_drawn(str::from_utf8(&text).unwrap_or_default().lines().filter_map(line))
+}
+
+struct OnDisk {
+    state: Arc<State>,
+    rng: Rng,
+}
+
+impl KeepMoves for OnDisk {
+    fn drawn(&mut self, moves: &Moves) -> Result<(), String> {
+        let line = |(at, gateway): (Time, NodeId)| format!("{} {gateway}\n", at.as_s());
+        let text: String = moves.drawn().map(line).collect();
+        self.state
+            .write(DRAWN, text.as_bytes())
+            .map_err(|e| e.to_string())
+    }
+
+    fn settle(&mut self, gateway: &NodeId) -> Result<Keypair, String> {
+        let settled = settle(&self.state, gateway, &mut self.rng);
+        let secret = settled.and_then(|()| self.state.secret(IDENTITY_KEY));
+        let mut secret = secret.map_err(|e| e.to_string())?;
+        identity::keypair(&mut *secret).ok_or_else(|| StartError::NoLink.to_string())
+    }
+}
+
 /// A gateway from which another one's exit can be used.
-fn can_be_own(document: &Document, id: NodeId) -> bool {
+pub(crate) fn can_be_own(document: &Document, id: NodeId) -> bool {
     document.gateways().any(|g| g.id == id) && document.gateways().any(|g| g.id != id && g.exit.is_some())
 }
 

@@ -16,14 +16,19 @@ use mizzle_net::host::{self, Host, HostConfig, Transport};
 use mizzle_net::mail::Cursor;
 use mizzle_net::{client, directory, identity, wire};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::assemble::{StartError, fork};
 use crate::follow::{Follow, Following};
 use crate::mail::serve::{Letters, Serving};
+use crate::moving::{self, Moving};
 
 /// Between two attempts to reach a gateway that isn't there.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+
+/// For a client that stays.
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// A gateway that is asked for the network document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +93,8 @@ pub struct Join {
     pub min_pool: u64,
     /// Its letters; none for a client that keeps nothing.
     pub letters: Option<Letters>,
+    /// How it moves to another gateway; none for one that stays.
+    pub moving: Option<Moving>,
 }
 
 impl Join {
@@ -106,6 +113,7 @@ impl Join {
             patience: Duration::ZERO,
             min_pool: 0,
             letters: None,
+            moving: None,
         })
     }
 }
@@ -113,7 +121,9 @@ impl Join {
 /// A running client with its proxy.
 pub struct Member {
     document: Arc<Document>,
-    host: host::Running,
+    /// Of the gateway of the moment.
+    hosts: Arc<watch::Sender<Option<host::Running>>>,
+    moving: Option<AbortHandle>,
     client: client::Running,
     socks: SocketAddr,
     letters: Option<Serving>,
@@ -133,7 +143,7 @@ impl Member {
         clock: Clock,
         rng: &mut Rng,
     ) -> Result<Self, StartError> {
-        let give_up = Instant::now() + join.patience;
+        let mut give_up = Instant::now() + join.patience;
         let mut said = false;
         let letters = join.letters.take();
         let cursor = letters.as_ref().map(Letters::cursor);
@@ -151,6 +161,27 @@ impl Member {
                     said = true;
                     tokio::time::sleep(PAUSE).await;
                 }
+                Err(StartError::Client(
+                    why @ (client::StartError::Unreachable(_) | client::StartError::NoAnswer),
+                )) => {
+                    // One that is gone for good; unless it is this machine that has no line.
+                    let Some(moving) = &mut join.moving else {
+                        return Err(why.into());
+                    };
+                    let way = (join.transport, clock);
+                    let Some(next) = moving.find(&join.document, join.gateway, way, rng).await else {
+                        return Err(why.into());
+                    };
+                    join.keypair = moving.keep.settle(&next).map_err(StartError::Moving)?;
+                    moving.moves.moved(clock.now(), join.gateway);
+                    tracing::warn!(
+                        "the gateway is away: this client begins with another one, and has another mailbox and address there. Letters \
+                         to the old one wait at the old gateway {} for up to 30 days: to fetch them name it as `gateway`",
+                        join.gateway
+                    );
+                    join.gateway = next;
+                    give_up = Instant::now() + join.patience;
+                }
                 outcome => break outcome?,
             }
         };
@@ -159,9 +190,24 @@ impl Member {
         let (stop_proxy, stopped) = watch::channel(false);
         let socks = door.local_addr();
         let serving = tokio::spawn(door.serve(client.opener(), stopped));
+        let document = Arc::clone(&join.document);
+        let hosts = Arc::new(watch::Sender::new(Some(host)));
+        let moving = join.moving.take().map(|moving| {
+            let ends = (client.mover(), client.observer());
+            tokio::spawn(moving::run(
+                ends,
+                moving,
+                join,
+                Arc::clone(&hosts),
+                clock,
+                fork(rng),
+            ))
+            .abort_handle()
+        });
         Ok(Self {
-            document: join.document,
-            host,
+            document,
+            hosts,
+            moving,
             client,
             socks,
             letters,
@@ -172,7 +218,8 @@ impl Member {
     }
 
     /// Looks for newer documents from here on, and compares the clock with what gateways say.
-    pub fn follow(&mut self, follow: Follow) {
+    pub fn follow(&mut self, mut follow: Follow) {
+        follow.client = Some(self.client.observer());
         self.following = Some(follow.start(self.client.documents()));
     }
 
@@ -214,8 +261,13 @@ impl Member {
         }
         let _ = self.stop_proxy.send(true);
         let _ = self.serving.await;
+        if let Some(moving) = self.moving {
+            moving.abort();
+        }
         self.client.stop().await;
-        self.host.shutdown().await;
+        if let Some(host) = self.hosts.send_replace(None) {
+            host.shutdown().await;
+        }
     }
 }
 
@@ -226,10 +278,44 @@ async fn admitted(
     clock: Clock,
     rng: &mut Rng,
 ) -> Result<(host::Running, client::Running), StartError> {
-    let Join {
-        document, gateway, ..
-    } = join;
-    let config = HostConfig::new(join.keypair.clone(), join.transport)
+    let (document, gateway) = (&join.document, &join.gateway);
+    let after = join.moving.as_ref().map_or(NEVER, |moving| moving.after);
+    let (running, core, links) = begin(
+        join,
+        document,
+        *gateway,
+        join.keypair.clone(),
+        (cursor, after),
+        rng,
+    )
+    .await?;
+    let mut client = client::run_with_reports(core, document, gateway, links, join.loss, clock, fork(rng))?;
+    if let Err(why) = client.admitted().await {
+        client.stop().await;
+        running.shutdown().await;
+        return Err(why.into());
+    }
+    Ok((running, client))
+}
+
+/// A host with an identity, and a client of this gateway on it.
+pub(crate) async fn begin(
+    join: &Join,
+    document: &Arc<Document>,
+    gateway: NodeId,
+    keypair: Keypair,
+    (cursor, after): (Option<Cursor>, Duration),
+    rng: &mut Rng,
+) -> Result<(host::Running, Client, (host::Link, Option<host::Link>)), StartError> {
+    let mut config = mizzle_client::Config::default()
+        .with_token(join.token.clone())
+        .with_gateway_patience(after)
+        .with_min_pool(join.min_pool as f64);
+    if let Some(Cursor { generation, next }) = cursor {
+        config = config.with_mail(generation, next);
+    }
+    let core = Client::new(config, Arc::clone(document), &gateway, fork(rng))?;
+    let config = HostConfig::new(keypair, join.transport)
         .with_gateway(wire::client_link())
         .with_directory(wire::asking_link());
     let Host {
@@ -239,26 +325,5 @@ async fn admitted(
         ..
     } = Host::start(config).await?;
     let link = link.ok_or(StartError::NoLink)?;
-    let mut config = mizzle_client::Config::default()
-        .with_token(join.token.clone())
-        .with_min_pool(join.min_pool as f64);
-    if let Some(Cursor { generation, next }) = cursor {
-        config = config.with_mail(generation, next);
-    }
-    let core = Client::new(config, Arc::clone(document), gateway, fork(rng))?;
-    let mut client = client::run_with_reports(
-        core,
-        document,
-        gateway,
-        (link, directory),
-        join.loss,
-        clock,
-        fork(rng),
-    )?;
-    if let Err(why) = client.admitted().await {
-        client.stop().await;
-        running.shutdown().await;
-        return Err(why.into());
-    }
-    Ok((running, client))
+    Ok((running, core, (link, directory)))
 }

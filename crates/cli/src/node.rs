@@ -264,6 +264,7 @@ pub async fn run(path: &Path, json: bool, clock: Clock) -> Result<(), NodeError>
         authority: config.authority,
         file: Some(config.document.clone()),
         first: None,
+        client: None,
         but: Some(id),
         transport: Transport::Both,
         clock,

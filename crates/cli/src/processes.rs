@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use clap::Args;
 use ed25519_dalek::VerifyingKey;
 use mizzle_base::frame::FRAME_LEN;
 use mizzle_base::{Document, hex};
+use mizzle_exit::Allow;
 use mizzle_net::clock::{self, Clock};
 use mizzle_sphinx::PACKET_LEN;
 use mizzle_traffic::draw;
@@ -54,6 +56,8 @@ struct Ready {
     name: String,
     state: PathBuf,
     after: Duration,
+    /// What it said then.
+    said: String,
     log: PathBuf,
     child: Child,
 }
@@ -85,18 +89,21 @@ impl ProcessesNetwork {
             gateways: self.gateways,
             exits: self.gateways,
             clients,
+            reaches_this_machine: false,
         })
     }
 }
 
 /// What network is wanted.
-struct Shape {
-    profile: ProfileName,
-    transport: TransportName,
-    mixes_per_layer: u16,
-    gateways: u16,
-    exits: u16,
-    clients: u16,
+pub(crate) struct Shape {
+    pub(crate) profile: ProfileName,
+    pub(crate) transport: TransportName,
+    pub(crate) mixes_per_layer: u16,
+    pub(crate) gateways: u16,
+    pub(crate) exits: u16,
+    pub(crate) clients: u16,
+    /// Exits connect to this machine, too.
+    pub(crate) reaches_this_machine: bool,
 }
 
 /// A network on disk, in a temporary folder that goes with it.
@@ -208,6 +215,7 @@ async fn measure(args: &ProcessesRun) -> Result<String, BenchError> {
         gateways: 3,
         exits: 2,
         clients: 4,
+        reaches_this_machine: false,
     })?;
     let init_s = start.elapsed().as_secs_f64();
     let mut network = on_disk.start().await?;
@@ -282,7 +290,7 @@ impl OnDisk {
     ///
     /// # Errors
     /// The system's.
-    fn make(shape: &Shape) -> Result<Self, BenchError> {
+    pub(crate) fn make(shape: &Shape) -> Result<Self, BenchError> {
         let mut rng = clock::rng().map_err(system)?;
         let name = format!("mizzle-bench-{}", hex::encode(&draw::bytes::<8>(&mut rng)));
         let folder = Folder(std::env::temp_dir().join(name));
@@ -302,7 +310,11 @@ impl OnDisk {
             valid_days: 1,
             epoch_s: 86_400,
             epochs: None,
-            exit_allow: Vec::new(),
+            exit_allow: if shape.reaches_this_machine {
+                Allow::parse("127.0.0.0/8").into_iter().collect()
+            } else {
+                Vec::new()
+            },
             json: false,
         };
         let failed = |why: String| BenchError::Process(why);
@@ -322,6 +334,21 @@ impl OnDisk {
     /// What the nodes and clients go by.
     pub(crate) fn document(&self) -> &Document {
         &self.document
+    }
+
+    /// The name of the process that is this node.
+    pub(crate) fn name_of(&self, id: &str) -> Option<String> {
+        let listed = self
+            .document
+            .nodes()
+            .iter()
+            .find(|node| node.id.to_string() == id)?;
+        let made = self
+            .made
+            .nodes
+            .iter()
+            .find(|made| listed.addresses.contains(&made.address))?;
+        Some(made.name.clone())
     }
 
     /// The folder, for files of the measurement.
@@ -406,6 +433,37 @@ impl Network {
                     said(&process.log)
                 )));
             }
+        }
+        Ok(())
+    }
+
+    /// Where a client's proxy listens, from 0.
+    ///
+    /// # Errors
+    /// When it didn't say.
+    pub(crate) fn socks(&self, client: usize) -> Result<SocketAddr, BenchError> {
+        let name = format!("client-{}", client + 1);
+        let process = self.processes.iter().find(|process| process.name == name);
+        let said = process.and_then(|p| serde_json::from_str::<serde_json::Value>(&p.said).ok());
+        let socks = said.and_then(|said| said["socks"].as_str()?.parse().ok());
+        socks.ok_or_else(|| BenchError::Process(format!("{name} doesn't say where its proxy listens")))
+    }
+
+    /// Kills these at once, as the system does it: they don't hear of it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) async fn kill(&mut self, names: &[String]) -> Result<(), BenchError> {
+        let (mut dead, rest): (Vec<Ready>, Vec<Ready>) = self
+            .processes
+            .drain(..)
+            .partition(|process| names.contains(&process.name));
+        self.processes = rest;
+        for process in &mut dead {
+            process.child.start_kill().map_err(system)?;
+        }
+        for process in &mut dead {
+            let _ = timeout(READY_TIMEOUT, process.child.wait()).await;
         }
         Ok(())
     }
@@ -524,6 +582,7 @@ async fn ready(
         name,
         state,
         after: start.elapsed(),
+        said: line,
         log,
         child,
     })

@@ -164,6 +164,17 @@ pub struct Loops {
     pub p90_ms: Option<f64>,
 }
 
+/// A client's move to another gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GatewayMoved {
+    /// Seconds since.
+    pub s_ago: u64,
+    /// The gateway that it left, where letters to its old address wait.
+    pub from: String,
+    /// Why, in words.
+    pub why: String,
+}
+
 /// Loops through one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeLoss {
@@ -264,6 +275,10 @@ pub struct ClientStatus {
     pub nodes: Vec<NodeLoss>,
     /// Seconds since the gateway was found to lose packets, if it was.
     pub gateway_blamed_s_ago: Option<u64>,
+    /// How often it moved to another gateway since its start.
+    pub gateway_moves: u64,
+    /// The last move, if there was one.
+    pub gateway_moved: Option<GatewayMoved>,
     /// How many streams there are.
     pub streams: usize,
     /// The oldest 100 of them.
@@ -654,6 +669,12 @@ impl ClientWatch {
             loops: Loops::of(&seen.loops, &seen.round_trips),
             nodes: losses(&self.document, &seen.estimates, &seen.avoided),
             gateway_blamed_s_ago: seen.gateway_blamed.map(|at| now.since(at).as_secs()),
+            gateway_moves: seen.moves,
+            gateway_moved: seen.moved.map(|moved| GatewayMoved {
+                s_ago: now.since(moved.at).as_secs(),
+                from: moved.from.to_string(),
+                why: crate::moving::reason(moved.why).into(),
+            }),
             streams: seen.streams,
             oldest_streams: seen.oldest.iter().map(stream).collect(),
             letters: Letters {

@@ -149,7 +149,11 @@ impl Client {
             }
         });
         let generation = 1;
-        let (admission, admitted) = watch::channel(Some(Admission { mailbox, generation }));
+        let (admission, admitted) = watch::channel(Some(Admission {
+            gateway: NodeId::new([n; 32]),
+            mailbox,
+            generation,
+        }));
         let (loops, _) = broadcast::channel(64);
         let subscribe = loops.clone();
         let services = Services {

@@ -10,6 +10,7 @@
 //! own gateway in frames of their own and are handed on in order. Where they are kept is the shell's.
 
 mod ahead;
+mod moves;
 mod sessions;
 mod surbs;
 
@@ -38,6 +39,7 @@ use mizzle_traffic::weights::{self, Judged, Reports};
 use rand_core::{Rng as _, SeedableRng as _};
 
 use ahead::{Ahead, OnTheWay};
+pub use moves::{MOST_DRAWS, Moves, Why};
 use sessions::{Sessions, Speaks};
 pub use sessions::{StreamEvent, StreamKey};
 use surbs::{Owner, Surbs};
@@ -48,6 +50,10 @@ const LEAD: Duration = Duration::from_millis(5);
 const TOO_LATE: Duration = Duration::from_secs(1);
 /// A gateway away for longer ends all sessions: what they had under way is lost by then.
 const AWAY_PATIENCE: Duration = Duration::from_secs(60);
+/// A gateway that is away for so long, or doesn't admit the client, is one to leave.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(300);
+/// A gateway that is blamed for the second time within this is one to leave: once may be a moment in which many nodes died.
+const BLAMED_AGAIN: Duration = Duration::from_secs(300);
 /// A gateway that doesn't answer is asked again after so long, over a new connection.
 const HELLO_AGAIN: Duration = Duration::from_secs(5);
 
@@ -75,6 +81,7 @@ pub struct Config {
     token: Vec<u8>,
     mail: (u64, u64),
     min_pool: f64,
+    gateway_patience: Duration,
     streams: fn(&Profile) -> Vec<Stream>,
 }
 
@@ -94,6 +101,7 @@ impl Default for Config {
             token: Vec::new(),
             mail: (0, 0),
             min_pool: 0.0,
+            gateway_patience: GATEWAY_PATIENCE,
             streams: Stream::of_profile,
         }
     }
@@ -112,6 +120,13 @@ impl Config {
     #[must_use]
     pub fn with_token(mut self, token: Vec<u8>) -> Self {
         self.token = token;
+        self
+    }
+
+    /// How long a gateway may be away, or not admit the client, until [`Client::wants_another`]; default 5 minutes.
+    #[must_use]
+    pub fn with_gateway_patience(mut self, patience: Duration) -> Self {
+        self.gateway_patience = patience;
         self
     }
 
@@ -194,6 +209,8 @@ pub enum Action {
 /// What a gateway says when it admits a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Admission {
+    /// Who said it.
+    pub gateway: NodeId,
     /// Where letters for this client are kept.
     pub mailbox: MailboxId,
     /// Drawn when the mailbox was made; the numbers of its mail mean nothing in another one.
@@ -255,6 +272,11 @@ pub struct Client {
     told: Time,
     /// Since when there is no gateway, once there was one.
     away_since: Option<Time>,
+    /// When it was told something first, until there was one.
+    waits_since: Option<Time>,
+    /// When the gateway was blamed, and whether it was twice.
+    blamed: Option<Time>,
+    is_bad: bool,
     /// Next downlink number that is expected, of the mailbox with this tag.
     expected: (Option<ClientTag>, u64),
     mail: Mail,
@@ -321,6 +343,9 @@ impl Client {
             rng,
             told: Time::ZERO,
             away_since: None,
+            waits_since: None,
+            blamed: None,
+            is_bad: false,
             expected: (None, 1),
             mail: Mail {
                 generation,
@@ -347,6 +372,9 @@ impl Client {
     pub fn handle(&mut self, now: Time, input: Input) {
         if self.told.since(now) > JUMP {
             self.set_back(now);
+        }
+        if self.told == Time::ZERO {
+            self.waits_since = Some(now);
         }
         self.told = now;
         self.be_in_epoch(now);
@@ -443,6 +471,7 @@ impl Client {
             next_slot,
             self.sessions.deadline(),
             self.gives_up_at(),
+            self.leaves_at().filter(|at| *at > self.told),
         ]
         .into_iter()
         .flatten()
@@ -560,6 +589,25 @@ impl Client {
         matches!(self.link, Link::Up { .. })
     }
 
+    /// Whether the gateway is one to leave, and why: it was blamed twice within 5 minutes, or there is none for
+    /// [so long](Config::with_gateway_patience). It begins anew with a client of another one; this one goes on trying.
+    #[must_use]
+    pub fn wants_another(&self) -> Option<Why> {
+        if self.leaves_at().is_some_and(|at| at <= self.told) {
+            return Some(Why::Away);
+        }
+        self.is_bad.then_some(Why::LosesPackets)
+    }
+
+    /// When the gateway was away for too long, if it is away and that is nobody else's fault.
+    fn leaves_at(&self) -> Option<Time> {
+        let away_since = self
+            .away_since
+            .or(self.waits_since)
+            .filter(|_| !self.replaced && !self.has_expired(self.told))?;
+        Some(away_since + self.config.gateway_patience)
+    }
+
     /// When a gateway that sends nothing from `now` on counts as gone.
     fn silent_at(&self, now: Time) -> Time {
         let ticks = Duration::from_secs_f64(SILENT_TICKS / self.document.profile().downlink_per_s);
@@ -615,6 +663,8 @@ impl Client {
                 Decision::Back(_) => self.counters.count("route.back"),
                 Decision::GatewayBlamed => {
                     self.counters.count("gateway.blamed");
+                    let before = self.blamed.replace(now);
+                    self.is_bad |= before.is_some_and(|at| now.since(at) <= BLAMED_AGAIN);
                     self.actions.push_back(Action::GatewayBlamed);
                 }
             }
@@ -681,6 +731,8 @@ impl Client {
         }
         self.ready.iter_mut().for_each(|ready| ready.at = ready.at - by);
         self.away_since = self.away_since.map(|at| at - by);
+        self.waits_since = self.waits_since.map(|at| at - by);
+        self.blamed = self.blamed.map(|at| at - by);
         self.decided = self.decided - by;
         self.users = self.users.map(|(users, said)| (users, said - by));
         self.sessions.set_back(now);
@@ -781,8 +833,12 @@ impl Client {
                     silent_at,
                 };
                 self.away_since = None;
-                self.actions
-                    .push_back(Action::Admitted(Admission { mailbox, generation }));
+                self.waits_since = None;
+                self.actions.push_back(Action::Admitted(Admission {
+                    gateway: self.gateway.id,
+                    mailbox,
+                    generation,
+                }));
             }
             // An answer to another client with this identity.
             Content::Refused { run, .. } if run != self.run => self.counters.count("drop.not_asked"),

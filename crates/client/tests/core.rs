@@ -16,7 +16,7 @@ use mizzle_base::frame::{self, Content, FRAME_LEN, Frame, Refusal};
 use mizzle_base::item::ITEM_LEN;
 use mizzle_base::profile::Pattern;
 use mizzle_base::{ClientTag, Document, Item, LetterId, MailboxId, NodeId, Profile, Rng, Time, hex};
-use mizzle_client::{Action, Admission, Client, Config, Input, MAIL_WINDOW, StreamEvent, StreamKey};
+use mizzle_client::{Action, Admission, Client, Config, Input, MAIL_WINDOW, StreamEvent, StreamKey, Why};
 use mizzle_sphinx::{
     Dialect, MAX_BODY_LEN, PAYLOAD_LEN, Packet, Peeled, Peeler, SURB_LEN, SecretKey, Surb, pad_in_place,
     unpad, use_surb_in_place,
@@ -1427,4 +1427,54 @@ fn streams_end_when_the_gateway_is_away_for_a_minute() {
         world.events
     );
     assert!(world.now.since(since) <= Duration::from_secs(40));
+}
+
+#[test]
+fn a_gateway_that_is_away_for_long_is_one_to_leave_and_no_other_is() {
+    let mut world = World::up(with_exit());
+    world.tell(Input::LinkDown);
+    world.run(s(299));
+    assert_eq!(world.client.wants_another(), None);
+    assert!(
+        world.client.deadline().is_some_and(|at| at <= world.now + s(1)),
+        "woken for it"
+    );
+    world.run(s(2));
+    assert_eq!(world.client.wants_another(), Some(Why::Away));
+    // It comes back: all is well.
+    world.tell(Input::LinkUp);
+    world.welcome(TAG);
+    assert_eq!(world.client.wants_another(), None);
+
+    // One that never was there, or says no.
+    let mut never = World::with(Config::default().with_gateway_patience(s(20)), with_exit());
+    never.tell(Input::LinkUp);
+    never.refuse(Refusal::Full);
+    never.run(s(19));
+    assert_eq!(never.client.wants_another(), None);
+    never.run(s(2));
+    assert_eq!(never.client.wants_another(), Some(Why::Away));
+
+    // Who was replaced by another run of the same identity would only take the place from it again.
+    let mut replaced = World::up(with_exit());
+    replaced.refuse(Refusal::Replaced);
+    replaced.run(s(600));
+    assert_eq!(replaced.client.wants_another(), None);
+}
+
+#[test]
+fn reports_that_nobody_of_the_document_signed_are_refused_and_counted() {
+    let mut world = World::up(with_exit());
+    let report = |len: usize| [&(len as u32).to_be_bytes()[..], &vec![7; len]].concat();
+    world.tell(Input::Reports([report(200), report(0), report(100_000)].concat()));
+    assert_eq!(world.client.counters().get("drop.bad_report"), 3);
+    // A length beyond the end, and more than there are nodes: read as far as it can make sense.
+    world.tell(Input::Reports(vec![0xff; 1 << 20]));
+    assert_eq!(world.client.counters().get("drop.bad_report"), 4);
+    world.tell(Input::Reports(vec![0; 1 << 20]));
+    assert_eq!(
+        world.client.counters().get("drop.bad_report"),
+        4 + u64::from(OTHER)
+    );
+    assert_eq!(world.client.counters().get("reports.new"), 0);
 }

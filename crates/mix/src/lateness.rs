@@ -29,6 +29,15 @@ impl Lateness {
         self.0.iter_mut().zip(&other.0).for_each(|(to, n)| *to += n);
     }
 
+    /// What was counted since it was `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut new = self.clone();
+        let both = new.0.iter_mut().zip(&earlier.0);
+        both.for_each(|(all, before)| *all = all.saturating_sub(*before));
+        new
+    }
+
     /// How many it counted.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -84,6 +93,20 @@ mod tests {
         let mut long = Lateness::default();
         long.add(Duration::MAX);
         assert_eq!(long.count(), 1);
+    }
+
+    #[test]
+    fn what_is_new_is_told_apart_from_what_was_before() {
+        let mut all = Lateness::default();
+        all.add(Duration::from_millis(900));
+        let before = all.clone();
+        assert_eq!(all.since(&before).count(), 0);
+        all.add(Duration::from_micros(3));
+        let new = all.since(&before);
+        assert_eq!(
+            (new.count(), new.quantile(1.0)),
+            (1, Some(Duration::from_micros(3)))
+        );
     }
 
     #[test]

@@ -130,6 +130,7 @@ pub struct Mix {
     keys: Vec<Arc<Key>>,
     loops: Loops,
     told: Time,
+    late: Lateness,
     actions: VecDeque<Action>,
     counters: Counters,
 }
@@ -156,6 +157,7 @@ impl Mix {
             keys: vec![key],
             loops,
             told: now,
+            late: Lateness::default(),
             actions: VecDeque::new(),
             counters: Counters::default(),
         })
@@ -206,6 +208,8 @@ impl Mix {
             };
             self.actions.extend(delivered.map(Action::Deliver));
         }
+        self.late.merge(&self.worker.take_lateness());
+        self.loops.tell_lateness(now, &self.late);
         if let Some(since) = self.loops.check(now) {
             self.worker.handle(now, WorkerInput::Isolated { since });
         }

@@ -21,7 +21,7 @@ use mizzle_traffic::route::Route;
 use mizzle_traffic::weights::Said;
 use rand_core::{Rng as _, SeedableRng as _};
 
-use crate::JUMP;
+use crate::{JUMP, Lateness};
 
 /// Loops that are out at a time, of which is kept track.
 const MOST_OUT: usize = 65_536;
@@ -86,6 +86,8 @@ pub struct Alarms {
     pub is_on: bool,
     /// When the last one was raised.
     pub last: Option<Time>,
+    /// By how much this machine was late of late, at the most; loops are given twice as much longer. Below 10 ms it is zero.
+    pub own_late: Duration,
 }
 
 /// A node's own loops, and what becomes of packets at their last hop, here.
@@ -105,6 +107,8 @@ pub struct Loops {
     in_pool: Vec<Time>,
     /// Nodes through which nothing comes, as of when.
     down: (Time, BTreeSet<NodeId>),
+    /// What was told of packets that left late.
+    late_told: Lateness,
     counters: Counters,
 }
 
@@ -144,6 +148,7 @@ impl Loops {
             cover: VecDeque::new(),
             in_pool: Vec::new(),
             down: (now, BTreeSet::new()),
+            late_told: Lateness::default(),
             counters: Counters::default(),
             rng: Rng::from_seed(draw::bytes(&mut rng)),
             document,
@@ -171,6 +176,22 @@ impl Loops {
         self.alarm.deadline()
     }
 
+    /// How late packets have left here, in all. What is new of it counts in the next [`Self::check`]: a machine that lets packets go
+    /// late may send its own loops late and hear them late.
+    pub fn tell_lateness(&mut self, now: Time, late: &Lateness) {
+        let new = late.since(&self.late_told);
+        if new.count() > 0 {
+            self.late_told = late.clone();
+            self.was_late(now, new.quantile(1.0).unwrap_or_default());
+        }
+    }
+
+    fn was_late(&mut self, now: Time, by: Duration) {
+        if self.alarm.late(now, by) {
+            self.counters.count("alarm.own_lateness");
+        }
+    }
+
     /// Looks for loops that are due and missing. A time means that an alarm is raised: nothing came since but what an attacker let
     /// in, so what was admitted after it is to be dropped ([`crate::WorkerInput::Isolated`]). Tell what came home before.
     ///
@@ -178,6 +199,9 @@ impl Loops {
     /// silence the node, and now can no more than by dropping what comes to it. Until one comes home there are
     /// [`OWN_IN_POOL`] packets of its own among those that it goes on to serve; [`Self::take`] has them.
     pub fn check(&mut self, now: Time) -> Option<Time> {
+        // One that should have left by now tells of a pause in which nothing was heard, too.
+        let overdue = self.next_at().map_or(Duration::ZERO, |at| now.since(at));
+        self.was_late(now, overdue);
         self.ledger.expire(now);
         self.look_who_is_down(now);
         let (ledger, down) = (&self.ledger, &self.down.1);
@@ -207,7 +231,16 @@ impl Loops {
     /// How it stands with its alarm.
     #[must_use]
     pub fn alarms(&self) -> Alarms {
-        self.alarms
+        Alarms {
+            own_late: self.alarm.own_late(),
+            ..self.alarms
+        }
+    }
+
+    /// The nodes through which nothing comes, as of the last second in which loops were looked for.
+    #[must_use]
+    pub fn down(&self) -> &BTreeSet<NodeId> {
+        &self.down.1
     }
 
     /// What its loops tell of other nodes, of late.
@@ -250,8 +283,11 @@ impl Loops {
         if now.since(what.at) > JUMP {
             what.at = now;
         }
-        let due = what.at + Duration::from_millis(delay_ms.into());
-        if self.ledger.sent_along(what.at, id, delay_ms, along) {
+        // One that this machine sends late is due that much later, and nobody else's fault.
+        let leaves = what.at.max(now);
+        self.was_late(now, now.since(what.at));
+        let due = leaves + Duration::from_millis(delay_ms.into());
+        if self.ledger.sent_along(leaves, id, delay_ms, along) {
             self.alarm.sent(id, due);
         }
         self.counters.count("loop.sent");

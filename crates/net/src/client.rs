@@ -39,7 +39,7 @@ const LOOP_QUEUE: usize = 256;
 const ROUND_TRIPS: usize = 200;
 const STREAMS_TOLD: usize = 100;
 
-pub use mizzle_client::Admission;
+pub use mizzle_client::{Admission, Why};
 
 /// Why a client doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,12 @@ pub struct Snapshot {
     pub avoided: Vec<NodeId>,
     /// When its gateway was blamed last for losing packets.
     pub gateway_blamed: Option<Time>,
+    /// Its gateway.
+    pub gateway: Option<NodeId>,
+    /// How often it moved to another one, and the last time: when, away from which, and why.
+    pub moves: u64,
+    /// See there.
+    pub moved: Option<Moved>,
     /// Whether its gateway admitted it and cover flows.
     pub up: bool,
     /// Streams open, or being opened.
@@ -105,6 +111,17 @@ pub struct StreamSnapshot {
     pub sent: u64,
     /// See there.
     pub received: u64,
+}
+
+/// A move to another gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// When.
+    pub at: Time,
+    /// The gateway that was left.
+    pub from: NodeId,
+    /// Why.
+    pub why: Why,
 }
 
 /// A piece of a letter that arrived. It is acknowledged, and then deleted at the gateway, once [`MailKeeper::kept`]
@@ -198,7 +215,75 @@ pub struct Running {
     mail: Option<mpsc::Receiver<Incoming>>,
     keeper: MailKeeper,
     documents: watch::Sender<Option<Arc<Document>>>,
+    mover: Mover,
     observer: Observer,
+}
+
+/// What a client is given to move to another gateway.
+pub struct Home {
+    /// A client of it, that has seen no other gateway.
+    pub core: Client,
+    /// It.
+    pub gateway: NodeId,
+    /// The links to it and to its directory, of a host whose identity no other gateway has seen.
+    pub link: Link,
+    /// See there.
+    pub directory: Option<Link>,
+    /// Why it moves.
+    pub why: Why,
+}
+
+/// Moves a running client to another gateway.
+#[derive(Clone)]
+pub struct Mover {
+    homes: mpsc::Sender<Home>,
+    wish: watch::Receiver<Option<Why>>,
+    state: watch::Receiver<State>,
+}
+
+impl Mover {
+    /// Waits until the client's gateway is one to leave ([`Client::wants_another`]); `None` once the client has stopped.
+    pub async fn wanted(&mut self) -> Option<Why> {
+        *self.wish.wait_for(Option::is_some).await.ok()?
+    }
+
+    /// Whether it is still.
+    #[must_use]
+    pub fn wants(&self) -> Option<Why> {
+        *self.wish.borrow()
+    }
+
+    /// Moves, and waits until the new gateway admits the client. Streams that are open break. If it doesn't admit it the
+    /// client is with it all the same: move on, or back.
+    ///
+    /// # Errors
+    /// Why it did not.
+    pub async fn move_to(&mut self, home: Home) -> Result<(), StartError> {
+        self.state.mark_unchanged();
+        self.homes.send(home).await.map_err(|_| StartError::Stopped)?;
+        // The first change is that it begins with the new one.
+        let begun = timeout(ADMISSION_TIMEOUT, self.state.changed()).await;
+        if !matches!(begun, Ok(Ok(()))) {
+            return Err(StartError::Stopped);
+        }
+        decided(&mut self.state).await
+    }
+}
+
+/// Waits until a gateway has said yes or no.
+async fn decided(state: &mut watch::Receiver<State>) -> Result<(), StartError> {
+    let decided = timeout(ADMISSION_TIMEOUT, state.wait_for(|s| *s != State::Starting)).await;
+    let state = match decided {
+        Err(_) => return Err(StartError::NoAnswer),
+        Ok(Err(_)) => return Err(StartError::Stopped),
+        Ok(Ok(state)) => state.clone(),
+    };
+    match state {
+        State::Up => Ok(()),
+        State::Refused(why) => Err(why.into()),
+        State::Unreachable(why) => Err(StartError::Unreachable(why)),
+        State::Starting => Err(StartError::NoAnswer),
+    }
 }
 
 /// Looks at a client while it runs, and finds nothing new once it has stopped.
@@ -264,6 +349,12 @@ impl Running {
         Documents(self.documents.clone())
     }
 
+    /// What those get who move it to another gateway.
+    #[must_use]
+    pub fn mover(&self) -> Mover {
+        self.mover.clone()
+    }
+
     /// What those get who only look.
     #[must_use]
     pub fn observer(&self) -> Observer {
@@ -289,18 +380,7 @@ impl Running {
     /// # Errors
     /// Why it did not.
     pub async fn admitted(&mut self) -> Result<(), StartError> {
-        let decided = timeout(ADMISSION_TIMEOUT, self.state.wait_for(|s| *s != State::Starting)).await;
-        let state = match decided {
-            Err(_) => return Err(StartError::NoAnswer),
-            Ok(Err(_)) => return Err(StartError::Stopped),
-            Ok(Ok(state)) => state.clone(),
-        };
-        match state {
-            State::Up => Ok(()),
-            State::Refused(why) => Err(why.into()),
-            State::Unreachable(why) => Err(StartError::Unreachable(why)),
-            State::Starting => Err(StartError::NoAnswer),
-        }
+        decided(&mut self.state).await
     }
 
     /// Stops it and waits until it has. Streams still open break.
@@ -351,31 +431,33 @@ pub fn run_with_reports(
     clock: Clock,
     rng: mizzle_base::Rng,
 ) -> Result<Running, StartError> {
-    let listed = document
-        .node(gateway)
-        .filter(|n| n.role == Role::Gateway)
-        .ok_or(StartError::NoPeer)?;
-    let peer = peer_of(listed).ok_or(StartError::NoPeer)?;
-    let addresses: Vec<_> = listed.addresses.iter().filter_map(|a| a.parse().ok()).collect();
-    if let Some(directory) = &directory {
-        directory.control.add_peer(peer, addresses.clone());
-    }
-    link.control.add_peer(peer, addresses);
-    link.control.connect(peer);
+    let peer = connect(document, gateway, &link, directory.as_ref()).ok_or(StartError::NoPeer)?;
     let (commands, command_queue) = mpsc::channel(OPEN_QUEUE);
     let (stop, stopped) = watch::channel(false);
     let (state, state_seen) = watch::channel(State::Starting);
     let (admission, admission_seen) = watch::channel(None);
-    // Room for all that the core hands on before it hears what is kept.
-    let (mail, mail_queue) = mpsc::channel(MAIL_WINDOW as usize);
+    // Room for all that the core hands on before it hears what is kept, and for as much of the gateway that was left.
+    let (mail, mail_queue) = mpsc::channel(2 * MAIL_WINDOW as usize);
     let (keeper, kept) = watch::channel((0, 0));
     let (documents, brought) = watch::channel(None);
     let (loops, _) = broadcast::channel(LOOP_QUEUE);
     let weak_loops = loops.downgrade();
+    let (homes, next_home) = mpsc::channel(1);
+    let (wish, wish_seen) = watch::channel(None);
+    let mover = Mover {
+        homes,
+        wish: wish_seen,
+        state: state_seen.clone(),
+    };
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
     let task = Task {
         core,
         gateway: peer,
+        own: *gateway,
+        wish,
+        moves: 0,
+        moved: None,
+        before: Counters::default(),
         link,
         directory,
         asked: clock.now(),
@@ -396,7 +478,7 @@ pub fn run_with_reports(
         estimates: BTreeMap::new(),
         not_sent: 0,
     };
-    let task = tokio::spawn(task.run(command_queue, kept, brought, stopped));
+    let task = tokio::spawn(task.run(command_queue, next_home, kept, brought, stopped));
     Ok(Running {
         opener: ClientOpener(commands),
         task,
@@ -406,11 +488,25 @@ pub fn run_with_reports(
         mail: Some(mail_queue),
         keeper: MailKeeper(Arc::new(keeper)),
         documents,
+        mover,
         observer: Observer {
             loops: weak_loops,
             snapshot,
         },
     })
+}
+
+/// Begins to connect to a gateway of the document; its peer id, if it has one.
+fn connect(document: &Document, gateway: &NodeId, link: &Link, directory: Option<&Link>) -> Option<PeerId> {
+    let listed = document.node(gateway).filter(|n| n.role == Role::Gateway)?;
+    let peer = peer_of(listed)?;
+    let addresses: Vec<_> = listed.addresses.iter().filter_map(|a| a.parse().ok()).collect();
+    if let Some(directory) = directory {
+        directory.control.add_peer(peer, addresses.clone());
+    }
+    link.control.add_peer(peer, addresses);
+    link.control.connect(peer);
+    Some(peer)
 }
 
 enum Stream {
@@ -428,6 +524,13 @@ struct Course {
 struct Task {
     core: Client,
     gateway: PeerId,
+    own: NodeId,
+    /// Whether it is one to leave.
+    wish: watch::Sender<Option<Why>>,
+    moves: u64,
+    moved: Option<Moved>,
+    /// What was counted with gateways that it left.
+    before: Counters,
     link: Link,
     /// Where it asks what nodes publish, and when it did.
     directory: Option<Link>,
@@ -463,6 +566,7 @@ impl Task {
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<OpenCommand>,
+        mut homes: mpsc::Receiver<Home>,
         mut kept: watch::Receiver<(u64, u64)>,
         mut brought: watch::Receiver<Option<Arc<Document>>>,
         mut stopped: watch::Receiver<bool>,
@@ -503,6 +607,11 @@ impl Task {
                         }
                     }
                 }
+                Some(home) = homes.recv() => {
+                    self.move_to(home);
+                    armed = self.core.deadline();
+                    timer.as_mut().reset(self.instant(armed));
+                }
                 Some(command) = commands.recv() => self.open(command),
                 Ok(()) = kept.changed() => {
                     let (generation, next) = *kept.borrow_and_update();
@@ -526,11 +635,59 @@ impl Task {
             }
         }
         // Programs are told; the gateway sees the connection close with the host.
+        self.break_streams();
+    }
+
+    fn break_streams(&mut self) {
         for (_, stream) in std::mem::take(&mut self.streams) {
-            if let Stream::Open { far, .. } = stream {
-                far.failed(io::ErrorKind::ConnectionAborted);
+            match stream {
+                Stream::Open { far, .. } => far.failed(io::ErrorKind::ConnectionAborted),
+                Stream::Opening(answer) => drop(answer.send(Err(OpenError::Closed))),
             }
         }
+    }
+
+    /// From here on it is a client of another gateway, as one that has just begun: nothing that the old one saw goes on.
+    fn move_to(&mut self, home: Home) {
+        let Home {
+            core,
+            gateway,
+            link,
+            directory,
+            why,
+        } = home;
+        let Some(peer) = connect(core.document(), &gateway, &link, directory.as_ref()) else {
+            self.state.send_replace(State::Unreachable(
+                "the network document gives it no usable peer id".into(),
+            ));
+            return;
+        };
+        let broken = self.streams.len();
+        self.break_streams();
+        self.before.merge(&self.core.counters());
+        // What the old core still wanted is left undone.
+        self.core = core;
+        self.link = link;
+        self.directory = directory;
+        self.gateway = peer;
+        self.waits_for_reports = false;
+        self.round_trips.clear();
+        self.estimates.clear();
+        self.moves += 1;
+        self.moved = Some(Moved {
+            at: self.clock.now(),
+            from: self.own,
+            why,
+        });
+        self.own = gateway;
+        // Its time begins, so that it wants another one if this one never answers.
+        self.core.handle(self.clock.now(), Input::Tick);
+        self.state.send_replace(State::Starting);
+        self.wish.send_replace(None);
+        tracing::warn!(
+            streams = broken,
+            "this client moves to another gateway: open streams break, programs must connect again"
+        );
     }
 
     fn instant(&self, deadline: Option<Time>) -> tokio::time::Instant {
@@ -631,8 +788,8 @@ impl Task {
                 }
                 Action::GatewayBlamed => {
                     tracing::warn!(
-                        "this gateway loses packets, or most of what lies behind it does: its routes are left as they are; \
-                         another gateway would be better"
+                        "this gateway loses packets, or most of what lies behind it does: its routes are left as they are. \
+                         If it is found so again within five minutes this client moves to another one, where it may"
                     );
                 }
                 Action::Stream(key, event) => self.stream_event(key, event),
@@ -728,7 +885,9 @@ impl Task {
         }
         self.published = now;
         // At fixed intervals, whatever the user does.
-        if now.since(self.asked) >= weights::EVERY && self.core.is_up() {
+        if now.since(self.asked) >= weights::ask_every(self.core.document().nodes().len())
+            && self.core.is_up()
+        {
             self.asked = now;
             self.estimates = self.core.estimates(now);
             if let Some(directory) = &self.directory {
@@ -742,7 +901,13 @@ impl Task {
             }
         }
         self.forget_given_up();
+        // While an inbox is full that much waits for it that what the next gateway brings might find no room, it stays.
+        let has_room = self.mail.capacity() >= MAIL_WINDOW as usize;
+        let wish = self.core.wants_another().filter(|_| has_room);
+        self.wish
+            .send_if_modified(|before| std::mem::replace(before, wish) != wish);
         let mut counters = self.core.counters();
+        counters.merge(&self.before);
         counters.add("slot.not_sent", self.not_sent);
         self.courses.retain(|key, _| self.streams.contains_key(key));
         let told = |(key, course): (&StreamKey, &Course)| StreamSnapshot {
@@ -758,6 +923,9 @@ impl Task {
             estimates: self.estimates.clone(),
             avoided: self.core.avoided().iter().copied().collect(),
             gateway_blamed: self.core.avoided().blamed(),
+            gateway: Some(self.own),
+            moves: self.moves,
+            moved: self.moved,
             up: self.core.is_up(),
             streams: self.streams.len(),
             oldest: self.courses.iter().take(STREAMS_TOLD).map(told).collect(),

@@ -153,7 +153,6 @@ pub struct Status {
 
 struct Shared {
     folder: PathBuf,
-    gateway: NodeId,
     opener: Arc<Opener>,
     inbox_bytes: u64,
     shelf: Arc<inbox::Shelf>,
@@ -241,11 +240,13 @@ impl Desk {
             &mut |of, from| outbox.read(of, from, now).map(drop),
         )?;
         let saved = saved_address(folder)?.and_then(|text| text.parse::<Address>().ok());
-        let address = saved.filter(|a| a.seal_key() == &seal_key && a.check_network(&network).is_ok());
+        // A mailbox at a gateway that the client has left is no longer emptied.
+        let is_here = |a: &Address| a.mailboxes().iter().all(|m| m.gateway == config.gateway);
+        let address =
+            saved.filter(|a| a.seal_key() == &seal_key && a.check_network(&network).is_ok() && is_here(a));
         let shared = Shared {
             correspondents: Correspondents::open(folder.join("correspondents"))?,
             folder: folder.into(),
-            gateway: config.gateway,
             inbox_bytes: config.inbox_bytes,
             shelf: inbox.shelf(),
             opener,
@@ -332,7 +333,7 @@ fn note_address(shared: &Shared, admission: &Admission) -> Result<(), DiskError>
 fn own_address(shared: &Shared, admission: &Admission) -> Option<Address> {
     let seal_key = SecretKey::from_bytes(*shared.opener.secret).public();
     let mailbox = Mailbox {
-        gateway: shared.gateway,
+        gateway: admission.gateway,
         id: admission.mailbox,
     };
     Address::new(&shared.opener.network, seal_key, vec![mailbox]).ok()

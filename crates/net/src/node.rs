@@ -27,7 +27,7 @@ use mizzle_mix::{Config, Delivered, Edges, Key, Loops, NotOurs, Outcome, Ratchet
 use mizzle_sphinx::{Dialect, Packet, SecretKey};
 use mizzle_traffic::draw;
 use mizzle_traffic::estimate::Estimate;
-use mizzle_traffic::weights::{Report, Reports};
+use mizzle_traffic::weights::{self, Report, Reports};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use zeroize::Zeroize as _;
@@ -335,6 +335,8 @@ struct Node {
     /// What loops told of each node, and when that was looked at.
     estimates: BTreeMap<NodeId, Estimate>,
     estimated: Time,
+    /// The nodes that were down when it told.
+    told_down: BTreeSet<NodeId>,
     reporting: Option<Reporting>,
     /// What nodes published, in a gateway.
     reports: Reports,
@@ -444,6 +446,7 @@ impl Node {
             published: Time::ZERO,
             estimates: BTreeMap::new(),
             estimated: clock.now(),
+            told_down: BTreeSet::new(),
             reporting: mix.reporting,
             reports: Reports::default(),
             warned: Warned::Nothing,
@@ -559,7 +562,9 @@ impl Node {
 
     /// Raises an alarm if loops are missing, and does what follows.
     fn look_for_loops(&mut self) {
-        if let Some(since) = self.loops.check(self.clock.now()) {
+        let now = self.clock.now();
+        self.loops.tell_lateness(now, &self.pipeline.report().late);
+        if let Some(since) = self.loops.check(now) {
             self.pipeline.drop_isolated(since);
             tracing::warn!(
                 "loops of this node don't come home: perhaps somebody drops what comes to it. What was let in since the last one is \
@@ -629,7 +634,10 @@ impl Node {
                     Asked::Document(known) => {
                         crate::directory::answer(&self.document, self.clock.now(), known)
                     }
-                    Asked::Reports => self.reports.bundle(Time::ZERO, MAX_BUNDLE_LEN).into(),
+                    Asked::Reports => {
+                        let turn = self.clock.now().as_s() / weights::EVERY.as_secs();
+                        self.reports.bundle_in_turn(turn, MAX_BUNDLE_LEN).into()
+                    }
                     Asked::Published(report) => {
                         match Report::verify(report, &self.document, self.clock.now()) {
                             Ok(report) => self.counters.add("reports.new", self.reports.add(report).into()),

@@ -424,6 +424,38 @@ impl Network {
         self.drops = Some(drops);
     }
 
+    /// A client leaves its gateway for this one, with another identity: a core that has seen nothing of before.
+    ///
+    /// # Errors
+    /// When there is no such gateway.
+    pub fn move_client(&mut self, client: ClientIndex, gateway: &NodeId) -> Result<(), PlanError> {
+        let place = self.by_id.get(gateway).copied();
+        let place = place.ok_or(mizzle_client::NoSuchGateway)?;
+        let core = Client::new(
+            client::Config::default(),
+            Arc::clone(&self.document),
+            gateway,
+            fork(&mut self.rng),
+        )?;
+        let old = &self.clients[client];
+        let (gone, id) = (self.nodes[old.gateway].gateway.as_mut(), old.id);
+        if let Some(gone) = gone {
+            gone.handle(self.now, gateway::Input::Gone { client: id });
+        }
+        let id = ClientId(draw::bytes(&mut self.rng));
+        self.nodes[place].clients.insert(id, client);
+        self.clients[client] = ClientSim {
+            core,
+            id,
+            gateway: place,
+            events: Vec::new(),
+        };
+        let at = self.client_time();
+        self.clients[client].core.handle(at, client::Input::LinkUp);
+        self.drain_client(client);
+        Ok(())
+    }
+
     /// What the nodes published of late.
     #[must_use]
     pub fn reports(&self) -> &Reports {

@@ -12,8 +12,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::*;
-use mizzle_base::{NodeId, Rng};
-use mizzle_sim::{Network, Plan};
+use mizzle_base::{NodeId, Rng, Time};
+use mizzle_client::{Moves, Why};
+use mizzle_sim::{Network, Plan, Sighting};
 use mizzle_traffic::draw;
 use rand_core::SeedableRng as _;
 
@@ -91,6 +92,7 @@ fn streams_go_on_and_routes_avoid_the_dead_when_a_third_of_the_mixes_dies() {
         write_all(&mut net, 0, key, b"GET");
         let (got, _) = read_to_end(&mut net, 0, key, Duration::from_secs(120));
         assert_eq!(got, pattern(file), "seed {seed}");
+        assert_eq!(net.client(0).wants_another(), None, "its gateway did nothing");
     }
     println!("the slowest of three: {slowest:?}");
 }
@@ -143,4 +145,82 @@ fn without_what_nodes_publish_at_most_one_mix_of_a_layer_is_left_out() {
     assert!(blamed > 0);
     assert!(average <= 0.25 * 1.1, "{average}");
     assert!(most <= 1.0 / 3.0 + 1e-9, "{most}");
+}
+
+#[test]
+fn a_client_moves_away_from_a_gateway_that_drops_what_comes_after_its_admission() {
+    let plan = Plan {
+        entries: 3,
+        ..three_by_four(7)
+    };
+    let mut net = network(plan, 20_000);
+    let begun = net.now() + Duration::from_secs(12);
+    net.run_until(begun);
+    let own = net.document().gateways().find(|g| g.exit.is_none()).unwrap().id;
+    net.attack(Box::new(move |from, to| *from == own || *to == own));
+    let until = begun + Duration::from_secs(180);
+    while net.client(0).wants_another().is_none() && net.now() < until {
+        net.step();
+    }
+    let took = net.now().since(begun);
+    assert_eq!(net.client(0).wants_another(), Some(Why::LosesPackets));
+    println!("blamed twice after {took:?}");
+    // Once may be a bad moment: it waits until it is blamed again, a minute later.
+    assert!(
+        (60..120).contains(&took.as_secs()),
+        "{took:?} after the gateway began to drop all"
+    );
+    assert!(net.client(0).is_up(), "the gateway itself answers as ever");
+
+    let entries: Vec<NodeId> = net
+        .document()
+        .gateways()
+        .filter(|g| g.exit.is_none())
+        .map(|g| g.id)
+        .collect();
+    let (mut moves, mut rng) = (Moves::default(), Rng::seed_from_u64(1));
+    let next = moves.next(net.now(), own, entries.into_iter(), &mut rng).unwrap();
+    assert_ne!(next, own);
+    net.move_client(0, &next).unwrap();
+    moves.moved(net.now(), own);
+    let moved = net.now();
+    net.run_until(moved + Duration::from_secs(12));
+    let tally = net.client(0).loops();
+    assert!(tally.returned > 30 && tally.lost == 0, "{tally:?}");
+    let key = net.open(0, fresh("files.test", FILE_PORT)).unwrap();
+    write_all(&mut net, 0, key, b"GET");
+    let (got, _) = read_to_end(&mut net, 0, key, Duration::from_secs(60));
+    assert_eq!(got, pattern(20_000));
+    assert_eq!(net.client(0).wants_another(), None);
+}
+
+/// When packets leave the client and come back to it, and how many mixes its routes left out.
+fn seen(seed: u64, kill: bool) -> (Vec<Time>, Vec<Time>, usize) {
+    let mut net = network(three_by_four(seed), 0);
+    net.watch();
+    let begun = net.now();
+    net.run_until(begun + Duration::from_secs(6));
+    if kill {
+        victims(&net, seed).iter().for_each(|mix| net.stop(mix));
+    }
+    net.run_until(begun + Duration::from_secs(18));
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    for sighting in net.sightings() {
+        match sighting {
+            Sighting::Uplink { at, .. } => up.push(at),
+            Sighting::Downlink { at, .. } => down.push(at),
+            _ => {}
+        }
+    }
+    (up, down, net.client(0).avoided().iter().count())
+}
+
+#[test]
+fn a_client_that_leaves_mixes_out_changes_its_routes_and_never_its_speed() {
+    let (up, down, none) = seen(9, false);
+    let (up_without, down_without, avoided) = seen(9, true);
+    assert_eq!((none, avoided), (0, 4));
+    assert!(up.len() > 500, "{}", up.len());
+    assert_eq!(up, up_without, "microsecond by microsecond");
+    assert_eq!(down, down_without, "microsecond by microsecond");
 }

@@ -5,6 +5,10 @@
 //! how long nothing came, but how many were due one after the other and none of them came ([`Rule`]). A loop that
 //! comes, however late, ends the row: packets reach this node.
 //!
+//! A machine that is itself late hears its loops late. What it knows of that ([`Alarm::late`]) widens the time that a loop is given,
+//! and never beyond the one after which it is lost anyway: who can slow the machine, or flood it, puts an alarm off by that time and
+//! no longer, however long he goes on.
+//!
 //! What follows from an alarm is the mix core's part; which loops are lost for another reason (a node on their way that is
 //! known to be down) whoever keeps the loops says. No clock; [`attack`] measures it.
 
@@ -26,7 +30,7 @@ const LEAST_GRACE: Duration = Duration::from_millis(50);
 const LEARN_FROM: u32 = 16;
 /// Weight of a loop in the running mean of lateness.
 const OF_ONE: f64 = 1.0 / 64.0;
-/// A call that comes so much later than was asked for tells of a pause of this machine, not of an attack.
+/// What this machine does so much later than it should tells of the machine, not of an attack.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Most loops that are waited for; beyond it the earliest are forgotten, neither missing nor back.
 const MOST_WAITING: usize = 65_536;
@@ -138,8 +142,37 @@ pub struct Alarm {
     returned: u32,
     late_us_mean: f64,
     late_us_variance: f64,
+    own_late: OwnLate,
     /// This machine paused: what came meanwhile is told soon.
     not_before: Time,
+    /// For how long such pauses may put looks off, until there is one that comes in time. Without an end a pause at each look
+    /// would put every one of them off.
+    may_wait: Duration,
+}
+
+/// The longest by which this machine was late in the last one to two spans.
+#[derive(Default)]
+struct OwnLate {
+    since: Time,
+    most: Duration,
+    most_before: Duration,
+}
+
+impl OwnLate {
+    fn turn(&mut self, now: Time, span: Duration) {
+        let age = now.since(self.since);
+        // A clock that was set back begins a new one too.
+        if age < span && self.since <= now {
+            return;
+        }
+        self.most_before = if age < 2 * span { self.most } else { Duration::ZERO };
+        self.most = Duration::ZERO;
+        self.since = now;
+    }
+
+    fn most(&self) -> Duration {
+        self.most.max(self.most_before)
+    }
 }
 
 impl Alarm {
@@ -157,7 +190,9 @@ impl Alarm {
             returned: 0,
             late_us_mean: 0.0,
             late_us_variance: 0.0,
+            own_late: OwnLate::default(),
             not_before: now,
+            may_wait: patience.max(LEAST_GRACE),
         }
     }
 
@@ -188,14 +223,20 @@ impl Alarm {
     pub fn check(&mut self, now: Time, mut is_explained: impl FnMut(&[u8; 8]) -> bool) -> Option<Found> {
         if let Some(asked) = self.deadline() {
             let paused = now.since(asked);
+            self.late(now, paused);
             if paused > PAUSE {
                 // As long again, so that what waits at the sockets is heard first; but not without end.
-                self.not_before = self.not_before.max(now + paused.min(self.patience));
+                let wait = paused.min(self.may_wait);
+                self.may_wait -= wait;
+                self.not_before = self.not_before.max(now + wait);
+            } else if now >= self.not_before {
+                self.may_wait = self.patience;
             }
         }
         if now < self.not_before {
             return None;
         }
+        self.own_late.turn(now, self.patience);
         let grace = self.grace();
         let mut is_one_more = false;
         while let Some(&(due, id)) = self.by_due.first().filter(|(due, _)| *due + grace <= now) {
@@ -240,14 +281,33 @@ impl Alarm {
         self.is_on
     }
 
-    /// How long beyond its due time a loop is waited for: its usual lateness, three deviations, and never less than 50 ms.
+    /// This machine did something by so much later than it should have: looked for loops, sent one, or let a packet go. Of no
+    /// account below 10 ms. True if it is of some.
+    pub fn late(&mut self, now: Time, by: Duration) -> bool {
+        if by <= PAUSE {
+            return false;
+        }
+        self.own_late.turn(now, self.patience);
+        self.own_late.most = self.own_late.most.max(by.min(self.patience));
+        true
+    }
+
+    /// By how much this machine was late of late, at the most.
+    #[must_use]
+    pub fn own_late(&self) -> Duration {
+        self.own_late.most()
+    }
+
+    /// How long beyond its due time a loop is waited for: its usual lateness and three deviations, never less than 50 ms, and twice
+    /// what this machine was late by: it may have sent the loop so late and heard it so late. Never more than the patience.
     #[must_use]
     pub fn grace(&self) -> Duration {
         if self.returned < LEARN_FROM {
             return self.patience;
         }
         let us = self.late_us_mean + 3.0 * libm::sqrt(self.late_us_variance);
-        Duration::from_micros(us as u64).clamp(LEAST_GRACE, self.patience)
+        let usual = Duration::from_micros(us as u64).max(LEAST_GRACE);
+        (usual + 2 * self.own_late()).min(self.patience)
     }
 
     /// The clock was set back, or those that are out won't be told of: none is waited for.
@@ -256,7 +316,9 @@ impl Alarm {
         self.by_due.clear();
         self.row = 0;
         self.heard = now;
+        self.own_late = OwnLate::default();
         self.not_before = now;
+        self.may_wait = self.patience;
         self.is_on = false;
     }
 
@@ -395,6 +457,62 @@ mod tests {
         assert_eq!(run(&mut alarm, ms(303_900)), None);
         alarm.returned(ms(303_950), id(302));
         assert_eq!(run(&mut alarm, ms(400_000)), None);
+    }
+
+    #[test]
+    fn what_this_machine_is_late_by_is_given_to_its_loops_and_forgotten() {
+        let mut alarm = taught(FIVE);
+        let usual = alarm.grace();
+        assert!(
+            !alarm.late(ms(100_000), Duration::from_millis(10)),
+            "every machine is"
+        );
+        assert_eq!(alarm.grace(), usual);
+        assert!(alarm.late(ms(100_000), Duration::from_millis(300)));
+        assert!(alarm.late(ms(100_010), Duration::from_millis(20)));
+        assert_eq!(alarm.own_late(), Duration::from_millis(300));
+        assert_eq!(alarm.grace(), usual + Duration::from_millis(600));
+        // Five that come half a second late, as the machine is: none is missing.
+        for n in 0..5 {
+            alarm.sent(id(100 + n), ms(100_000 + n));
+        }
+        assert_eq!(run(&mut alarm, ms(100_500)), None);
+        for n in 0..5 {
+            alarm.returned(ms(100_500 + n), id(100 + n));
+        }
+        assert_eq!(run(&mut alarm, ms(110_000)), None);
+        // Two of its spans of a second later the machine is as quick as ever.
+        for n in 200..210 {
+            alarm.sent(id(n), ms(n * 1_000));
+        }
+        let (at, _) = run(&mut alarm, ms(300_000)).unwrap();
+        assert!(at < ms(204_700), "{at:?}");
+    }
+
+    /// Whoever makes the machine late at each of its looks, for ever.
+    #[test]
+    fn who_slows_the_machine_for_ever_puts_an_alarm_off_by_the_patience_and_a_pause() {
+        for pause_ms in [15, 200, 900, 30_000] {
+            let mut alarm = taught(FIVE);
+            for n in 100..400 {
+                alarm.sent(id(n), ms(n * 1_000));
+            }
+            let mut looked = 0;
+            let at = loop {
+                let asked = alarm.deadline().unwrap();
+                let at = asked + Duration::from_millis(pause_ms);
+                looked += 1;
+                // What the workers are late by is told as well, at every look.
+                alarm.late(at, Duration::from_millis(pause_ms));
+                if alarm.check(at, |_| false).is_some() {
+                    break at;
+                }
+                assert!(looked < 100, "{pause_ms} ms: silent");
+            };
+            // The fifth is due at 104 s; then a second of patience, another one to hear what waits, and as long looks were late.
+            let latest = ms(104_000 + 2_000 + 1_000 + 3 * pause_ms);
+            assert!(at <= latest, "{pause_ms} ms: {at:?}");
+        }
     }
 
     #[test]

@@ -26,6 +26,21 @@ pub const LEAST_LOOPS: u32 = 30;
 pub const LIFE: Duration = Duration::from_secs(60 + 2 * CLOCK_TOLERANCE_S);
 /// How often a node reports.
 pub const EVERY: Duration = Duration::from_secs(5);
+/// A node that finds another one down, or back, says so at once, but this long after its last report at least: their times are
+/// in seconds, and of two with one time the later one is not heard.
+pub const SOONEST: Duration = Duration::from_millis(1_500);
+/// Networks of so many nodes at most are asked about more often: all their reports are 70 KB.
+const FEW_NODES: usize = 64;
+
+/// How often a client asks for the reports of a network of so many nodes.
+#[must_use]
+pub fn ask_every(nodes: usize) -> Duration {
+    if nodes <= FEW_NODES {
+        Duration::from_secs(2)
+    } else {
+        EVERY
+    }
+}
 
 /// Longest report in bytes.
 pub const MAX_REPORT_LEN: usize = HEAD_LEN + MAX_NODES * ENTRY_LEN + SIGNATURE_LEN;
@@ -272,6 +287,31 @@ impl Reports {
             if out.len() + 4 + report.bytes.len() > most {
                 continue;
             }
+            out.extend_from_slice(&(report.bytes.len() as u32).to_be_bytes());
+            out.extend_from_slice(&report.bytes);
+        }
+        out
+    }
+
+    /// The same of all, for somebody who asks again and again: where they are more than `most` bytes hold, those whose turn it is.
+    /// After as many turns as it takes, one number after the other, each was among them.
+    #[must_use]
+    pub fn bundle_in_turn(&self, turn: u64, most: usize) -> Vec<u8> {
+        let longest = self
+            .iter()
+            .map(|report| 4 + report.bytes.len())
+            .max()
+            .unwrap_or(1);
+        let (all, fit) = (self.0.len() as u64, (most / longest) as u64);
+        let first = if fit >= all { 0 } else { turn % all * fit % all };
+        let (first, all) = (first as usize, all as usize);
+        let mut out = Vec::new();
+        for report in self
+            .iter()
+            .chain(self.iter())
+            .skip(first)
+            .take(all.min(fit as usize))
+        {
             out.extend_from_slice(&(report.bytes.len() as u32).to_be_bytes());
             out.extend_from_slice(&report.bytes);
         }
@@ -636,6 +676,27 @@ mod tests {
         assert_eq!(judged(&document, &some, &id(1)), Judged::Unknown);
         assert_eq!(weights(&document, &some)[&id(1)], ONE_PPM);
         assert_eq!(judged(&document, &all, &id(13)), Judged::Unknown, "a gateway");
+    }
+
+    #[test]
+    fn who_asks_again_and_again_hears_all_reports_of_a_network_of_any_size() {
+        let document = document(7);
+        let all = reports(&document, |_, of| {
+            said(if of == 1 { ONE_PPM } else { 0 }, of == 1)
+        });
+        let longest = all.iter().map(|report| report.bytes.len()).max().unwrap();
+        for fit in [1, 3, 4, 5, 13, 14, 100] {
+            let (most, mut heard) = (fit * (4 + longest), Reports::default());
+            for turn in 0..14_u64.div_ceil(fit as u64) {
+                let bundle = all.bundle_in_turn(1_000_003 + turn, most);
+                assert!(bundle.len() <= most);
+                assert_eq!(heard.add_bundle(&bundle, &document, NOW).1, 0);
+            }
+            assert_eq!(heard.iter().count(), 14, "{fit} at a time");
+            assert_eq!(judged(&document, &heard, &id(1)), Judged::Down);
+        }
+        assert!(all.bundle_in_turn(3, 100).is_empty(), "not one fits");
+        assert!(Reports::default().bundle_in_turn(3, 1_000).is_empty());
     }
 
     #[test]

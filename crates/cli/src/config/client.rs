@@ -26,8 +26,10 @@ pub struct ClientConfig {
     pub gateways: Vec<Source>,
     /// Whose signature it must have.
     pub authority: VerifyingKey,
-    /// Its own gateway; any if none is named.
-    pub gateway: Option<NodeId>,
+    /// Those that may be its own gateway; any if none is named.
+    pub gateway: Vec<NodeId>,
+    /// How long its gateway may be away until it moves to another one, in seconds; 0: it never moves.
+    pub move_after_s: u64,
     /// What the gateway asks for, if it asks.
     pub token: Option<Token>,
     /// How to talk to gateways.
@@ -67,7 +69,8 @@ impl Default for ClientConfig {
             document: None,
             gateways: Vec::new(),
             authority: VerifyingKey::default(),
-            gateway: None,
+            gateway: Vec::new(),
+            move_after_s: 300,
             token: None,
             transport: Transport::Both,
             proxy: SocketAddr::from(([127, 0, 0, 1], 1080)),
@@ -112,17 +115,39 @@ const KEYS: &[Key<ClientConfig>] = &[
     },
     Key {
         name: "gateway",
-        about: "Your own gateway, which carries all that you send: its id in the network document, 64 hexadecimal digits; or\n\
-                \"any\", one drawn at the first start and kept.",
+        about: "Your own gateway, which carries all that you send: its id in the network document, 64 hexadecimal digits; a list of\n\
+                several; or \"any\". Of several one is drawn at the first start and kept. With exactly one you never move to another.",
         without: Without::Default("\"any\""),
         read: |config, reader, value| {
-            let id = |text: &str| match text {
-                "any" => Ok(None),
-                text => NodeId::from_hex(text)
-                    .map(Some)
-                    .ok_or_else(|| "must be \"any\" or a node id, 64 hexadecimal digits".into()),
+            let id = |text: &str| {
+                NodeId::from_hex(text).ok_or_else(|| {
+                    "must be \"any\", a node id of 64 hexadecimal digits, or a list of them".to_owned()
+                })
             };
-            config.gateway = reader.parsed(value, id).flatten();
+            if value.get_ref().as_array().is_some() {
+                config.gateway = reader.list(value, id);
+                if value.get_ref().as_array().is_some_and(|list| list.is_empty()) {
+                    reader.wrong(value, "must name one gateway at least, or be \"any\"");
+                }
+                return;
+            }
+            let one = |text: &str| match text {
+                "any" => Ok(Vec::new()),
+                text => id(text).map(|id| vec![id]),
+            };
+            config.gateway = reader.parsed(value, one).unwrap_or_default();
+        },
+    },
+    Key {
+        name: "move_after_s",
+        about: "Move to another gateway, one drawn of those that `gateway` allows, when yours was away for so many seconds, or when\n\
+                it was found twice to lose packets; at most three times a day. You have another mailbox and address then: letters\n\
+                to the old one wait there until you name the old gateway again. 0: never move. With a token you never do.",
+        without: Without::Default("300"),
+        read: |config, reader, value| {
+            if let Some(after) = reader.number(value, 0..=86_400) {
+                config.move_after_s = after;
+            }
         },
     },
     Key {
@@ -214,6 +239,13 @@ impl ClientConfig {
     /// All that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, Problems> {
         Self::parse(path, &super::text_of(path)?)
+    }
+
+    /// Whether this client may move to another gateway by itself.
+    #[must_use]
+    pub fn may_move(&self) -> bool {
+        // An invitation is for the gateway that gave it; another one should not even see it.
+        self.move_after_s > 0 && self.gateway.len() != 1 && self.token.is_none()
     }
 
     /// The file with these keys given, name and TOML value, and all explained.

@@ -45,6 +45,16 @@ fn client(out: &mut String, s: &ClientStatus) {
     line(out, "gateway", connected);
     document(out, &s.network);
 
+    if let Some(moved) = &s.gateway_moved {
+        let text = format!(
+            "another than before since {} ago, for {}; letters to your old address wait at gateway {}: to fetch them name it as \
+             `gateway` in the configuration",
+            time(Duration::from_secs(moved.s_ago)),
+            moved.why,
+            moved.from
+        );
+        line(out, "moved", &text);
+    }
     out.push_str("\nhow well you are hidden\n");
     let users = match s.anonymity.users_at_least {
         Some(users) => format!("{users} at least, as your gateway says"),

@@ -121,8 +121,11 @@ impl Node {
 
     pub(super) fn publish(&mut self) {
         let now = self.clock.now();
-        if now.since(self.estimated) >= weights::EVERY {
+        let has_news = self.told_down != *self.loops.down();
+        let waited = now.since(self.estimated);
+        if waited >= weights::EVERY || (has_news && waited >= weights::SOONEST) {
             self.estimated = now;
+            self.told_down.clone_from(self.loops.down());
             self.estimates = self.loops.estimates(now);
             self.tell_gateways(now);
         }

@@ -206,6 +206,7 @@ impl Person {
         let desk = Desk::open(folder, config, Clock::start()).unwrap();
         let (items, incoming) = mpsc::channel(8);
         let admitted = Admission {
+            gateway: NodeId::new([n; 32]),
             mailbox: MailboxId::new([n; 16]),
             generation: 1,
         };
@@ -590,6 +591,7 @@ async fn the_address_outlives_the_client_and_follows_the_mailbox() {
     let alice = Person::start(2, &folder.0, &gateway);
     let first = has_address(&alice).await;
     let moved = Admission {
+        gateway: NodeId::new([2; 32]),
         mailbox: MailboxId::new([9; 16]),
         generation: 2,
     };
