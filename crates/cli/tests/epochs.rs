@@ -117,6 +117,12 @@ fn downloads_go_on_over_two_changes_of_keys_and_the_kill_of_a_mix_near_one_and_a
     assert_eq!(seen["sequence"], 2);
     assert!(seen["keys_until_s"].as_u64() > seen["epoch_ends_s"].as_u64());
     let config = network.made.config("mix-2-1");
+    let (_, json, _) = run(&["status", config.to_str().unwrap(), "--json"]);
+    let status: Value = serde_json::from_str(&json).unwrap();
+    assert!(
+        status["alarms"]["raised"].is_u64() && status["alarms"]["is_on"].is_boolean(),
+        "{json}"
+    );
     let (_, text, _) = run(&["status", config.to_str().unwrap()]);
     for words in ["key epoch", "more epochs are known", "alarms"] {
         assert!(text.contains(words), "{words}: {text}");
