@@ -5,6 +5,9 @@
 //! section ("Gateway link", "Reply slots"); Loopix's provider. What an exit does with its messages, and how the streams of
 //! uploads get here, is `mizzle-exit`'s.
 
+mod admission;
+mod config;
+mod downlinks;
 mod link;
 mod mail;
 mod replies;
@@ -16,22 +19,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mizzle_base::document::Node;
-use mizzle_base::frame::{self, Content, Frame, Refusal};
-use mizzle_base::{ClientTag, Counters, Document, MailboxId, NetworkId, NodeId, Rng, Time};
+use mizzle_base::frame::{self, Content, Frame};
+use mizzle_base::{ClientTag, Counters, Document, MailboxId, NodeId, Rng, Time};
 use mizzle_sphinx::{Dialect, MESSAGE_LEN, Packet, unpad, use_surb};
 use mizzle_stream::OpenError;
 use mizzle_traffic::census::Census;
 use mizzle_traffic::draw;
 use mizzle_traffic::reply::{ReplySlots, decode_drop, decode_surbs};
 use rand_core::Rng as _;
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
-use link::{Downlink, Due, Holds, Policer};
+use admission::{Account, Hello, Newcomer};
 use mail::Mailboxes;
 use replies::{Full, Replies, Reply};
 use store::{Answer, Order, Registered};
 use upload::Uploads;
+
+pub use config::{Admission, Config};
 
 /// A client, as the link tells it: hash of the identity that it uses with this gateway alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,110 +48,12 @@ pub struct Conn(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UploadId(pub u64);
 
-/// Whom a gateway admits, up to its capacity.
-#[derive(Clone, Default)]
-pub enum Admission {
-    /// Anyone.
-    #[default]
-    Open,
-    /// Those on the list.
-    AllowList(BTreeSet<ClientId>),
-    /// Those who present this token.
-    Token(Zeroizing<Vec<u8>>),
-}
-
 /// A clock that goes back by more than this between two calls was set.
 const JUMP: Duration = Duration::from_secs(1);
 /// Every so often what is old is looked for.
 const SWEEP: Duration = Duration::from_secs(60);
-/// The store is told once in so long that a client is here, and forgets who was not for so long.
-const SEEN_EVERY: Duration = Duration::from_secs(86_400);
+/// Who was away for so long is forgotten.
 const AWAY: Duration = Duration::from_secs(30 * 86_400);
-/// Who was here for the first time so long before the last makes room for nobody.
-const SETTLED: Duration = Duration::from_secs(86_400);
-/// Runs of a client that a newer one took the place of, as far as they are remembered.
-const REPLACED: usize = 8;
-
-/// Bounds and policy of a gateway core.
-#[derive(Clone)]
-pub struct Config {
-    admission: Admission,
-    downlink_capacity_per_s: f64,
-    drop_surbs: usize,
-    replies: usize,
-    replies_total: usize,
-    reply_life: Duration,
-    uploads: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            admission: Admission::Open,
-            downlink_capacity_per_s: 45_000.0,
-            drop_surbs: 65_536,
-            replies: 4_096,
-            replies_total: 65_536,
-            reply_life: Duration::from_secs(600),
-            uploads: 1_024,
-        }
-    }
-}
-
-impl Config {
-    /// Whom it admits; anyone by default.
-    #[must_use]
-    pub fn with_admission(mut self, admission: Admission) -> Self {
-        self.admission = admission;
-        self
-    }
-
-    /// Frames a second that it can send in all; divided by the profile's downlink rate that is the number of clients
-    /// it admits (100 in `bulk`, 562 in `browse` at the default of 45,000).
-    #[must_use]
-    pub fn with_downlink_capacity_per_s(mut self, frames: f64) -> Self {
-        self.downlink_capacity_per_s = frames;
-        self
-    }
-
-    /// Most SURBs of drops held for their due times, 0.7 KB each; more are dropped and counted.
-    #[must_use]
-    pub fn with_drop_surbs(mut self, n: usize) -> Self {
-        self.drop_surbs = n;
-        self
-    }
-
-    /// Most replies that wait for one client, 4 KB each; 4,096 by default. More are dropped and counted.
-    #[must_use]
-    pub fn with_replies(mut self, n: usize) -> Self {
-        self.replies = n;
-        self
-    }
-
-    /// Most replies that wait for all clients together; 65,536 by default, 270 MB. One client's are never more than are free, so
-    /// that those who don't acknowledge leave room for the others; more are dropped and counted.
-    #[must_use]
-    pub fn with_replies_total(mut self, n: usize) -> Self {
-        self.replies_total = n;
-        self
-    }
-
-    /// How long replies wait for a client that is away; ten minutes by default. Its sessions are over long before; older ones
-    /// are dropped and counted.
-    #[must_use]
-    pub fn with_reply_life(mut self, life: Duration) -> Self {
-        self.reply_life = life;
-        self
-    }
-
-    /// Most letters that are brought at a time, up to 100 KB each while they wait for the disk; 1,024 by default. One more
-    /// is not opened ([`OpenError::Limit`]). How much mail is kept is the store's [`store::Limits`].
-    #[must_use]
-    pub fn with_uploads(mut self, n: usize) -> Self {
-        self.uploads = n;
-        self
-    }
-}
 
 /// What a gateway core is told.
 pub enum Input {
@@ -282,107 +187,6 @@ impl Out {
             at,
         }));
     }
-}
-
-/// What a client says when it comes.
-#[derive(Clone, Copy)]
-struct Hello {
-    conn: Conn,
-    run: [u8; 8],
-    /// What it expects of replies and of mail.
-    ack: u64,
-    seq: u64,
-}
-
-struct Account {
-    tag: ClientTag,
-    mailbox: MailboxId,
-    generation: u64,
-    policer: Policer,
-    link: Option<Downlink>,
-    /// By which it was welcomed last.
-    conn: Option<Conn>,
-    hellos: Policer,
-    /// When it came for the first time.
-    since: Time,
-    /// Since when it has no link.
-    away_since: Time,
-    /// What the store was told last.
-    seen: Time,
-    /// The run of the client that was admitted last, and those that it took the place of.
-    run: Option<[u8; 8]>,
-    replaced: VecDeque<[u8; 8]>,
-    /// Number of the last reply that its queue took.
-    appended: u64,
-    /// Number below which the client acknowledged all.
-    acked: u64,
-    /// What a reply's number in the queue is more than its number for the client, round the end of all numbers.
-    base: u64,
-}
-
-impl Account {
-    fn new(registered: &Registered, uplink_per_s: f64, now: Time) -> Self {
-        Self {
-            tag: registered.tag,
-            mailbox: registered.mailbox,
-            generation: registered.generation,
-            policer: Policer::new(uplink_per_s, now),
-            link: None,
-            conn: None,
-            hellos: Policer::of_hellos(now),
-            since: registered.since,
-            away_since: registered.seen,
-            seen: registered.seen,
-            run: None,
-            replaced: VecDeque::new(),
-            appended: 0,
-            acked: 1,
-            base: 0,
-        }
-    }
-
-    /// Notes an acknowledgement of replies and returns the queue's number for it. Nobody acknowledges what never came.
-    fn acknowledged(&mut self, ack: u64) -> u64 {
-        let next = ack.wrapping_add(self.base);
-        if (self.acked..=self.appended + 1).contains(&next) {
-            self.acked = next;
-        }
-        self.acked
-    }
-
-    /// Notes what a client that comes expects. One that started anew expects the first number again, when those before it
-    /// are deleted, and when we did it expects what was in the old queue: what is kept gets the numbers that it expects.
-    fn expects(&mut self, ack: u64) -> u64 {
-        let ack = ack.max(1);
-        let next = ack.wrapping_add(self.base);
-        if !(self.acked..=self.appended + 1).contains(&next) {
-            self.base = self.acked.wrapping_sub(ack);
-        }
-        self.acknowledged(ack)
-    }
-
-    /// Whether it has been here on more than a day: not one of a thousand that somebody made up at once.
-    fn is_settled(&self) -> bool {
-        self.seen.max(self.away_since).since(self.since) >= SETTLED
-    }
-
-    /// Another run of the client is admitted; the one before is not to come again.
-    fn runs(&mut self, run: [u8; 8]) {
-        let Some(old) = self.run.replace(run).filter(|old| *old != run) else {
-            return;
-        };
-        if self.replaced.len() == REPLACED {
-            self.replaced.pop_front();
-        }
-        self.replaced.push_back(old);
-    }
-}
-
-/// A newcomer whose mailbox is not on disk yet.
-struct Newcomer {
-    registered: Registered,
-    /// Its hello; `None` once it is gone.
-    hello: Option<Hello>,
 }
 
 /// A gateway core; see the [crate](self).
@@ -593,223 +397,6 @@ impl Gateway {
         }
     }
 
-    fn admit(
-        &mut self,
-        now: Time,
-        client: ClientId,
-        network: NetworkId,
-        run: &[u8; 8],
-        token: &[u8],
-    ) -> Result<(), Refusal> {
-        if network != self.document.network() {
-            return Err(Refusal::WrongNetwork);
-        }
-        let allowed = match &self.config.admission {
-            Admission::Open => true,
-            Admission::AllowList(list) => list.contains(&client),
-            Admission::Token(good) => good.ct_eq(token).into(),
-        };
-        if !allowed {
-            return Err(Refusal::NotAdmitted);
-        }
-        let known = self.accounts.get(&client);
-        if known.is_some_and(|a| a.replaced.contains(run)) {
-            return Err(Refusal::Replaced);
-        }
-        // A client that comes back takes its own place, even while its old link is still thought to live.
-        if known.is_none_or(|a| a.link.is_none()) && self.linked() >= self.capacity() {
-            return Err(Refusal::Full);
-        }
-        // Mailboxes of clients that are away count too, or the store would have no bound.
-        if known.is_none() && !self.newcomers.contains_key(&client) {
-            self.evict(now);
-            if self.accounts.len() + self.newcomers.len() >= self.most_accounts() {
-                return Err(Refusal::Full);
-            }
-        }
-        Ok(())
-    }
-
-    fn refuse(&mut self, client: ClientId, conn: Conn, run: [u8; 8], why: Refusal) {
-        self.out.counters.count("client.refused");
-        let bytes = without_numbers(Content::Refused { why, run });
-        self.out.actions.push_back(Action::Refuse { client, conn, bytes });
-    }
-
-    fn not_written(&mut self, client: ClientId, bytes: &[u8]) {
-        self.out.counters.count("downlink.not_written");
-        let Some(account) = self.accounts.get_mut(&client) else {
-            return;
-        };
-        let Some(link) = &mut account.link else { return };
-        let held = match frame::number(bytes) {
-            Some((frame::Kind::Reply, seq)) => Holds::Reply(seq.saturating_add(account.base)),
-            Some((frame::Kind::Mail, number)) => Holds::Mail(number),
-            _ => Holds::Filler,
-        };
-        self.wakeups.remove(&(link.scheduled(), client));
-        link.not_written(held);
-        self.wakeups.insert((link.schedule(), client));
-    }
-
-    fn admitted(&mut self, now: Time, client: ClientId, hello: Hello) {
-        if let Some(account) = self.accounts.get_mut(&client) {
-            let other_run = account.run.filter(|run| *run != hello.run);
-            if let (Some(run), Some(conn), Some(_)) = (other_run, account.conn, &account.link) {
-                // A second program with this identity: the newer one stays, and the older is told why.
-                self.out.counters.count("client.replaced");
-                self.refuse(client, conn, run, Refusal::Replaced);
-            }
-            return self.welcome(now, client, hello);
-        }
-        if let Some(newcomer) = self.newcomers.get_mut(&client) {
-            newcomer.hello = Some(hello);
-            return;
-        }
-        // It is welcome when its mailbox is on disk: nobody shall give away an address that a crash makes void.
-        let rng = &mut self.rng;
-        let registered = Registered {
-            client,
-            tag: ClientTag(draw::bytes(rng)),
-            mailbox: MailboxId::new(draw::bytes(rng)),
-            generation: u64::from_be_bytes(draw::bytes(rng)),
-            since: now,
-            seen: now,
-            first: 1,
-            next: 1,
-        };
-        let hello = Some(hello);
-        self.newcomers.insert(client, Newcomer { registered, hello });
-        self.out
-            .actions
-            .push_back(Action::Store(Order::Register(registered)));
-    }
-
-    /// The store has a newcomer's mailbox, or not.
-    fn registered(&mut self, now: Time, client: ClientId, done: bool) {
-        let Some(Newcomer { registered, hello }) = self.newcomers.remove(&client) else {
-            return;
-        };
-        if !done {
-            self.out.counters.count("mail.store_failed");
-            if let Some(hello) = hello {
-                self.refuse(client, hello.conn, hello.run, Refusal::Full);
-            }
-            return;
-        }
-        self.insert(&registered, now);
-        match hello {
-            // Others may have come while the store was at work.
-            Some(Hello { conn, run, .. }) if self.linked() >= self.capacity() => {
-                self.refuse(client, conn, run, Refusal::Full);
-            }
-            Some(hello) => self.welcome(now, client, hello),
-            None => {}
-        }
-    }
-
-    fn insert(&mut self, registered: &Registered, now: Time) {
-        let uplink_per_s = self.document.profile().uplink_per_s();
-        let account = Account::new(registered, uplink_per_s, now);
-        self.by_tag.insert(account.tag, registered.client);
-        self.mail.insert(registered);
-        self.accounts.insert(registered.client, account);
-    }
-
-    fn welcome(&mut self, now: Time, client: ClientId, hello: Hello) {
-        self.out.counters.count("client.admitted");
-        self.gone(now, client);
-        let profile = self.document.profile();
-        let (uplink_per_s, downlink_per_s) = (profile.uplink_per_s(), profile.downlink_per_s);
-        let Some(account) = self.accounts.get_mut(&client) else {
-            return;
-        };
-        account.runs(hello.run);
-        let reply = account.expects(hello.ack);
-        self.replies.acknowledge(client, reply);
-        let Some(mailbox) = self.mail.get_mut(&account.mailbox) else {
-            return;
-        };
-        mailbox.resumed(account.mailbox, hello.seq, &mut self.out);
-        // A random phase, so that the ticks of clients that come together don't fall together.
-        let interval = Duration::from_secs_f64(1.0 / downlink_per_s);
-        let next = (reply, mailbox.first());
-        let mut link = Downlink::new(interval, draw::unit(&mut self.rng), uplink_per_s, next, now);
-        self.wakeups.insert((link.schedule(), client));
-        mailbox.read_ahead(now, account.mailbox, link.next_mail(), &mut self.out);
-        account.link = Some(link);
-        account.conn = Some(hello.conn);
-        self.out.actions.push_back(Action::Welcome {
-            client,
-            conn: hello.conn,
-            bytes: without_numbers(Content::Welcome {
-                tag: account.tag,
-                mailbox: account.mailbox,
-                generation: account.generation,
-            }),
-        });
-        self.seen(now, client);
-    }
-
-    /// Tells the store now and then that a client is here.
-    fn seen(&mut self, now: Time, client: ClientId) {
-        if let Some(account) = self.accounts.get_mut(&client)
-            && now.since(account.seen) > SEEN_EVERY
-        {
-            account.seen = now;
-            self.out
-                .actions
-                .push_back(Action::Store(Order::Seen { client, at: now }));
-        }
-    }
-
-    fn gone(&mut self, now: Time, client: ClientId) {
-        if let Some(newcomer) = self.newcomers.get_mut(&client) {
-            newcomer.hello = None;
-        }
-        let Some(account) = self.accounts.get_mut(&client) else {
-            return;
-        };
-        if let Some(link) = account.link.take() {
-            account.away_since = now;
-            self.wakeups.remove(&(link.scheduled(), client));
-            if let Some(mailbox) = self.mail.get_mut(&account.mailbox) {
-                mailbox.left();
-            }
-            self.seen(now, client);
-        }
-    }
-
-    /// Makes room for a newcomer where accounts are all taken: the client that is away the longest, and so long that
-    /// no SURB of its can come back any more, is forgotten if no mail waits for it. But not if it has been here on more than a
-    /// day: whoever makes up clients by the thousand shall take nobody's address away.
-    fn evict(&mut self, now: Time) {
-        if self.accounts.len() + self.newcomers.len() < self.most_accounts() {
-            return;
-        }
-        let life = self.document.profile().surb_life();
-        let has_mail = |a: &Account| self.mail.get(&a.mailbox).is_some_and(mail::Mailbox::has_mail);
-        let away = self.accounts.iter().filter(|(_, a)| {
-            a.link.is_none() && now.since(a.away_since) > life && !has_mail(a) && !a.is_settled()
-        });
-        if let Some(client) = away.min_by_key(|(_, a)| a.away_since).map(|(&client, _)| client) {
-            self.forget(client);
-        }
-    }
-
-    fn forget(&mut self, client: ClientId) {
-        let Some(Account { tag, mailbox, .. }) = self.accounts.remove(&client) else {
-            return;
-        };
-        self.by_tag.remove(&tag);
-        self.replies.remove(client);
-        self.mail.remove(&mailbox);
-        self.out.counters.count("client.forgotten");
-        self.out
-            .actions
-            .push_back(Action::Store(Order::Forget { client, mailbox }));
-    }
-
     /// Looks for what is old. Not outside the document's time: nothing shall be deleted because a clock went wrong.
     fn sweep(&mut self, now: Time) {
         self.mail.delete_again(&mut self.out);
@@ -845,11 +432,6 @@ impl Gateway {
                 account.acked = account.acked.max(first);
             }
         }
-    }
-
-    /// Clients with a link or a mailbox: four times as many as can have a link.
-    fn most_accounts(&self) -> usize {
-        self.capacity().saturating_mul(4)
     }
 
     fn message(&mut self, now: Time, mailbox: MailboxId, packet: Packet) {
@@ -964,42 +546,6 @@ impl Gateway {
         }
     }
 
-    /// The downlink of a mailbox's owner, while he has one.
-    fn link_of(&mut self, mailbox: &MailboxId) -> Option<&mut Downlink> {
-        let owner = self.mail.get(mailbox)?.client;
-        self.accounts.get_mut(&owner)?.link.as_mut()
-    }
-
-    /// Has the downlink pass over what its mailbox doesn't hold any more.
-    fn starts_at(&mut self, now: Time, mailbox: &MailboxId) {
-        if let Some(first) = self.mail.get(mailbox).map(mail::Mailbox::first)
-            && let Some(link) = self.link_of(mailbox)
-        {
-            link.mail_acknowledged(now, first);
-        }
-    }
-
-    /// Has the store read what a linked owner gets next.
-    fn read_ahead(&mut self, now: Time, mailbox: &MailboxId) {
-        if let Some(cursor) = self.link_of(mailbox).map(|link| link.next_mail())
-            && let Some(kept) = self.mail.get_mut(mailbox)
-        {
-            kept.read_ahead(now, *mailbox, cursor, &mut self.out);
-        }
-    }
-
-    fn mail_acknowledged(&mut self, now: Time, client: ClientId, next: u64) {
-        let Some(id) = self.accounts.get(&client).map(|a| a.mailbox) else {
-            return;
-        };
-        if let Some(mailbox) = self.mail.get_mut(&id)
-            && mailbox.acknowledged(id, next, &mut self.out)
-        {
-            self.starts_at(now, &id);
-            self.read_ahead(now, &id);
-        }
-    }
-
     /// The clock was set back by more than jitter. No frame until it is where it was would be a silence.
     fn set_back(&mut self, now: Time) {
         let by = self.told.since(now);
@@ -1018,65 +564,6 @@ impl Gateway {
         }
     }
 
-    fn run_downlinks(&mut self, now: Time) {
-        // Who asks is one.
-        let users = self.census.at_least(now).map_or(0, |users| users.max(1));
-        while let Some(&(at, client)) = self.wakeups.first() {
-            // Nothing is later than `FAR_FUTURE`, so the tick after it would be at it again, for ever.
-            if at > now || at == Time::FAR_FUTURE {
-                break;
-            }
-            self.wakeups.pop_first();
-            let Some(account) = self.accounts.get_mut(&client) else {
-                continue;
-            };
-            let (Some(link), Some(conn)) = (&mut account.link, account.conn) else {
-                continue;
-            };
-            match link.due(now) {
-                Due::Prepare { reply, mail } => {
-                    let stalls = link.take_stalls();
-                    if stalls > 0 {
-                        self.out.counters.add("stall.downlink", stalls);
-                    }
-                    let kept = self.mail.get_mut(&account.mailbox);
-                    let ready = kept.as_ref().and_then(|kept| kept.ready(mail));
-                    let (holds, seq, content) =
-                        if let Some(Reply { id, payload, .. }) = self.replies.get(client, reply).cloned() {
-                            let seq = reply.wrapping_sub(account.base);
-                            (Holds::Reply(reply), seq, Content::Reply { id, payload })
-                        } else if let Some(item) = ready.cloned() {
-                            (Holds::Mail(mail), mail, Content::Mail(item))
-                        } else {
-                            (Holds::Filler, 0, Content::Filler { users })
-                        };
-                    link.prepared(holds, frame::encode(&Frame { ack: 0, seq, content }));
-                    if link.tick() <= now {
-                        self.out.counters.count("downlink.unready");
-                    }
-                    if let Some(kept) = kept {
-                        kept.read_ahead(now, account.mailbox, link.next_mail(), &mut self.out);
-                    }
-                }
-                Due::Send { bytes, holds } => {
-                    self.out.counters.count(match holds {
-                        Holds::Filler => "downlink.filler",
-                        Holds::Reply(_) => "downlink.reply",
-                        Holds::Mail(_) => "downlink.mail",
-                    });
-                    if let Holds::Mail(number) = holds
-                        && let Some(kept) = self.mail.get_mut(&account.mailbox)
-                    {
-                        kept.sent(number);
-                    }
-                    self.out.actions.push_back(Action::Send { client, conn, bytes });
-                }
-                Due::Skipped(ticks) => self.out.counters.add("downlink.late_tick", ticks),
-            }
-            self.wakeups.insert((link.schedule(), client));
-        }
-    }
-
     fn use_drop_surbs(&mut self, now: Time) {
         let too_late = self.drops.drop_overdue(now);
         if too_late > 0 {
@@ -1091,10 +578,4 @@ impl Gateway {
             self.out.actions.push_back(Action::Mix(packet));
         }
     }
-}
-
-/// The bytes of an answer to a hello.
-fn without_numbers(content: Content) -> Box<[u8]> {
-    let (ack, seq) = (0, 0);
-    frame::encode(&Frame { ack, seq, content })
 }
