@@ -507,7 +507,7 @@ impl KeepMoves for OnDisk {
         let settled = settle(&self.state, gateway, &mut self.rng);
         let secret = settled.and_then(|()| self.state.secret(IDENTITY_KEY));
         let mut secret = secret.map_err(|e| e.to_string())?;
-        identity::keypair(&mut *secret).ok_or_else(|| StartError::NoLink.to_string())
+        identity::keypair(&mut secret).ok_or_else(|| StartError::NoLink.to_string())
     }
 }
 
