@@ -42,6 +42,8 @@ const DOCUMENT: &str = "network.doc";
 const SEQUENCE: &str = "sequence";
 const GATEWAY: &str = "gateway";
 const DRAWN: &str = "gateways-drawn";
+const WAS_DRAWN: &str = "drawn";
+const WAS_LEFT: &str = "left";
 
 /// Why `mizzle client run` ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -479,14 +481,19 @@ fn settle(state: &State, gateway: &NodeId, rng: &mut Rng) -> Result<(), StateErr
     state.write(GATEWAY, format!("{gateway}\n").as_bytes())
 }
 
-/// The gateways that were drawn of late, one a line: when, in seconds, and which.
+/// The gateways that were drawn or left of late, one a line: when, in seconds, which, and what.
 fn drawn(state: &State) -> Moves {
     let text = state.read(DRAWN).ok().flatten().unwrap_or_default();
-    let line = |line: &str| {
-        let (at_s, gateway) = line.split_once(' ')?;
-        Some((Time::from_s(at_s.parse().ok()?), NodeId::from_hex(gateway)?))
+    let lines = |wanted: &'static str| {
+        let line = move |line: &str| {
+            let mut words = line.split(' ');
+            let (at_s, gateway, what) = (words.next()?, words.next()?, words.next()?);
+            let gateway = NodeId::from_hex(gateway).filter(|_| what == wanted)?;
+            Some((Time::from_s(at_s.parse().ok()?), gateway))
+        };
+        str::from_utf8(&text).unwrap_or_default().lines().filter_map(line)
     };
-    Moves::with_drawn(str::from_utf8(&text).unwrap_or_default().lines().filter_map(line))
+    Moves::with(lines(WAS_DRAWN), lines(WAS_LEFT))
 }
 
 struct OnDisk {
@@ -496,8 +503,11 @@ struct OnDisk {
 
 impl KeepMoves for OnDisk {
     fn drawn(&mut self, moves: &Moves) -> Result<(), String> {
-        let line = |(at, gateway): (Time, NodeId)| format!("{} {gateway}\n", at.as_s());
-        let text: String = moves.drawn().map(line).collect();
+        let line = |what: &'static str| {
+            move |(at, gateway): (Time, NodeId)| format!("{} {gateway} {what}\n", at.as_s())
+        };
+        let drawn = moves.drawn().map(line(WAS_DRAWN));
+        let text: String = drawn.chain(moves.left().map(line(WAS_LEFT))).collect();
         self.state
             .write(DRAWN, text.as_bytes())
             .map_err(|e| e.to_string())
@@ -507,7 +517,7 @@ impl KeepMoves for OnDisk {
         let settled = settle(&self.state, gateway, &mut self.rng);
         let secret = settled.and_then(|()| self.state.secret(IDENTITY_KEY));
         let mut secret = secret.map_err(|e| e.to_string())?;
-        identity::keypair(&mut *secret).ok_or_else(|| StartError::NoLink.to_string())
+        identity::keypair(&mut secret).ok_or_else(|| StartError::NoLink.to_string())
     }
 }
 

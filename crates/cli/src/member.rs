@@ -173,7 +173,7 @@ impl Member {
                         return Err(why.into());
                     };
                     join.keypair = moving.keep.settle(&next).map_err(StartError::Moving)?;
-                    moving.moves.moved(clock.now(), join.gateway);
+                    moving.left(join.gateway, clock);
                     tracing::warn!(
                         "the gateway is away: this client begins with another one, and has another mailbox and address there. Letters \
                          to the old one wait at the old gateway {} for up to 30 days: to fetch them name it as `gateway`",

@@ -24,7 +24,7 @@ const AGAIN_S: f64 = 30.0;
 
 /// What outlasts a restart of a client that moves.
 pub trait Keep: Send + Sync {
-    /// Gateways were drawn.
+    /// Gateways were drawn or left.
     ///
     /// # Errors
     /// Why that can't be kept, in words.
@@ -62,11 +62,8 @@ impl Moving {
         let may =
             |id: &NodeId| (self.among.is_empty() || self.among.contains(id)) && can_be_own(document, *id);
         let others: Vec<NodeId> = document.gateways().map(|g| g.id).filter(may).collect();
-        let left = self.moves.draws_left();
         let next = self.moves.next(clock.now(), own, others.into_iter(), rng)?;
-        if self.moves.draws_left() != left
-            && let Err(why) = self.keep.drawn(&self.moves)
-        {
+        if let Err(why) = self.keep.drawn(&self.moves) {
             tracing::warn!("this client stays with its gateway, as it can't keep where it would go: {why}");
             return None;
         }
@@ -74,6 +71,14 @@ impl Moving {
         let (peer, address) = (listed.peer.parse().ok()?, listed.addresses.first()?.parse().ok()?);
         let answer = member::fetch(&Source { peer, address }, transport, document.sequence(), rng).await;
         answer.is_ok().then_some(next)
+    }
+
+    /// The client has left `old`.
+    pub(crate) fn left(&mut self, old: NodeId, clock: Clock) {
+        self.moves.moved(clock.now(), old);
+        if let Err(why) = self.keep.drawn(&self.moves) {
+            tracing::warn!("that this client left a gateway could not be kept: {why}");
+        }
     }
 }
 
@@ -125,7 +130,7 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        moving.moves.moved(clock.now(), own);
+        moving.left(own, clock);
         let home = Home {
             core,
             gateway: next,

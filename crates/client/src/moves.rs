@@ -37,18 +37,27 @@ pub struct Moves {
 }
 
 impl Moves {
-    /// What an earlier run [remembered](Self::drawn).
+    /// What an earlier run remembered: which gateways it [drew](Self::drawn) and [left](Self::left), and when.
     #[must_use]
-    pub fn with_drawn(drawn: impl IntoIterator<Item = (Time, NodeId)>) -> Self {
+    pub fn with(
+        drawn: impl IntoIterator<Item = (Time, NodeId)>,
+        left: impl IntoIterator<Item = (Time, NodeId)>,
+    ) -> Self {
         Self {
             drawn: drawn.into_iter().collect(),
-            ..Self::default()
+            left: left.into_iter().collect(),
+            candidate: None,
         }
     }
 
-    /// What is to be remembered after a restart: which gateways were drawn or left, and when.
+    /// The gateways that were drawn within a day, and when.
     pub fn drawn(&self) -> impl Iterator<Item = (Time, NodeId)> {
         self.drawn.iter().copied()
+    }
+
+    /// Those that the client left.
+    pub fn left(&self) -> impl Iterator<Item = (Time, NodeId)> {
+        self.left.iter().copied()
     }
 
     /// The gateway to try now instead of `own`, out of `others`; none while there were too many moves, or none is left. The same one for
@@ -143,7 +152,7 @@ mod tests {
             assert_eq!(moves.draws_left(), 0);
             assert_eq!(moves.next(t(5_000), own, all(), &mut rng), None, "seed {seed}");
             // Nor does a restart forget it, which is what the file is for.
-            let mut after = Moves::with_drawn(moves.drawn());
+            let mut after = Moves::with(moves.drawn(), moves.left());
             assert_eq!(after.next(t(5_000), own, all(), &mut rng), None);
             let tomorrow = t(2_000) + DAY;
             assert!(moves.next(tomorrow, own, all(), &mut rng).is_some());

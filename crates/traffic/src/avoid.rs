@@ -30,6 +30,10 @@ pub const SURE_AFTER: Duration = Duration::from_secs(3 * EVERY.as_secs());
 /// How long it is left out, and how long after the gateway was blamed no mix is for one's own losses.
 pub const FOR: Duration = Duration::from_secs(60);
 
+/// One that most said is down stays left out for so long while they say neither this nor that it is well: nodes that lose everything for
+/// a moment tell nothing of anybody.
+const UNSURE_FOR: Duration = Duration::from_secs(600);
+
 /// What was decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
@@ -102,10 +106,15 @@ impl Avoid {
             .out
             .iter()
             .filter(|(_, (_, since))| *since > now || now.since(*since) >= FOR);
-        let over: Vec<NodeId> = over.map(|(node, _)| *node).collect();
-        for node in over {
-            if judged(&node) == Judged::Down {
+        let over: Vec<(NodeId, Why, Time)> = over.map(|(node, (why, since))| (*node, *why, *since)).collect();
+        for (node, why, since) in over {
+            let says = judged(&node);
+            if says == Judged::Down {
                 self.out.insert(node, (Why::MostSayIt, now));
+                continue;
+            }
+            let is_recent = since <= now && now.since(since) < UNSURE_FOR;
+            if why == Why::MostSayIt && says == Judged::Unknown && is_recent {
                 continue;
             }
             self.out.remove(&node);
@@ -361,6 +370,16 @@ mod tests {
             [],
             "for as long as they say it"
         );
+        // They say nothing for a while: it stays as it was, and ends when they say that all is well.
+        assert_eq!(client.run(400, &[1, 2, 3, 5], nothing), []);
+        let mut back = client.run(301, &[], |_| Judged::Well);
+        back.sort_by_key(|decision| format!("{decision:?}"));
+        assert_eq!(back, [1, 2, 3, 5].map(|n| Decision::Back(id(n))));
+        // But not for ever.
+        let mut client = Client::new(1);
+        client.run(1, &[], down);
+        assert_eq!(client.run(2_990, &[], nothing), []);
+        assert_eq!(client.run(20, &[], nothing).len(), 4, "after ten minutes");
         // The last one of a layer stays, whatever they say.
         let mut client = Client::new(2);
         client.run(1, &[], |node| {
