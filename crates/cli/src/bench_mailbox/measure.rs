@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use mizzle_base::document::{Content, DocumentError, NodeEntry, Role, ServiceEntry};
@@ -21,6 +21,7 @@ use mizzle_net::keeper::Keeper;
 use mizzle_net::store;
 use mizzle_sphinx::SecretKey;
 use rand_core::{Rng as _, SeedableRng as _};
+use tokio::time::Instant;
 
 /// Letters that are brought at a time, as many as a gateway takes by itself.
 const AT_ONCE: usize = 1_024;

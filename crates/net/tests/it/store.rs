@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use mizzle_base::document::{Content, NodeEntry, Role};
@@ -22,6 +21,7 @@ use mizzle_net::keeper::Keeper;
 use mizzle_net::store::{self, DiskStore};
 use mizzle_sphinx::SecretKey;
 use rand_core::SeedableRng as _;
+use tokio::time::Instant;
 
 const NOW: Time = Time::from_s(1_000_000);
 const MAILBOX: MailboxId = MailboxId::new([5; 16]);
