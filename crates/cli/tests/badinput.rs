@@ -166,7 +166,7 @@ impl Disk {
     fn mount(path: &Path) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount
-            .args(["-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=48m,mode=0700", "tmpfs"])
             .arg(path);
         if !mount.output().is_ok_and(|done| done.status.success()) {
             println!("SKIPPED: a small disk can't be mounted here");

@@ -270,7 +270,7 @@ fn every_mistake_in_a_clients_file_is_named_with_its_line() {
             ),
             (2, &["`transport`", "\"quic\"", "\"pigeon\""]),
             (3, &["`token` must be a text"]),
-            (4, &["`gateway` must be \"any\" or a node id"]),
+            (4, &["`gateway` must be \"any\", a node id of 64"]),
             (5, &["`gateways`", "/p2p/"]),
             (6, &["unknown key", "did you mean `danger_proxy_for_others`?"]),
             (0, &["`authority` is missing"]),

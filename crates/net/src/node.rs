@@ -171,7 +171,7 @@ impl MixParts {
     }
 
     /// Writes the tags of accepted packets down in this folder, and remembers those that are there. What is there of epochs
-    /// that are over is erased: tags, and the seed that is the node's [`seed`].
+    /// that are over is erased: tags, and the seed that is the [node's](crate::state::seed).
     ///
     /// # Errors
     /// [`KeysError`].

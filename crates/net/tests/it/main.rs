@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, in its helpers too; a child tells its parent on its output"
 )]
 
+mod alarm;
 mod client;
 mod common;
 mod directory;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::{self, EXIT, GATEWAY, MIX_1, Net, RunningClient, garbage, wait_until, within};
+use crate::common::{self, EXIT, GATEWAY, MIX_1, Net, garbage, still_serves, wait_until, within};
 use libp2p_mix::link::{Config, FrameLen};
 use mizzle_base::NetworkId;
 use mizzle_base::frame::{self, Content, FRAME_LEN, Frame};
@@ -16,21 +16,6 @@ use mizzle_net::{identity, wire};
 use mizzle_sphinx::{PACKET_LEN, Packet};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-
-/// Whoever carries bytes there and back goes on serving.
-async fn still_serves(client: &RunningClient) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut stream = client.open(listener.local_addr().unwrap()).await.unwrap();
-    stream.write_all(b"there").await.unwrap();
-    let (mut outside, _) = within("the exit comes", listener.accept()).await.unwrap();
-    let mut bytes = [0; 5];
-    within("bytes there", outside.read_exact(&mut bytes))
-        .await
-        .unwrap();
-    outside.write_all(b"back!").await.unwrap();
-    within("bytes back", stream.read_exact(&mut bytes)).await.unwrap();
-    assert_eq!(&bytes, b"back!");
-}
 
 async fn send(link: &Link, net: &Net, node: usize, frames: impl IntoIterator<Item = Box<[u8]>>) {
     let to = &net.nodes[node];

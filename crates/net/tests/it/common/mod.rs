@@ -27,11 +27,13 @@ use mizzle_gateway::store::{Limits, MemoryMailStore};
 use mizzle_net::client::{self, StartError};
 use mizzle_net::clock::{self, Clock};
 use mizzle_net::host::{self, Host, HostConfig, Transport};
-use mizzle_net::node::{self, Documents, GatewayParts, MixParts, Parts, RunningNode};
+use mizzle_net::node::{self, Documents, GatewayParts, MixParts, Parts, RunningNode, Snapshot};
 use mizzle_net::{MixStream, identity, wire};
 use mizzle_sphinx::SecretKey;
 use mizzle_stream::{OpenError, OpenRequest, Opener as _, Target};
 use rand_core::{Rng as _, SeedableRng as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
 
 /// How long anything may take that takes seconds on a busy machine.
@@ -61,7 +63,11 @@ pub struct Node {
 
 impl Node {
     pub fn counters(&self) -> Counters {
-        self.running.as_ref().expect("it runs").1.snapshot().counters
+        self.snapshot().counters
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.running.as_ref().expect("it runs").1.snapshot()
     }
 
     /// What brings it newer documents.
@@ -341,6 +347,24 @@ impl RunningClient {
     pub async fn streams(&self, n: usize) {
         wait_until("the number of streams", || self.client.snapshot().streams == n).await;
     }
+}
+
+/// Whoever carries bytes there and back goes on serving.
+pub async fn still_serves(client: &RunningClient) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut stream = client
+        .open(listener.local_addr().unwrap())
+        .await
+        .expect("a connection");
+    stream.write_all(b"there").await.unwrap();
+    let (mut outside, _) = within("the exit comes", listener.accept()).await.unwrap();
+    let mut bytes = [0; 5];
+    within("bytes there", outside.read_exact(&mut bytes))
+        .await
+        .unwrap();
+    outside.write_all(b"back!").await.unwrap();
+    within("bytes back", stream.read_exact(&mut bytes)).await.unwrap();
+    assert_eq!(&bytes, b"back!");
 }
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
