@@ -87,7 +87,7 @@ fn what_was_written_is_there_after_a_restart_and_in_a_copy() {
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["a.key", "lock", "notes", "version"]);
+    assert_eq!(names, ["a.key", "lock", "network.doc", "notes", "version"]);
     assert_eq!(
         std::fs::read_to_string(path.join("version")).unwrap(),
         "mizzle state 1 node\n"
