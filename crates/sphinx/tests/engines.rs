@@ -348,9 +348,18 @@ fn a_thousand_iterations_end_as_in_rfc_7748() {
 #[ignore = "takes a minute"]
 fn a_million_iterations_end_as_in_rfc_7748() {
     let expected = hex("7c3911e0ab2586fd864497297e575e6f3bc601c0883c30df5f4dd2d24f665424");
+    let mut others: Vec<_> = engines().filter(|engine| engine.name() != "dalek").collect();
+    // The last, graviola where it is there, multiplies one at a time and goes all the way; of the others most lanes are idle in
+    // this, and a tenth of it beside that will do.
+    let Some(first) = others.pop() else {
+        println!("SKIPPED: this CPU has no engine but dalek");
+        return;
+    };
     std::thread::scope(|scope| {
-        for engine in engines().filter(|engine| engine.name() != "dalek") {
-            scope.spawn(move || assert_eq!(iterate(engine, 1_000_000), expected, "{}", engine.name()));
+        scope.spawn(|| assert_eq!(iterate(first, 1_000_000), expected, "{}", first.name()));
+        let tenth = iterate(first, 100_000);
+        for engine in others {
+            assert_eq!(iterate(engine, 100_000), tenth, "{}", engine.name());
         }
     });
 }
@@ -414,7 +423,7 @@ fn timing_does_not_depend_on_the_scalars() {
             (0..LANES * POOL).map(|_| random(&mut rng)).collect(),
         ];
         let (mut at, mut out) = (0, [[0; 32]; LANES]);
-        let samples = 100_000;
+        let samples = 40_000;
         // Copied, so that both kinds are read from one place.
         let mut prepare = |kind: usize| -> [[u8; 32]; LANES] {
             at = (at + LANES) % (LANES * POOL);
