@@ -396,7 +396,7 @@ fn welch_t<T>(samples: usize, mut prepare: impl FnMut(usize) -> T, mut time: imp
 }
 
 /// As dudect does it: scalars of one kind, and random ones, in a random order; whether their times differ. Times say
-/// nothing for certain, so it looks for what 100,000 samples make plain and is not part of every run:
+/// nothing for certain, so it looks for what 40,000 samples make plain and is not part of every run:
 /// `cargo test --release -p mizzle-sphinx --test engines -- --ignored timing`.
 #[test]
 #[ignore = "measures times, which needs a quiet machine"]
