@@ -10,7 +10,7 @@ use std::time::Duration;
 use mizzle_base::{NodeId, Rng, Time};
 use mizzle_traffic::draw;
 
-/// Draws within [`MEMORY`] at most.
+/// Draws within a day at most.
 pub const MOST_DRAWS: usize = 3;
 /// For so long a gateway that was left, or drawn, isn't drawn again.
 const MEMORY: Duration = Duration::from_secs(86_400);

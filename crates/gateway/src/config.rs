@@ -92,7 +92,8 @@ impl Config {
     }
 
     /// Most letters that are brought at a time, up to 100 KB each while they wait for the disk; 1,024 by default. One more
-    /// is not opened ([`OpenError::Limit`]). How much mail is kept is the store's [`store::Limits`].
+    /// is not opened ([`OpenError::Limit`](mizzle_stream::OpenError::Limit)). How much mail is kept is the store's
+    /// [`Limits`](crate::store::Limits).
     #[must_use]
     pub fn with_uploads(mut self, n: usize) -> Self {
         self.uploads = n;
