@@ -1,3 +1,5 @@
+//! Tests of the document: what is signed and read back, what hostile bytes and impossible numbers are refused for, and epochs.
+
 use core::time::Duration;
 
 use super::*;
