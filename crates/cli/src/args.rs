@@ -28,8 +28,9 @@ pub struct Cli {
 pub enum Command {
     /// Start a whole network in this process, for trying and developing
     ///
-    /// Three layers of mixes, gateways, an exit and a client, each node with a port of its own, and a proxy
-    /// through them. This network hides nothing: it has one user. Ctrl-C ends it.
+    /// Three layers of mixes, gateways, an exit and a client, each node with a port of its own, and a proxy through them. It is
+    /// kept in a folder as `mizzle network init` makes it, letters and all, and goes on there at the next start; `mizzle status`
+    /// and the commands for letters find its client. This network hides nothing: it has one user. Ctrl-C ends it.
     Up(Up),
     /// Run a mix or a gateway
     #[command(subcommand)]
@@ -95,6 +96,15 @@ impl TransportName {
             Self::Tcp => Transport::Tcp,
         }
     }
+
+    /// As configurations write it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 /// Which traffic the network's users share.
@@ -158,6 +168,15 @@ pub struct Up {
     /// Where the proxy listens
     #[command(flatten)]
     pub socks: SocksArgs,
+
+    /// Where the network is kept from one start to the next: keys, letters, and a configuration of each node and of the client,
+    /// for other commands. By default ~/.local/state/mizzle/up
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    /// Delete the network that is kept, with its letters, and begin anew
+    #[arg(long)]
+    pub fresh: bool,
 
     /// Write the signed network document to this file
     #[arg(long, value_name = "FILE")]

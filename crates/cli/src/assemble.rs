@@ -11,7 +11,7 @@ use mizzle_base::document::{DocumentError, NodeEntry, Role, ServiceEntry};
 use mizzle_base::{Document, MailboxId, NetworkId, NodeId, Rng, hex};
 use mizzle_exit::{Allow, Exit, Policy};
 use mizzle_gateway::Gateway;
-use mizzle_gateway::store::{Limits, MailStore, MemoryMailStore, StoreError};
+use mizzle_gateway::store::{Limits, MailStore as _, StoreError};
 use mizzle_mix::{NodeKeys, Ratchet};
 use mizzle_net::clock::Clock;
 use mizzle_net::host::{self, Host, HostConfig, HostError, Transport};
@@ -332,14 +332,14 @@ pub fn entry(
 }
 
 /// How a node runs that isn't in the document.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Options {
     /// Whom its gateway admits, and how many.
     pub gateway: mizzle_gateway::Config,
     /// Where its exit connects to.
     pub policy: Policy,
-    /// The folder in which it keeps what must outlive it: letters, and what it accepted. `None`: all ends with the process.
-    pub keep: Option<PathBuf>,
+    /// The folder in which it keeps what must outlive it: letters, and what it accepted.
+    pub keep: PathBuf,
     /// How much mail it keeps.
     pub mail: Limits,
     /// Threads that peel packets; one at least.
@@ -348,6 +348,22 @@ pub struct Options {
     pub mix: mizzle_mix::Config,
     /// The share of packets that its links lose on purpose, for trying and testing; else zero.
     pub loss: f64,
+}
+
+impl Options {
+    /// With this folder, and all else as it is by default.
+    #[must_use]
+    pub fn keep_in(folder: PathBuf) -> Self {
+        Self {
+            gateway: mizzle_gateway::Config::default(),
+            policy: Policy::default(),
+            keep: folder,
+            mail: Limits::default(),
+            workers: 1,
+            mix: mizzle_mix::Config::default(),
+            loss: 0.0,
+        }
+    }
 }
 
 /// A node's host, listening. `clients` is how many a gateway may serve at once.
@@ -403,10 +419,8 @@ pub fn parts(
         fork(rng),
         now,
     )?
-    .with_workers(options.workers);
-    if let Some(folder) = &options.keep {
-        mix = mix.with_tags_kept(folder)?;
-    }
+    .with_workers(options.workers)
+    .with_tags_kept(&options.keep)?;
     let mut directory = host.directory.take();
     let gateway_link = host.gateway.take();
     let asking = if gateway_link.is_none() {
@@ -418,10 +432,7 @@ pub fn parts(
     mix = mix.with_reports(&mut identity, asking);
     let gateway = match (gateway_link, directory) {
         (Some(link), Some(directory)) => {
-            let mut store: Box<dyn MailStore> = match &options.keep {
-                Some(folder) => Box::new(store::open(&folder.join(MAIL), options.mail)?),
-                None => Box::new(MemoryMailStore::in_memory(options.mail)),
-            };
+            let mut store = Box::new(store::open(&options.keep.join(MAIL), options.mail)?);
             let registered = store.registered()?;
             let core = Gateway::new(options.gateway, Arc::clone(document), &id, registered, fork(rng));
             let listed = document.node(&id);

@@ -15,9 +15,11 @@ use crate::args::{Bench, Run};
 use crate::assemble::StartError;
 use crate::budget;
 use crate::http::{self, Download};
-use crate::local::{Local, LocalConfig};
+use crate::init;
+use crate::local::{Local, LocalConfig, LocalError};
 use crate::plan::EXIT_WEIGHT;
 use crate::process::{Usage, usage};
+use crate::processes::{Folder, until_interrupted};
 use crate::{
     bench_alarm, bench_killed, bench_letters, bench_mailbox, bench_node, bench_send, bench_sphinx, processes,
 };
@@ -27,7 +29,7 @@ use crate::{
 pub enum BenchError {
     /// The network didn't start.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(#[from] LocalError),
     /// A download failed.
     #[error("a download failed: {0}")]
     Download(#[from] io::Error),
@@ -45,6 +47,12 @@ pub enum BenchError {
     Budget,
 }
 
+impl From<StartError> for BenchError {
+    fn from(error: StartError) -> Self {
+        Self::Start(error.into())
+    }
+}
+
 /// Runs one measurement; the text or JSON to print.
 ///
 /// # Errors
@@ -55,14 +63,14 @@ pub async fn run(bench: Bench) -> Result<String, BenchError> {
             run,
             bytes,
             against_drop_percent,
-        } => transfer(run, bytes, against_drop_percent).await,
-        Bench::Small { run, bytes, times } => small(run, bytes, times).await,
+        } => until_interrupted(transfer(run, bytes, against_drop_percent)).await,
+        Bench::Small { run, bytes, times } => until_interrupted(small(run, bytes, times)).await,
         Bench::Parallel {
             run,
             connections,
             bytes,
-        } => parallel(run, connections, bytes).await,
-        Bench::Idle { run, seconds } => idle(run, seconds).await,
+        } => until_interrupted(parallel(run, connections, bytes)).await,
+        Bench::Idle { run, seconds } => until_interrupted(idle(run, seconds)).await,
         Bench::Packet { json } => packet(json),
         Bench::Alarm { seeds, json } => Ok(bench_alarm::run(seeds, json)),
         Bench::Sphinx { rounds, json } => Ok(bench_sphinx::run(rounds, json)?),
@@ -78,6 +86,8 @@ pub async fn run(bench: Bench) -> Result<String, BenchError> {
 struct Setting {
     local: Local,
     server: http::Server,
+    /// After the network.
+    _folder: Folder,
 }
 
 impl Setting {
@@ -85,8 +95,14 @@ impl Setting {
         let mut network = run.network.clone();
         network.drop_percent = drop_percent;
         let server = http::Server::start().await?;
-        let local = Local::start(LocalConfig::new(run.profile.profile(), &network)).await?;
-        Ok(Self { local, server })
+        let folder = Folder::temporary()?;
+        let config = LocalConfig::new(folder.0.clone(), run.profile, &network);
+        let local = Local::start(config).await?;
+        Ok(Self {
+            local,
+            server,
+            _folder: folder,
+        })
     }
 
     async fn get(&self, bytes: u64, seed: u64) -> Result<Download, BenchError> {
@@ -146,7 +162,7 @@ async fn one_transfer(run: &Run, bytes: u64, drop_percent: f64) -> Result<Transf
 }
 
 fn run_profile(run: &Run) -> mizzle_base::Profile {
-    LocalConfig::new(run.profile.profile(), &run.network).profile
+    init::profile(run.profile, run.network.mean_delay_ms)
 }
 
 async fn transfer(run: Run, bytes: u64, against: Option<f64>) -> Result<String, BenchError> {

@@ -17,7 +17,7 @@ use mizzle_net::state::{self, Kind, State, StateError};
 use mizzle_traffic::draw;
 use zeroize::Zeroizing;
 
-use crate::args::{NetworkInit, TransportName};
+use crate::args::{NetworkInit, ProfileName, TransportName};
 use crate::assemble::{self, FIRST_EPOCH, Keys, Place, StartError};
 use crate::config;
 
@@ -26,6 +26,14 @@ use crate::config;
 const FREE_PORTS: std::ops::Range<u16> = 10_000..30_000;
 /// So many tries find a free port in a range that is nearly full.
 const TRIES: usize = 1_000;
+/// In a network's folder: the authority's secret key.
+pub const AUTHORITY_KEY: &str = "authority.key";
+/// The signed document; there and in the folder of each node and client.
+pub const DOCUMENT: &str = "network.doc";
+/// In a node's folder: its configuration.
+pub const NODE_CONFIG: &str = "node.toml";
+/// In a client's folder: its configuration.
+pub const CLIENT_CONFIG: &str = "client.toml";
 /// Where the first client's proxy listens; the others' follow.
 const FIRST_PROXY: u16 = 1_080;
 
@@ -175,11 +183,7 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
         Some(name) => name.clone(),
         None => format!("mizzle-{}", hex::encode(&draw::bytes::<4>(&mut rng))),
     };
-    let profile = args.profile.profile();
-    let profile = match args.mean_delay_ms {
-        Some(ms) => profile.with_mean_delay_ms(ms),
-        None => profile,
-    };
+    let profile = profile(args.profile, args.mean_delay_ms);
     let epochs = epochs(args, &profile)?;
     let seedlings = plant(args, &mut rng)?;
     let secret = Zeroizing::new(draw::bytes(&mut rng));
@@ -210,9 +214,9 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
 
     // Only now that nothing but the disk can fail.
     let dir = empty_folder(&args.dir)?;
-    let authority_key = dir.join("authority.key");
+    let authority_key = dir.join(AUTHORITY_KEY);
     state::create_secret(&authority_key, &secret)?;
-    let document = dir.join("network.doc");
+    let document = dir.join(DOCUMENT);
     write(&document, &signed)?;
     let authority = hex::encode(authority.verifying_key().as_bytes());
     let authority_pub = dir.join("authority.pub");
@@ -222,7 +226,7 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
         nodes.push(node_folder(args, &dir, seedling, &signed, &authority)?);
     }
     let clients = (0..args.clients)
-        .map(|n| client_folder(args, &dir, n, &signed, &authority))
+        .map(|n| make_client(args, &dir, n, &signed, &authority))
         .collect::<Result<_, _>>()?;
     Ok(Made {
         network: name,
@@ -234,6 +238,27 @@ pub fn make(args: &NetworkInit) -> Result<Made, InitError> {
         nodes,
         clients,
     })
+}
+
+/// The numbers of a profile, with another delay if one is given.
+#[must_use]
+pub fn profile(name: ProfileName, mean_delay_ms: Option<f64>) -> Profile {
+    let profile = name.profile();
+    match mean_delay_ms {
+        Some(ms) => profile.with_mean_delay_ms(ms),
+        None => profile,
+    }
+}
+
+/// The configuration of the first client of a network in this folder.
+#[must_use]
+pub fn client_config(dir: &Path) -> PathBuf {
+    client_folder(dir, 0).join(CLIENT_CONFIG)
+}
+
+/// The folder of a client, counted from 0.
+fn client_folder(dir: &Path, n: u16) -> PathBuf {
+    dir.join("clients").join(format!("client-{}", n + 1))
 }
 
 fn check(args: &NetworkInit) -> Result<(), InitError> {
@@ -403,10 +428,10 @@ fn node_folder(
     let folder = dir.join(host.to_string().replace(':', "-")).join(&seedling.name);
     let state = State::create(&folder.join("state"), Kind::Node)?;
     seedling.keys.write(&state)?;
-    write(&folder.join("network.doc"), document)?;
+    write(&folder.join(DOCUMENT), document)?;
     let listen = multiaddr(listen_on(seedling.socket), args.transport);
     let mut given = vec![
-        ("document", config::quoted("network.doc")),
+        ("document", config::quoted(DOCUMENT)),
         ("authority", config::quoted(authority)),
         ("listen", format!("[{}]", config::quoted(&listen.to_string()))),
         ("state", config::quoted("state")),
@@ -419,7 +444,7 @@ fn node_folder(
             .collect();
         given.push(("exit.allow", format!("[{}]", ranges.join(", "))));
     }
-    let path = folder.join("node.toml");
+    let path = folder.join(NODE_CONFIG);
     write(&path, config::NodeConfig::render(&given).as_bytes())?;
     Ok(MadeNode {
         name: seedling.name.clone(),
@@ -430,31 +455,27 @@ fn node_folder(
     })
 }
 
-fn client_folder(
+fn make_client(
     args: &NetworkInit,
     dir: &Path,
     n: u16,
     document: &[u8],
     authority: &str,
 ) -> Result<PathBuf, InitError> {
-    let folder = dir.join("clients").join(format!("client-{}", n + 1));
+    let folder = client_folder(dir, n);
     // The identity is drawn at the first start, on the client's own machine.
     drop(State::create(&folder.join("state"), Kind::Client)?);
-    write(&folder.join("network.doc"), document)?;
+    write(&folder.join(DOCUMENT), document)?;
     // Where ports are free ones, those of proxies are too; below 65535 for any number of clients that is allowed.
     let port = if args.base_port == 0 { 0 } else { FIRST_PROXY + n };
-    let transport = match args.transport {
-        TransportName::Quic => "quic",
-        TransportName::Tcp => "tcp",
-    };
     let given = [
         ("authority", config::quoted(authority)),
-        ("document", config::quoted("network.doc")),
-        ("transport", config::quoted(transport)),
+        ("document", config::quoted(DOCUMENT)),
+        ("transport", config::quoted(args.transport.word())),
         ("proxy", config::quoted(&format!("127.0.0.1:{port}"))),
         ("state", config::quoted("state")),
     ];
-    let path = folder.join("client.toml");
+    let path = folder.join(CLIENT_CONFIG);
     write(&path, config::ClientConfig::render(&given).as_bytes())?;
     Ok(path)
 }

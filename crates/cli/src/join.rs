@@ -143,7 +143,10 @@ pub async fn run(args: ClientRun) -> Result<(), JoinError> {
         } else {
             let config = config(&args)?;
             let state = Arc::new(State::open_or_create(&config.state, Kind::Client)?);
-            by_config(&config, kept.insert(state), clock, &mut rng).await
+            let door = proxy::Server::bind(proxy::Config::new(config.proxy))
+                .await
+                .map_err(JoinError::Proxy)?;
+            by_config(&config, kept.insert(state), door, 0.0, clock, &mut rng).await
         }
     };
     let (member, peer) = tokio::select! {
@@ -220,16 +223,19 @@ fn follow(join: &Join, authority: VerifyingKey, clock: Clock, rng: &mut Rng, kee
     }
 }
 
-/// A client with a state.
-async fn by_config(
+/// A client with a state, with this proxy in place of the one that the configuration asks for. Its uplink loses a share of the
+/// packets on purpose, for trying and testing; else zero.
+///
+/// # Errors
+/// [`JoinError`].
+pub(crate) async fn by_config(
     config: &ClientConfig,
     state: &Arc<State>,
+    door: proxy::Server,
+    loss: f64,
     clock: Clock,
     rng: &mut Rng,
 ) -> Result<(Member, PeerId), JoinError> {
-    let door = proxy::Server::bind(proxy::Config::new(config.proxy))
-        .await
-        .map_err(JoinError::Proxy)?;
     let document = Arc::new(document(config, state, clock.now(), rng).await?);
     let (gateway, keypair, was_kept) = identity_for(config, state, &document, rng)?;
     // Before anything is connected: what can be wrong with the disk is said at once.
@@ -246,7 +252,7 @@ async fn by_config(
             .as_ref()
             .map(|token| token.expose_bytes().to_vec())
             .unwrap_or_default(),
-        loss: 0.0,
+        loss,
         patience: PATIENCE,
         min_pool: config.min_pool,
         letters: Some(letters),

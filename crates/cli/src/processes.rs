@@ -40,6 +40,18 @@ const SAID_LEN: u64 = 4_096;
 /// A folder that goes with all that is in it.
 pub(crate) struct Folder(pub(crate) PathBuf);
 
+impl Folder {
+    /// One for a measurement among the system's temporary files, under a name that nobody has; not made yet.
+    ///
+    /// # Errors
+    /// Without entropy.
+    pub(crate) fn temporary() -> Result<Self, BenchError> {
+        let mut rng = clock::rng().map_err(system)?;
+        let name = format!("mizzle-bench-{}", hex::encode(&draw::bytes::<8>(&mut rng)));
+        Ok(Self(std::env::temp_dir().join(name)))
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         // A process that is being killed may write once more while the folder is emptied.
@@ -291,9 +303,7 @@ impl OnDisk {
     /// # Errors
     /// The system's.
     pub(crate) fn make(shape: &Shape) -> Result<Self, BenchError> {
-        let mut rng = clock::rng().map_err(system)?;
-        let name = format!("mizzle-bench-{}", hex::encode(&draw::bytes::<8>(&mut rng)));
-        let folder = Folder(std::env::temp_dir().join(name));
+        let folder = Folder::temporary()?;
         let init = NetworkInit {
             dir: folder.0.clone(),
             name: None,

@@ -15,6 +15,7 @@ use mizzle_net::clock::{self, Clock};
 use mizzle_net::state::{self, Kind, State, StateError, seed};
 
 use crate::assemble::{self, Keys, StartError};
+use crate::init;
 use crate::join::{self, JoinError};
 
 /// Why a node has no new key.
@@ -101,8 +102,8 @@ pub fn run(dir: &Path, name: &str, json: bool) -> Result<String, RekeyError> {
 fn rekey(dir: &Path, name: &str) -> Result<Rekeyed, RekeyError> {
     let clock = Clock::start();
     let mut rng = clock::rng().map_err(StartError::Entropy)?;
-    let authority = SigningKey::from_bytes(&*state::read_secret(&dir.join("authority.key"))?);
-    let path = dir.join("network.doc");
+    let authority = SigningKey::from_bytes(&*state::read_secret(&dir.join(init::AUTHORITY_KEY))?);
+    let path = dir.join(init::DOCUMENT);
     let wrong = |source| RekeyError::Document {
         path: path.clone(),
         source,
@@ -113,7 +114,7 @@ fn rekey(dir: &Path, name: &str) -> Result<Rekeyed, RekeyError> {
     let folders = folders(dir)?;
     let folder = folders
         .iter()
-        .find(|folder| folder.ends_with(name) && folder.join("node.toml").is_file())
+        .find(|folder| folder.ends_with(name) && folder.join(init::NODE_CONFIG).is_file())
         .ok_or_else(|| RekeyError::NoNode {
             name: name.into(),
             dir: dir.into(),
@@ -160,7 +161,7 @@ fn rekey(dir: &Path, name: &str) -> Result<Rekeyed, RekeyError> {
 /// The document, and all copies of it in the folders of nodes and clients.
 pub(crate) fn write_everywhere(path: &Path, folders: &[PathBuf], signed: &[u8]) -> Result<(), RekeyError> {
     state::publish(path, signed)?;
-    for copy in folders.iter().map(|folder| folder.join("network.doc")) {
+    for copy in folders.iter().map(|folder| folder.join(init::DOCUMENT)) {
         if copy.is_file() {
             state::publish(&copy, signed)?;
         }

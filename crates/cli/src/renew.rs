@@ -16,6 +16,7 @@ use mizzle_net::state::{self, Kind, State, seed};
 use mizzle_traffic::weights;
 
 use crate::assemble::{self, KEY_DIGITS, Keys};
+use crate::init;
 use crate::join;
 use crate::rekey::{self, RekeyError};
 
@@ -134,7 +135,7 @@ impl NextKeys {
 }
 
 #[derive(Debug, serde::Serialize)]
-struct Renewed {
+pub(crate) struct Renewed {
     /// The document's new number.
     sequence: u64,
     /// Epochs that it has keys of: the first and the last.
@@ -170,11 +171,11 @@ pub fn run(dir: &Path, valid_days: u32, json: bool) -> Result<String, RenewError
     Ok(out)
 }
 
-fn renew(dir: &Path, valid_days: u32) -> Result<Renewed, RenewError> {
+pub(crate) fn renew(dir: &Path, valid_days: u32) -> Result<Renewed, RenewError> {
     let now = Clock::start().now();
-    let authority = state::read_secret(&dir.join("authority.key")).map_err(RekeyError::from)?;
+    let authority = state::read_secret(&dir.join(init::AUTHORITY_KEY)).map_err(RekeyError::from)?;
     let authority = SigningKey::from_bytes(&authority);
-    let path = dir.join("network.doc");
+    let path = dir.join(init::DOCUMENT);
     let wrong = |source: DocumentError| RekeyError::Document {
         path: path.clone(),
         source,
@@ -235,7 +236,11 @@ fn renew(dir: &Path, valid_days: u32) -> Result<Renewed, RenewError> {
 }
 
 /// One that is over can be renewed all the same: then everybody needs the new one at once, but no other keys.
-fn verify(bytes: &[u8], authority: &SigningKey, now: mizzle_base::Time) -> Result<Document, DocumentError> {
+pub(crate) fn verify(
+    bytes: &[u8],
+    authority: &SigningKey,
+    now: mizzle_base::Time,
+) -> Result<Document, DocumentError> {
     let authority = authority.verifying_key();
     match Document::verify(bytes, &authority, now, 0) {
         Err(DocumentError::Expired { ago_s }) => {

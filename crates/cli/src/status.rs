@@ -47,7 +47,8 @@ const REMEMBERED: usize = 31;
 /// `mizzle status`.
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
-    /// The client or node with this configuration; the client at ~/.config/mizzle/client.toml if nothing is said
+    /// The client or node with this configuration; if nothing is said the client at ~/.config/mizzle/client.toml, or if there is
+    /// none that of `mizzle up`
     pub config: Option<PathBuf>,
     /// The client or node with this state directory
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
@@ -863,9 +864,7 @@ fn state_of(args: &StatusArgs) -> Result<PathBuf, Failure> {
     }
     let config = match &args.config {
         Some(config) => config.clone(),
-        None => paths::client_config()
-            .filter(|config| config.exists())
-            .ok_or(Failure::Neither)?,
+        None => paths::found_client().ok_or(Failure::Neither)?,
     };
     Ok(match Config::load(&config)? {
         Config::Client(config) => config.state,

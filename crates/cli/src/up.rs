@@ -1,4 +1,4 @@
-//! `mizzle up`: a network in this process until Ctrl-C.
+//! `mizzle up`: a network in this process until Ctrl-C, kept in a folder from one start to the next.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -6,8 +6,8 @@ use std::io::{self, Write as _};
 use mizzle_base::hex;
 
 use crate::args::{OpenProxy, Up};
-use crate::assemble::StartError;
-use crate::local::{Local, LocalConfig};
+use crate::config::paths;
+use crate::local::{self, Local, LocalConfig, LocalError};
 use crate::plan::EXIT_WEIGHT;
 use crate::signals::interrupted;
 
@@ -16,7 +16,10 @@ use crate::signals::interrupted;
 pub enum UpError {
     /// The network didn't start.
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(#[from] LocalError),
+    /// Nowhere to keep it.
+    #[error("there is no home folder to keep the network in: name a folder with --state")]
+    NoHome,
     /// The proxy would be open to others.
     #[error(transparent)]
     OpenProxy(#[from] OpenProxy),
@@ -39,9 +42,16 @@ pub enum UpError {
 /// [`UpError`], before anything listens or after all was stopped.
 pub async fn run(up: Up) -> Result<(), UpError> {
     let socks = up.socks.checked()?;
+    let folder = match &up.state {
+        Some(folder) => folder.clone(),
+        None => paths::up().ok_or(UpError::NoHome)?,
+    };
     // Before anything is announced, so that an early Ctrl-C ends in order too.
     let interrupted = interrupted()?;
-    let config = LocalConfig::new(up.profile.profile(), &up.network).with_socks(socks);
+    if up.fresh {
+        local::delete(&folder)?;
+    }
+    let config = LocalConfig::new(folder, up.profile, &up.network).with_socks(socks);
     let local = tokio::select! {
         local = Local::start(config) => local?,
         () = interrupted.wait() => return Ok(()),
@@ -79,6 +89,8 @@ fn json(local: &Local) -> String {
         "authority": hex::encode(local.authority().as_bytes()),
         "profile": local.document().profile(),
         "nodes": local.listening(),
+        "folder": local.folder(),
+        "client": local.client_config(),
         "hides": "nothing: one user",
     });
     format!("{report}\n")
@@ -122,6 +134,23 @@ fn text(up: &Up, local: &Local) -> String {
             up.network.drop_percent
         );
     }
-    out.push_str("\nCtrl-C ends it.\n");
+    let (status, which) = match local.client_config() {
+        // Commands find it by themselves.
+        found if paths::found_client().as_deref() == Some(found) => (String::new(), String::new()),
+        named => (
+            format!(" \"{}\"", named.display()),
+            format!(" --client \"{}\"", named.display()),
+        ),
+    };
+    let _ = write!(
+        out,
+        "\nIn another terminal, how it is, and a letter to yourself:\n\n  \
+         mizzle status{status}\n  \
+         mizzle send{which} $(mizzle address{which}) --text hello\n  \
+         mizzle receive{which}\n\n\
+         It is kept in {}, with its letters; `mizzle status` takes any node.toml in there too.\n\n\
+         Ctrl-C ends it.\n",
+        local.folder().display()
+    );
     out
 }

@@ -16,6 +16,7 @@ use mizzle_net::{directory, identity, state, wire};
 use mizzle_traffic::weights::{ONE_PPM, Reports, weights};
 
 use crate::assemble::StartError;
+use crate::init;
 use crate::join;
 use crate::rekey::{RekeyError, folders, write_everywhere};
 use crate::show::{count, figure};
@@ -51,8 +52,8 @@ pub async fn run(dir: &Path, json: bool) -> Result<String, RekeyError> {
 
 async fn weigh(dir: &Path) -> Result<Weighed, RekeyError> {
     let clock = Clock::start();
-    let authority = SigningKey::from_bytes(&*state::read_secret(&dir.join("authority.key"))?);
-    let path = dir.join("network.doc");
+    let authority = SigningKey::from_bytes(&*state::read_secret(&dir.join(init::AUTHORITY_KEY))?);
+    let path = dir.join(init::DOCUMENT);
     let wrong = |source| RekeyError::Document {
         path: path.clone(),
         source,

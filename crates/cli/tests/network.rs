@@ -14,7 +14,7 @@ mod common;
 use std::time::Duration;
 
 use clap::Parser as _;
-use common::{LIMIT, place};
+use common::{Home, LIMIT, place};
 use mizzle::args::{Cli, Command};
 use mizzle::http::{self, Server};
 use mizzle::local::{Local, LocalConfig};
@@ -23,12 +23,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
-async fn start(flags: &[&str]) -> Local {
+async fn start(home: &Home, flags: &[&str]) -> Local {
     let args = ["mizzle", "up", "--socks", "127.0.0.1:0"].iter().chain(flags);
     let Command::Up(up) = Cli::try_parse_from(args).unwrap().command else {
         panic!("up")
     };
-    let config = LocalConfig::new(up.profile.profile(), &up.network);
+    let config = LocalConfig::new(home.network(), up.profile, &up.network);
     within("the start", Box::pin(Local::start(config))).await.unwrap()
 }
 
@@ -59,8 +59,8 @@ fn dropped(local: &Local, expected: &[&str]) -> Vec<(&'static str, u64)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_at_rest_loses_nothing_then_twenty_downloads_are_right_then_its_end_breaks_them() {
-    let _place = place();
-    let local = start(&[]).await;
+    let (_place, home) = (place(), Home::new());
+    let local = start(&home, &[]).await;
     wait_until("the client's loops are back", || {
         local.report().client_loops.returned >= 10
     })
@@ -118,8 +118,8 @@ async fn a_network_at_rest_loses_nothing_then_twenty_downloads_are_right_then_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_is_right_though_links_lose_packets() {
-    let _place = place();
-    let local = start(&["--drop-percent", "5"]).await;
+    let (_place, home) = (place(), Home::new());
+    let local = start(&home, &["--drop-percent", "5"]).await;
     let server = Server::start().await.unwrap();
     let download = http::download(local.socks(), server.address(), 50_000, 7);
     assert!(within("a download", download).await.unwrap().right);
@@ -132,8 +132,12 @@ async fn a_download_is_right_though_links_lose_packets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_chat_profile_opens_a_stream() {
-    let _place = place();
-    let local = start(&["--profile", "chat", "--mean-delay-ms", "5", "--transport", "tcp"]).await;
+    let (_place, home) = (place(), Home::new());
+    let local = start(
+        &home,
+        &["--profile", "chat", "--mean-delay-ms", "5", "--transport", "tcp"],
+    )
+    .await;
     let server = Server::start().await.unwrap();
     let mut program = TcpStream::connect(local.socks()).await.unwrap();
     let [high, low] = server.address().port().to_be_bytes();
@@ -154,8 +158,8 @@ async fn the_chat_profile_opens_a_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_stream_of_a_stopped_network_was_reset_not_ended() {
-    let _place = place();
-    let local = start(&[]).await;
+    let (_place, home) = (place(), Home::new());
+    let local = start(&home, &[]).await;
     let server = Server::start().await.unwrap();
     let mut program = TcpStream::connect(local.socks()).await.unwrap();
     let [high, low] = server.address().port().to_be_bytes();

@@ -16,7 +16,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{
-    Curl, LIMIT, Process, Up, Web, curl, has_curl, mizzle, pattern, place, poll_until, run, scratch,
+    Curl, Home, LIMIT, Process, Up, Web, curl, has_curl, mizzle, pattern, place, poll_until, run, scratch,
 };
 use ed25519_dalek::SigningKey;
 use mizzle_base::document::{Content, NodeEntry, Role};
@@ -220,14 +220,9 @@ fn ctrl_c_cuts_a_download_and_a_second_one_does_not_wait() {
 
 #[test]
 fn ctrl_c_during_the_start_ends_it_in_order() {
-    let _place = place();
-    let mut process = Process::start(mizzle(&[
-        "up",
-        "--socks",
-        "127.0.0.1:0",
-        "--mixes-per-layer",
-        "16",
-    ]));
+    let (_place, home) = (place(), Home::new());
+    let mut process =
+        Process::start(home.mizzle(&["up", "--socks", "127.0.0.1:0", "--mixes-per-layer", "16"]));
     let status = format!("/proc/{}/status", process.id());
     if !std::path::Path::new(&status).exists() {
         return println!("SKIPPED: this system has no /proc to see when signals are heard");
@@ -262,9 +257,9 @@ fn a_reader_that_goes_away_stops_nothing() {
             "{args:?}: {output:?}"
         );
     }
-    let _place = place();
+    let (_place, home) = (place(), Home::new());
     let file = scratch("announced");
-    let mut command = mizzle(&[
+    let mut command = home.mizzle(&[
         "up",
         "--socks",
         "127.0.0.1:0",
@@ -295,9 +290,9 @@ fn up_without_json_says_what_to_paste() {
     if !has_curl() {
         return;
     }
-    let _place = place();
+    let (_place, home) = (place(), Home::new());
     let web = Web::start();
-    let mut process = Process::start(mizzle(&["up", "--socks", "127.0.0.1:0", "--drop-percent", "1"]));
+    let mut process = Process::start(home.mizzle(&["up", "--socks", "127.0.0.1:0", "--drop-percent", "1"]));
     let mut text = String::new();
     while !text.ends_with("Ctrl-C ends it.\n") {
         text += &(process.line() + "\n");
@@ -349,8 +344,8 @@ fn what_cannot_be_is_said_at_once_with_what_to_do() {
             &["cannot write", "no-such-folder"],
         ),
     ] {
-        let _place = place();
-        let (code, stdout, stderr) = run(&[&["up"], args].concat());
+        let (_place, home) = (place(), Home::new());
+        let (code, stdout, stderr) = home.run(&[&["up"], args].concat());
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{args:?}");
         assert!(
             stderr.starts_with("mizzle: ") && stderr.lines().count() == 1,
@@ -501,9 +496,105 @@ fn a_port_that_was_freed_serves_the_next_network() {
     let first = Up::start(&[], None);
     let socks = first.socks;
     assert_eq!(first.end("INT", SECONDS).0, Some(0));
-    let _place = place();
-    let mut again = Process::start(mizzle(&["up", "--json", "--socks", &socks.to_string()]));
+    let (_place, home) = (place(), Home::new());
+    let mut again = Process::start(home.mizzle(&["up", "--json", "--socks", &socks.to_string()]));
     assert!(again.line().contains(&format!("\"{socks}\"")));
     again.signal("TERM");
     assert_eq!(again.ended(LIMIT).code(), Some(0));
+}
+
+#[test]
+fn what_up_keeps_is_there_after_a_kill_and_status_shows_all_of_it() {
+    let mut up = Up::start(&[], None);
+    let (_, address, _) = up.home.run(&["address"]);
+    let address = address.trim();
+    assert_eq!(
+        up.home.run(&["send", address, "--text", "are you there?"]).0,
+        Some(0)
+    );
+    // On the gateway's disk; whether the client has fetched it by now or not, it is there when both come back.
+    let network = up.ready["network"].clone();
+    up.process.signal("KILL");
+    assert_eq!(up.process.ended(SECONDS).code(), None);
+
+    let mut up = Up::at(up.moved_out(), &[], None);
+    assert_eq!(up.ready["network"], network);
+    assert_eq!(up.home.run(&["address"]).1.trim(), address);
+    let (code, letter, _) = up.home.run(&["receive"]);
+    assert!(code == Some(0) && letter.contains("are you there?"), "{letter}");
+
+    let status = |what: &[&str]| -> serde_json::Value {
+        let (code, text, stderr) = up.home.run(&[&["status", "--json"], what].concat());
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        serde_json::from_str(&text).unwrap()
+    };
+    // The client is found by itself.
+    let client = poll_until("loops of the client came home", || {
+        Some(status(&[])).filter(|status| status["loops"]["returned"].as_u64() > Some(0))
+    });
+    assert_eq!(
+        (&client["kind"], &client["connected"]),
+        (&"client".into(), &true.into())
+    );
+    for (of, what) in [
+        ("anonymity", "pool"),
+        ("anonymity", "entropy_bits"),
+        ("anonymity", "best_guess"),
+        ("anonymity", "delta_1"),
+        ("anonymity", "k_95"),
+        ("anonymity", "routes_corrupt"),
+        ("rates", "over_s"),
+        ("loops", "median_ms"),
+        ("network", "epoch"),
+        ("network", "epoch_ends_s"),
+    ] {
+        assert!(client[of][what].as_f64() > Some(0.0), "{of}.{what}: {client}");
+    }
+    let mut kept = 0;
+    for node in up.ready["nodes"].as_array().unwrap() {
+        let node_status = status(&[node["config"].as_str().unwrap()]);
+        for told in ["alarms", "anonymity", "loops", "rates"] {
+            assert!(node_status[told].is_object(), "{told}: {node_status}");
+        }
+        let gateway = &node_status["gateway"];
+        assert_eq!(gateway.is_object(), node["layer"] == 0, "{node_status}");
+        kept += gateway["mailboxes"].as_u64().unwrap_or(0);
+    }
+    assert_eq!(kept, 1, "the client's, in one of the gateways");
+    let (_, words, _) = up.home.run(&["status"]);
+    assert!(words.contains("how well you are hidden"), "{words}");
+
+    // What is asked for is what runs, or a word of why not; and nothing is deleted under one that runs.
+    for (args, words) in [
+        (&["--gateways", "3"][..], "2 gateways"),
+        (&["--fresh"], "in use by process"),
+        (&[], "in use by process"),
+    ] {
+        let args = [&["up", "--socks", "127.0.0.1:0"], args].concat();
+        let (code, stdout, stderr) = up.home.run(&args);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{args:?}");
+        assert!(stderr.contains(words), "{args:?}: {stderr}");
+    }
+    assert_eq!(up.home.run(&["status", "--json"]).0, Some(0));
+    up.process.signal("INT");
+    assert_eq!(up.process.ended(SECONDS).code(), Some(0));
+    let home = up.moved_out();
+    let foreign = home.network().with_file_name("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("file"), "mine").unwrap();
+    let state = foreign.to_str().unwrap();
+    for fresh in [&["--fresh"][..], &[]] {
+        let args = [&["up", "--socks", "127.0.0.1:0", "--state", state], fresh].concat();
+        let (code, _, stderr) = home.run(&args);
+        assert!(
+            code == Some(1) && stderr.contains("holds something else"),
+            "{stderr}"
+        );
+    }
+    assert_eq!(std::fs::read(foreign.join("file")).unwrap(), b"mine");
+
+    let up = Up::at(home, &["--fresh", "--gateways", "3"], None);
+    assert_ne!(up.ready["network"], network);
+    assert_ne!(up.home.run(&["address"]).1.trim(), address);
+    assert_eq!(up.end("INT", SECONDS), (Some(0), String::new()));
 }

@@ -138,6 +138,8 @@ pub struct Alarm {
     row: u32,
     /// When the last loop came home, or the alarm was made.
     heard: Time,
+    /// The latest due time of those that came home: what was due before it is no part of a row that reaches to the present.
+    came_due: Time,
     is_on: bool,
     returned: u32,
     late_us_mean: f64,
@@ -186,6 +188,7 @@ impl Alarm {
             by_due: BTreeSet::new(),
             row: 0,
             heard: now,
+            came_due: Time::ZERO,
             is_on: false,
             returned: 0,
             late_us_mean: 0.0,
@@ -212,6 +215,10 @@ impl Alarm {
         if let Some(due) = self.waiting.remove(&id) {
             self.by_due.remove(&(due, id));
             self.learn(now.since(due).as_micros() as f64);
+            self.came_due = self.came_due.max(due);
+        } else {
+            // It counted as missing, so it was due by then.
+            self.came_due = self.came_due.max(now - self.grace());
         }
         self.row = 0;
         self.heard = self.heard.max(now);
@@ -242,8 +249,9 @@ impl Alarm {
         while let Some(&(due, id)) = self.by_due.first().filter(|(due, _)| *due + grace <= now) {
             self.by_due.remove(&(due, id));
             self.waiting.remove(&id);
-            // What was due before the last one came says nothing of what came after it.
-            if due + grace > self.heard && !is_explained(&id) {
+            // However long it is given: one that was due later has come, and ended the row that this one was in. After a moment
+            // in which links were down all of its loops would else count at once, among those that come again.
+            if due > self.came_due && !is_explained(&id) {
                 self.row = self.row.saturating_add(1);
                 is_one_more = true;
             }
@@ -316,6 +324,7 @@ impl Alarm {
         self.by_due.clear();
         self.row = 0;
         self.heard = now;
+        self.came_due = Time::ZERO;
         self.own_late = OwnLate::default();
         self.not_before = now;
         self.may_wait = self.patience;
@@ -398,6 +407,25 @@ mod tests {
         assert!((without.detection(1.0, LOSS, 1e4_f64.ln()) - 0.952).abs() < 0.001);
         assert!((without.detection(1.0, LOSS, 2e3_f64.ln()) - 0.875).abs() < 0.001);
         assert!(rule.detection(1.0, LOSS, 1e4_f64.ln()) > 0.96);
+    }
+
+    #[test]
+    fn a_gap_that_is_over_before_its_loops_are_missing_raises_nothing() {
+        let mut alarm = taught(FIVE);
+        // The machine was late, so loops are given longer than the gap lasts.
+        alarm.late(ms(100_000), Duration::from_millis(300));
+        assert!(alarm.grace() > Duration::from_millis(600));
+        // Twenty are lost within 400 ms, and the next come one each 200 ms.
+        for n in 0..20 {
+            alarm.sent(id(1_000 + n), ms(100_000 + n * 20));
+        }
+        for n in 0..20 {
+            let due = 100_400 + n * 200;
+            alarm.sent(id(2_000 + n), ms(due));
+            assert_eq!(run(&mut alarm, ms(due + 5)), None);
+            alarm.returned(ms(due + 5), id(2_000 + n));
+        }
+        assert_eq!(run(&mut alarm, ms(200_000)), None);
     }
 
     #[test]

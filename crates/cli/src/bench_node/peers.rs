@@ -1,7 +1,6 @@
 //! The node under test between its peers: hosts of the layers before and behind it, and who sends through them.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -27,7 +26,7 @@ use super::stock::Stock;
 use super::{MEAN_DELAY_MS, Stop, threads};
 use crate::assemble::{self, FIRST_EPOCH, Keys, Options, Place, StartError, fork};
 use crate::bench::BenchError;
-use crate::processes::system;
+use crate::processes::{Folder, system};
 
 /// On each side of the node.
 const PEERS: usize = 16;
@@ -235,15 +234,6 @@ impl Arrivals {
     }
 }
 
-/// A folder that goes with its owner.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A network that runs.
 pub(super) struct Net {
     node: RunningNode,
@@ -302,17 +292,11 @@ impl Net {
         }
 
         let (clock, mut rng) = (Clock::start(), clock::rng().map_err(system)?);
-        let folder = format!(
-            "mizzle-bench-{}-{}",
-            std::process::id(),
-            draw::below(&mut rng, 1 << 30)
-        );
-        let folder = Folder(std::env::temp_dir().join(folder));
+        let folder = Folder::temporary()?;
         std::fs::create_dir(&folder.0).map_err(system)?;
         let options = Options {
-            keep: Some(folder.0.clone()),
             workers,
-            ..Options::default()
+            ..Options::keep_in(folder.0.clone())
         };
         let inside = node_runtime.enter();
         let (running, parts) =

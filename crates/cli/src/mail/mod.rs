@@ -70,7 +70,8 @@ const SEND_EXAMPLES: &str = "Examples:
 /// Which client.
 #[derive(Clone, Debug, Args)]
 pub struct Which {
-    /// The client with this configuration; ~/.config/mizzle/client.toml if nothing is said
+    /// The client with this configuration; if nothing is said the one at ~/.config/mizzle/client.toml, or if there is none that of
+    /// `mizzle up`
     #[arg(long, value_name = "CONFIG")]
     pub client: Option<PathBuf>,
     /// The client with this state directory
@@ -234,13 +235,14 @@ pub enum Failure {
     NothingRuns(PathBuf),
     /// Nothing says which client or node.
     #[error(
-        "which client or node? Name its configuration or say --state DIR, or put a client's at \
-         ~/.config/mizzle/client.toml"
+        "which client or node? Name its configuration or say --state DIR, put a client's at ~/.config/mizzle/client.toml, or start \
+         a network to try with `mizzle up`"
     )]
     Neither,
     /// Nothing says which client.
     #[error(
-        "which client? Say --client CONFIG or --state DIR, or put a configuration at ~/.config/mizzle/client.toml"
+        "which client? Say --client CONFIG or --state DIR, put a configuration at ~/.config/mizzle/client.toml, or start a network \
+         to try with `mizzle up`"
     )]
     NoClient,
     /// The client's configuration.
@@ -283,11 +285,8 @@ impl Which {
         }
         let config = match &self.client {
             Some(config) => config.clone(),
-            None => paths::client_config().ok_or(Failure::NoClient)?,
+            None => paths::found_client().ok_or(Failure::NoClient)?,
         };
-        if self.client.is_none() && !config.exists() {
-            return Err(Failure::NoClient);
-        }
         Ok(ClientConfig::load(&config)?.state)
     }
 }

@@ -18,6 +18,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -80,9 +81,54 @@ pub fn mizzle(args: &[&str]) -> Command {
     command
 }
 
+/// A home for networks of `mizzle up`; goes with all that is in it.
+pub struct Home(PathBuf);
+
+impl Home {
+    pub fn new() -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let n = MADE.fetch_add(1, Ordering::Relaxed);
+        // Short: there are sockets in it.
+        Self(std::env::temp_dir().join(format!("mzu-{}-{n}", std::process::id())))
+    }
+
+    /// The binary, at home here.
+    pub fn mizzle(&self, args: &[&str]) -> Command {
+        let mut command = mizzle(args);
+        command.env("XDG_STATE_HOME", self.0.join("state"));
+        command.env("XDG_CONFIG_HOME", self.0.join("config"));
+        command
+    }
+
+    /// Runs it to its end, as [`run`].
+    pub fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
+        ended(self.mizzle(args))
+    }
+
+    /// Where `mizzle up` keeps its network.
+    pub fn network(&self) -> PathBuf {
+        self.0.join("state/mizzle/up")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Who was just killed may write once more.
+        for _ in 0..3 {
+            if std::fs::remove_dir_all(&self.0).is_ok() {
+                return;
+            }
+        }
+    }
+}
+
 /// Runs it to its end; for what doesn't start a network that lasts.
 pub fn run(args: &[&str]) -> (Option<i32>, String, String) {
-    let mut running = Process::start(mizzle(args));
+    ended(mizzle(args))
+}
+
+fn ended(command: Command) -> (Option<i32>, String, String) {
+    let mut running = Process::start(command);
     let status = running.ended(LIMIT);
     (status.code(), running.stdout_rest(), running.stderr())
 }
@@ -220,13 +266,19 @@ pub struct Up {
     pub process: Process,
     pub ready: serde_json::Value,
     pub socks: SocketAddr,
+    pub home: Home,
     _place: Place,
 }
 
 impl Up {
     pub fn start(args: &[&str], log: Option<&str>) -> Self {
+        Self::at(Home::new(), args, log)
+    }
+
+    /// The network that is kept there, or a new one.
+    pub fn at(home: Home, args: &[&str], log: Option<&str>) -> Self {
         let place = place();
-        let mut command = mizzle(&["up", "--json", "--socks", "127.0.0.1:0"]);
+        let mut command = home.mizzle(&["up", "--json", "--socks", "127.0.0.1:0"]);
         command.args(args);
         log.map(|filter| command.env("MIZZLE_LOG", filter));
         let mut process = Process::start(command);
@@ -241,8 +293,21 @@ impl Up {
             process,
             ready,
             socks,
+            home,
             _place: place,
         }
+    }
+
+    /// What it kept; its place is given back.
+    pub fn moved_out(self) -> Home {
+        let Self {
+            process,
+            home,
+            _place,
+            ..
+        } = self;
+        drop((process, _place));
+        home
     }
 
     /// Where its nodes listen.
