@@ -2,7 +2,8 @@
 //! gateways, and compares its clock with theirs, and with the machine's where that is set.
 //!
 //! A document that it takes was signed by the authority, is newer, and differs in keys and weights alone; any other newer one is
-//! for the next start. A gateway can withhold a document, and what it says of the time is believed only if another one says so too.
+//! for the next start. A gateway can withhold a document, and what it says of the time is believed only if another one says so too:
+//! that the clock is off, and of a node that has just begun also that it is right, for until then it erases no keys.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,8 +33,18 @@ const UNHEARD_S: f64 = 60.0;
 const SHORTEST: Duration = Duration::from_millis(500);
 /// What the machine's clock is set by without a word, in seconds.
 const WORTH_A_WORD_S: u64 = 60;
-/// Gateways that must say that the clock is off, if there are as many.
+/// Gateways that must say that the clock is off, or that it is right, if there are as many.
 const AGREE: usize = 2;
+
+/// What gateways say of the clock.
+enum Told {
+    /// As many as it takes say that it is right.
+    Right,
+    /// As many as it takes say that it isn't.
+    Off(ClockOff),
+    /// Too few say anything, or not the same.
+    Open,
+}
 
 /// Keeps a document that is about to be taken, or says why it can't be.
 pub type Keep = Box<dyn FnMut(&Document) -> Result<(), String> + Send>;
@@ -91,7 +102,13 @@ impl Follow {
     #[must_use]
     pub fn start(self, documents: Documents) -> Following {
         let (say, off) = watch::channel(None);
+        let waits_until = match self.client {
+            None => self.clock.now() + self.document.epochs().overlap(),
+            // For it nothing waits.
+            Some(_) => Time::ZERO,
+        };
         let task = Task {
+            waits_until,
             follow: self,
             documents,
             in_file: Vec::new(),
@@ -126,6 +143,8 @@ struct Task {
     warned: Option<u64>,
     /// Whether any gateway answered the last time.
     heard: bool,
+    /// Until then keys wait for gateways to agree with the clock; [`Time::ZERO`] once they have.
+    waits_until: Time,
     /// By how much the machine's clock was set since the start, as far as that was told.
     set_by_s: i64,
 }
@@ -145,16 +164,19 @@ impl Task {
             if now < ask_at && !is_set {
                 continue;
             }
-            if let Some(off) = self.ask().await {
-                say.send_replace(Some(off));
+            match self.ask().await {
+                Told::Right => {
+                    self.documents.clock_is_right();
+                    self.waits_until = Time::ZERO;
+                }
+                Told::Off(off) => drop(say.send_replace(Some(off))),
+                Told::Open => {}
             }
+            let now = self.follow.clock.now();
             // Not all at once, and not in step with anything that one does. Machines of a network may start together.
-            let mean_s = if self.heard { ask_s } else { ask_s.min(UNHEARD_S) };
-            ask_at = self
-                .follow
-                .clock
-                .now()
-                .plus_s_f64(mean_s * (0.5 + draw::unit(&mut self.follow.rng)));
+            let is_enough = self.heard && now >= self.waits_until;
+            let mean_s = if is_enough { ask_s } else { ask_s.min(UNHEARD_S) };
+            ask_at = now.plus_s_f64(mean_s * (0.5 + draw::unit(&mut self.follow.rng)));
         }
     }
 
@@ -217,8 +239,9 @@ impl Task {
         }
     }
 
-    /// Asks gateways one after the other until one is heard whose clock agrees with this one, or as many as it takes disagree.
-    async fn ask(&mut self) -> Option<ClockOff> {
+    /// Asks gateways one after the other until one is heard whose clock agrees with this one, or as many as it takes disagree. While
+    /// keys wait for it, one isn't enough to agree.
+    async fn ask(&mut self) -> Told {
         let follow = &mut self.follow;
         let own = follow
             .client
@@ -233,7 +256,8 @@ impl Task {
             })
             .collect();
         let wanted = AGREE.min(left.len());
-        let mut disagree = Vec::new();
+        let is_waited_for = follow.clock.now() < self.waits_until;
+        let (mut agree, mut disagree) = (0, Vec::new());
         self.heard = false;
         let mut tries = 2 * AGREE;
         while !left.is_empty() && tries > 0 && disagree.len() < wanted {
@@ -249,19 +273,28 @@ impl Task {
                 self.consider(&answer.document);
             }
             match ClockOff::of(self.follow.clock.now(), answer.time) {
-                None => return None,
+                None => {
+                    agree += 1;
+                    if agree >= wanted || !is_waited_for {
+                        return Told::Right;
+                    }
+                }
                 Some(off) => disagree.push(off),
             }
         }
         // As far off as the one says that finds it nearer.
-        let off = disagree
+        let nearest = disagree
             .iter()
             .copied()
-            .min_by_key(|off| off.fast_s.unsigned_abs())?;
-        let same_side = disagree
-            .iter()
-            .all(|other| (other.fast_s < 0) == (off.fast_s < 0));
-        (disagree.len() == wanted && same_side).then_some(off)
+            .min_by_key(|off| off.fast_s.unsigned_abs());
+        let same_side = |off: &ClockOff| {
+            let mut others = disagree.iter();
+            others.all(|other| (other.fast_s < 0) == (off.fast_s < 0))
+        };
+        match nearest.filter(same_side) {
+            Some(off) if agree == 0 && disagree.len() == wanted => Told::Off(off),
+            _ => Told::Open,
+        }
     }
 
     /// Takes a document if it is newer and good.

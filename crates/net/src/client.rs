@@ -346,7 +346,7 @@ impl Running {
     /// What those get who look for newer network documents.
     #[must_use]
     pub fn documents(&self) -> Documents {
-        Documents(self.documents.clone())
+        Documents::of_client(self.documents.clone())
     }
 
     /// What those get who move it to another gateway.

@@ -12,6 +12,7 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ use crate::host::Link;
 use crate::keeper::Keeper;
 use crate::outside::Outside;
 use crate::tags::{TagError, TagLog, TagSync};
-use keys::{AbortOnDrop, Opened, erase, open_logs, opened, syncers};
+use keys::{AbortOnDrop, Erasing, Opened, erase, open_logs, opened, syncers};
 use pipeline::{Pipeline, PipelineParts};
 use report::{Reporting, Warned};
 
@@ -78,6 +79,8 @@ pub struct MixParts {
     /// The current one first.
     keys: Vec<(u32, Arc<Key>)>,
     ring: Option<Ring>,
+    /// What it began with is over in part.
+    forgot: bool,
     loops: Loops,
     workers: usize,
     /// Where tags are written down, and the seed.
@@ -107,6 +110,7 @@ impl MixParts {
             loops: Loops::new(document, me, &secret.public(), rng, now)?,
             keys: vec![(epoch, Arc::new(Key::new(secret, Dialect::Lioness, &config)))],
             ring: None,
+            forgot: false,
             config,
             workers: 1,
             folder: None,
@@ -141,6 +145,7 @@ impl MixParts {
             loops: Loops::new(document, me, &current.public(), rng, now)?,
             keys,
             ring: Some(ring),
+            forgot: turn.forgot,
             config,
             workers: 1,
             folder: None,
@@ -171,7 +176,8 @@ impl MixParts {
     }
 
     /// Writes the tags of accepted packets down in this folder, and remembers those that are there. What is there of epochs
-    /// that are over is erased: tags, and the seed that is the [node's](crate::state::seed).
+    /// that are over, tags and the seed that is the [node's](crate::state::seed), is erased while the node runs, once
+    /// gateways agree with its clock ([`Documents::clock_is_right`]) or an overlap of epochs is over.
     ///
     /// # Errors
     /// [`KeysError`].
@@ -185,8 +191,10 @@ impl MixParts {
         }
         self.logs = logs;
         if let Some(ring) = &self.ring {
-            let alive: Vec<u32> = self.keys.iter().map(|(epoch, _)| *epoch).collect();
-            erase(folder, ring.ratchet(), &alive)?;
+            if !self.forgot {
+                // Nothing goes but what a crash left to be erased.
+                erase(folder, ring.ratchet())?;
+            }
             self.folder = Some(folder.to_path_buf());
         }
         Ok(self)
@@ -225,17 +233,35 @@ pub struct RunningNode {
     task: JoinHandle<()>,
     stop: watch::Sender<bool>,
     documents: watch::Sender<Option<Arc<Document>>>,
+    clock_agreed: Arc<AtomicBool>,
     snapshot: Arc<Mutex<Snapshot>>,
 }
 
-/// Brings newer network documents to a node or a client while it runs.
+/// Brings to a node or a client, while it runs, what gateways say: newer network documents, and that its clock is right.
 #[derive(Clone)]
-pub struct Documents(pub(crate) watch::Sender<Option<Arc<Document>>>);
+pub struct Documents {
+    documents: watch::Sender<Option<Arc<Document>>>,
+    clock_agreed: Arc<AtomicBool>,
+}
 
 impl Documents {
+    /// For a client, for which nothing waits until its clock is believed.
+    pub(crate) fn of_client(documents: watch::Sender<Option<Arc<Document>>>) -> Self {
+        Self {
+            documents,
+            clock_agreed: Arc::default(),
+        }
+    }
+
     /// Gives it a document, verified. It is taken if it [continues](Document::continues) the one that is there.
     pub fn bring(&self, document: Arc<Document>) {
-        self.0.send_replace(Some(document));
+        self.documents.send_replace(Some(document));
+    }
+
+    /// As many gateways agree with its clock as it takes to believe it: a node erases from its disk what is over by that from
+    /// now on. Until this is said it waits with that, for an overlap of epochs at most.
+    pub fn clock_is_right(&self) {
+        self.clock_agreed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -243,7 +269,10 @@ impl RunningNode {
     /// What those get who look for newer documents.
     #[must_use]
     pub fn documents(&self) -> Documents {
-        Documents(self.documents.clone())
+        Documents {
+            documents: self.documents.clone(),
+            clock_agreed: Arc::clone(&self.clock_agreed),
+        }
     }
 
     /// What it has done, as of within the last second or so.
@@ -274,10 +303,12 @@ pub fn run(parts: Parts, clock: Clock, rng: Rng) -> io::Result<RunningNode> {
     let (documents, brought) = watch::channel(None);
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
     let node = Node::new(parts, clock, rng, Arc::clone(&snapshot))?;
+    let clock_agreed = Arc::clone(&node.clock_agreed);
     Ok(RunningNode {
         task: tokio::spawn(node.run(stopped, brought)),
         stop,
         documents,
+        clock_agreed,
         snapshot,
     })
 }
@@ -315,6 +346,9 @@ struct Node {
     config: Config,
     workers: usize,
     folder: Option<PathBuf>,
+    /// What is over on the disk, and whether gateways agreed with the clock by which it is. Looked at in every turn.
+    erasing: Erasing,
+    clock_agreed: Arc<AtomicBool>,
     /// Logs of tags for keys that are next, being opened.
     opening: Option<JoinHandle<Opened>>,
     files: BTreeMap<u32, Vec<TagSync>>,
@@ -409,6 +443,8 @@ impl Node {
         }
         let (events, outside_events) = mpsc::channel(1_024);
         let files = syncers(&mix.logs);
+        let is_over = mix.forgot && mix.folder.is_some();
+        let erasing = Erasing::new(clock.now(), document.epochs().overlap(), is_over);
         let pipeline = PipelineParts {
             config: mix.config.clone(),
             keys: mix.keys.clone(),
@@ -429,6 +465,8 @@ impl Node {
             config: mix.config,
             workers: mix.workers,
             folder: mix.folder,
+            erasing,
+            clock_agreed: Arc::default(),
             opening: None,
             syncing: None,
             files,
@@ -505,6 +543,7 @@ impl Node {
                 .as_ref()
                 .filter(|_| self.opening.is_none())
                 .and_then(Ring::change_at),
+            self.erasing.due_at(),
             Some(self.published + PUBLISH_EVERY),
             self.loops.next_at().map(|at| at - LOOPS_AHEAD),
             self.loops.check_at(),
@@ -674,6 +713,7 @@ impl Node {
     fn turn(&mut self) {
         let now = self.clock.now();
         self.turn_keys(now);
+        self.erase_over(now);
         let mut packets = Vec::new();
         if let Some(parts) = &mut self.gateway {
             parts.core.handle(now, mizzle_gateway::Input::Tick);

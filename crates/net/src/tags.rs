@@ -113,11 +113,12 @@ impl TagLog {
         Ok(logs)
     }
 
-    /// Removes the files of all epochs but these: those of their keys are erased.
+    /// Removes the files of all epochs before this one: their keys are erased. Later ones stay, also those of a time that is yet to
+    /// come, which a clock that was fast leaves: what was accepted then isn't accepted again.
     ///
     /// # Errors
     /// [`TagError`]; what could be removed is.
-    pub fn forget_all_but(folder: &Path, epochs: &[u32]) -> Result<(), TagError> {
+    pub fn forget_before(folder: &Path, first: u32) -> Result<(), TagError> {
         let failed = |path: &Path, source| TagError::Io {
             path: path.to_path_buf(),
             source,
@@ -125,7 +126,7 @@ impl TagLog {
         let mut outcome = Ok(());
         for entry in std::fs::read_dir(folder).map_err(|e| failed(folder, e))? {
             let path = entry.map_err(|e| failed(folder, e))?.path();
-            if epoch_of(&path).is_some_and(|epoch| !epochs.contains(&epoch))
+            if epoch_of(&path).is_some_and(|epoch| epoch < first)
                 && let Err(error) = std::fs::remove_file(&path)
             {
                 outcome = Err(failed(&path, error));
@@ -444,7 +445,7 @@ mod tests {
         ] {
             std::fs::write(folder.0.join(name), "not these").unwrap();
         }
-        TagLog::forget_all_but(&folder.0, &[2, 3]).unwrap();
+        TagLog::forget_before(&folder.0, 2).unwrap();
         assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 4 + 4);
         let tags: Vec<_> = (1..=3).map(|epoch| open(epoch).1).collect();
         assert_eq!(tags, [vec![], vec![2], vec![3]]);

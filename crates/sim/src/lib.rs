@@ -9,6 +9,6 @@ mod outside;
 mod plan;
 pub mod two_samples;
 
-pub use network::{ClientIndex, Drops, Network, Sighting};
+pub use network::{ClientIndex, Drops, Network, PostError, Received, Sent, Sighting, Stage};
 pub use outside::{Outside, PUBLIC, Server};
 pub use plan::{Plan, PlanError};

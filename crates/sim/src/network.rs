@@ -1,4 +1,6 @@
-//! The driver: every core, every packet in flight, one clock.
+//! The driver: every core, every packet in flight, one clock. What users write to each other is in `letters`.
+
+mod letters;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -11,7 +13,7 @@ use mizzle_base::{Document, MailboxId, NodeId, Rng, Time};
 use mizzle_client::{self as client, Client, StreamEvent, StreamKey};
 use mizzle_exit::{self as exit, ConnId, Exit, Policy};
 use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
-use mizzle_gateway::{self as gateway, ClientId, Gateway};
+use mizzle_gateway::{self as gateway, ClientId, Gateway, UploadId};
 use mizzle_mix::{self as mix, Delivered, Key, Mix, NodeKeys, NotOurs, Ring, TooEarly};
 use mizzle_sphinx::{Dialect, Packet};
 use mizzle_stream::{OpenError, OpenRequest};
@@ -21,6 +23,9 @@ use rand_core::SeedableRng as _;
 
 use crate::outside::{Outside, Server};
 use crate::plan::{Plan, PlanError, START, Secrets};
+use letters::Desk;
+
+pub use letters::{PostError, Received, Sent, Stage};
 
 /// A client of the network, by its number from zero.
 pub type ClientIndex = usize;
@@ -72,9 +77,24 @@ pub enum Sighting {
 }
 
 enum Event {
-    Packet { node: usize, packet: Packet },
-    Up { client: ClientIndex, frame: Box<[u8]> },
-    Down { client: ClientIndex, frame: Box<[u8]> },
+    Packet {
+        node: usize,
+        packet: Packet,
+    },
+    Up {
+        client: ClientIndex,
+        frame: Box<[u8]>,
+    },
+    Down {
+        client: ClientIndex,
+        frame: Box<[u8]>,
+    },
+    /// Mail is on a client's disk.
+    Kept {
+        client: ClientIndex,
+        generation: u64,
+        next: u64,
+    },
 }
 
 struct Pending {
@@ -121,6 +141,9 @@ struct NodeSim {
     store: MemoryMailStore,
     exit: Option<Exit>,
     connections: BTreeMap<ConnId, Connection>,
+    /// The session end of its mail, and what that and the gateway core call the streams to mailboxes.
+    mail: Option<Exit>,
+    uploads: BTreeMap<UploadId, ConnId>,
     clients: BTreeMap<ClientId, ClientIndex>,
 }
 
@@ -128,7 +151,10 @@ struct ClientSim {
     core: Client,
     id: ClientId,
     gateway: usize,
+    /// Its link is there; while it is not, it hears and says nothing.
+    linked: bool,
     events: Vec<(StreamKey, StreamEvent)>,
+    desk: Desk,
 }
 
 /// Whether a node that is under attack, or the link after it, drops a packet from this node to that one.
@@ -187,11 +213,18 @@ impl Network {
                 fork(&mut rng),
             )?;
             nodes[gateway].clients.insert(id, index);
+            let desk = if plan.mail {
+                Desk::new(&mut rng)
+            } else {
+                Desk::default()
+            };
             clients.push(ClientSim {
                 core,
                 id,
                 gateway,
+                linked: true,
                 events: Vec::new(),
+                desk,
             });
         }
         let mut network = Self {
@@ -253,6 +286,7 @@ impl Network {
             all.merge(node.mix.counters());
             node.gateway.iter().for_each(|g| all.merge(g.counters()));
             node.exit.iter().for_each(|e| all.merge(e.counters()));
+            node.mail.iter().for_each(|m| all.merge(m.counters()));
         }
         all
     }
@@ -339,19 +373,48 @@ impl Network {
         let rng = fork(&mut self.rng);
         let at = self.client_time();
         let document = in_epoch(&self.document, at);
-        let core = Client::new(client::Config::default(), document, &gateway, rng)?;
         let old = &mut self.clients[client];
-        old.core = core;
+        old.core = Client::new(old.desk.config(), document, &gateway, rng)?;
         old.events.clear();
-        old.core.handle(at, client::Input::LinkUp);
+        old.desk.restarted(self.now);
+        if old.linked {
+            old.core.handle(at, client::Input::LinkUp);
+        }
         self.drain_client(client);
         Ok(())
+    }
+
+    /// The client's link is gone, as when it is switched off or out of reach: what is on its way there is lost.
+    pub fn leave(&mut self, client: ClientIndex) {
+        let at = self.client_time();
+        let left = &mut self.clients[client];
+        if !std::mem::replace(&mut left.linked, false) {
+            return;
+        }
+        left.core.handle(at, client::Input::LinkDown);
+        let (node, id) = (left.gateway, left.id);
+        if let Some(gateway) = &mut self.nodes[node].gateway {
+            gateway.handle(self.now, gateway::Input::Gone { client: id });
+        }
+        self.drain_client(client);
+        self.turn_node(node, Vec::new());
+    }
+
+    /// It is there again.
+    pub fn come_back(&mut self, client: ClientIndex) {
+        if !std::mem::replace(&mut self.clients[client].linked, true)
+            && self.nodes[self.clients[client].gateway].up
+        {
+            let at = self.client_time();
+            self.clients[client].core.handle(at, client::Input::LinkUp);
+            self.drain_client(client);
+        }
     }
 
     fn tell_clients(&mut self, node: usize, what: impl Fn() -> client::Input) {
         let at = self.client_time();
         for index in 0..self.clients.len() {
-            if self.clients[index].gateway == node {
+            if self.clients[index].gateway == node && self.clients[index].linked {
                 self.clients[index].core.handle(at, what());
                 self.drain_client(index);
             }
@@ -444,11 +507,15 @@ impl Network {
         }
         let id = ClientId(draw::bytes(&mut self.rng));
         self.nodes[place].clients.insert(id, client);
+        let mut desk = std::mem::take(&mut self.clients[client].desk);
+        desk.restarted(self.now);
         self.clients[client] = ClientSim {
             core,
             id,
             gateway: place,
+            linked: true,
             events: Vec::new(),
+            desk,
         };
         let at = self.client_time();
         self.clients[client].core.handle(at, client::Input::LinkUp);
@@ -468,7 +535,7 @@ impl Network {
         Some(&self.nodes[*self.by_id.get(node)?].mix)
     }
 
-    /// All nodes that live publish, and all clients hear it at once.
+    /// All nodes that live publish, and all clients that have a link hear it at once.
     fn report(&mut self) {
         self.reported = self.now;
         self.reports.expire(self.now);
@@ -482,6 +549,9 @@ impl Network {
         let bundle = self.reports.bundle(Time::ZERO, usize::MAX);
         let at = self.client_time();
         for index in 0..self.clients.len() {
+            if !self.clients[index].linked {
+                continue;
+            }
             let client = &mut self.clients[index].core;
             client.handle(at, client::Input::Reports(bundle.clone()));
             self.drain_client(index);
@@ -502,11 +572,15 @@ impl Network {
                 n.mix.deadline(),
                 gateway,
                 n.exit.as_ref().and_then(Exit::deadline),
+                n.mail.as_ref().and_then(Exit::deadline),
                 n.ring.change_at(),
             ]
         });
         let back = |at| shifted(at, -self.plan.clients_fast_s);
-        let clients = self.clients.iter().map(|c| c.core.deadline().map(back));
+        let clients = self
+            .clients
+            .iter()
+            .flat_map(|c| [c.core.deadline().map(back), c.desk.deadline()]);
         let next = nodes
             .chain(clients)
             .chain([in_flight])
@@ -531,6 +605,7 @@ impl Network {
             if client.deadline().is_some_and(|at| at <= at_clients) {
                 client.handle(at_clients, client::Input::Tick);
             }
+            self.run_desk(index);
             self.drain_client(index);
         }
         self.now
@@ -568,6 +643,7 @@ impl Network {
             Event::Up { client, frame } => {
                 let (node, id) = (self.clients[client].gateway, self.clients[client].id);
                 if self.nodes[node].up
+                    && self.clients[client].linked
                     && let Some(gateway) = &mut self.nodes[node].gateway
                 {
                     gateway.handle(
@@ -581,9 +657,21 @@ impl Network {
                 }
                 self.turn_node(node, Vec::new());
             }
+            // It went with the link.
+            Event::Down { client, .. } if !self.clients[client].linked => {}
             Event::Down { client, frame } => {
                 let at = self.client_time();
                 self.clients[client].core.handle(at, client::Input::Frame(frame));
+                self.drain_client(client);
+            }
+            Event::Kept {
+                client,
+                generation,
+                next,
+            } => {
+                let at = self.client_time();
+                let kept = client::Input::MailKept { generation, next };
+                self.clients[client].core.handle(at, kept);
                 self.drain_client(client);
             }
         }
@@ -606,17 +694,22 @@ impl Network {
                     }
                 }
                 // Connections here take no time and don't break.
-                client::Action::Reconnect if self.nodes[self.clients[index].gateway].up => {
+                client::Action::Reconnect
+                    if self.clients[index].linked && self.nodes[self.clients[index].gateway].up =>
+                {
                     let at = self.client_time();
                     self.clients[index].core.handle(at, client::Input::LinkUp);
                 }
                 client::Action::Reconnect => {}
-                client::Action::Admitted(_)
-                | client::Action::Refused(_)
-                | client::Action::Mail { .. }
-                | client::Action::GatewayBlamed
-                | client::Action::Loop(_) => {}
-                client::Action::Stream(key, event) => self.clients[index].events.push((key, event)),
+                client::Action::Admitted(admission) => self.clients[index].desk.admitted(&admission),
+                client::Action::Mail { number, item } => self.take_mail(index, number, item),
+                client::Action::Refused(_) | client::Action::GatewayBlamed | client::Action::Loop(_) => {}
+                client::Action::Stream(key, event) => {
+                    let (now, client) = (self.now, &mut self.clients[index]);
+                    if !client.desk.happened(&mut client.core, now, key, event) {
+                        client.events.push((key, event));
+                    }
+                }
             }
         }
     }
@@ -632,11 +725,13 @@ impl Network {
         if let Some(gateway) = &mut node.gateway {
             gateway.handle(now, gateway::Input::Tick);
         }
-        if let Some(exit) = &mut node.exit {
+        for exit in [&mut node.exit, &mut node.mail].into_iter().flatten() {
             exit.handle(now, exit::Input::Tick);
         }
         loop {
-            let acted = self.drain_exit(index, &mut packets) | self.drain_gateway(index, &mut packets);
+            let acted = self.drain_exit(index, &mut packets)
+                | self.nodes[index].drain_mail(now, &mut packets)
+                | self.drain_gateway(index, &mut packets);
             let input = mix::Input::Packets(std::mem::take(&mut packets));
             self.nodes[index].mix.handle(now, input);
             if !(self.drain_mix(index) || acted) {
@@ -718,8 +813,16 @@ impl Network {
                         }
                     }
                 }
-                // Its gateways take no mail.
-                gateway::Action::Post(_) | gateway::Action::Upload(..) => {}
+                gateway::Action::Post(packet) => {
+                    acted = true;
+                    if let Some(mail) = &mut self.nodes[index].mail {
+                        mail.handle(self.now, exit::Input::Message(packet));
+                    }
+                }
+                gateway::Action::Upload(id, what) => {
+                    acted = true;
+                    self.nodes[index].tell_sender(self.now, id, what);
+                }
             }
         }
         acted
@@ -813,7 +916,9 @@ impl NodeSim {
         let mut ring = Ring::new(ratchet, document);
         let current = ring.turn(now)?.epochs().next();
         let own = current.and_then(|epoch| ring.keys(epoch));
-        let NodeKeys { sphinx, exit, .. } = own.ok_or(NotOurs::OtherKey)?;
+        let NodeKeys {
+            sphinx, exit, mail, ..
+        } = own.ok_or(NotOurs::OtherKey)?;
         let config = mix::Config::default();
         let core = Mix::new(config, Arc::clone(document), id, sphinx, fork(rng), now)?;
         let is_gateway = document.gateways().any(|g| g.id == id);
@@ -832,6 +937,11 @@ impl NodeSim {
                 fork(rng),
             )
         });
+        let keeps_mail = document.node(&id).is_some_and(|node| node.mail.is_some());
+        let mail = keeps_mail.then(|| {
+            let config = exit::Config::for_mail();
+            Exit::for_mail(config, document, &id, *mail.expose_bytes(), fork(rng))
+        });
         // Those that are alive beside the current one come with the first turn.
         ring.ask_again(now);
         let mut node = Self {
@@ -846,6 +956,8 @@ impl NodeSim {
             store: MemoryMailStore::in_memory(Limits::default()),
             exit,
             connections: BTreeMap::new(),
+            mail,
+            uploads: BTreeMap::new(),
             clients: BTreeMap::new(),
         };
         node.turn_keys(now)?;
@@ -860,13 +972,20 @@ impl NodeSim {
         let turn = self.ring.turn(now)?;
         let of = |epoch| Some((epoch, self.ring.keys(epoch)?));
         let alive: Vec<_> = turn.epochs().filter_map(of).collect();
-        let streams: Vec<_> = alive
-            .iter()
-            .map(|(epoch, keys)| (*epoch, *keys.exit.expose_bytes()))
-            .collect();
-        self.exit
-            .iter_mut()
-            .for_each(|exit| exit.set_keys(streams.iter().copied()));
+        if let Some(exit) = &mut self.exit {
+            exit.set_keys(
+                alive
+                    .iter()
+                    .map(|(epoch, keys)| (*epoch, *keys.exit.expose_bytes())),
+            );
+        }
+        if let Some(mail) = &mut self.mail {
+            mail.set_keys(
+                alive
+                    .iter()
+                    .map(|(epoch, keys)| (*epoch, *keys.mail.expose_bytes())),
+            );
+        }
         let mut keys = Vec::new();
         let mut before = std::mem::take(&mut self.keys);
         for (epoch, NodeKeys { sphinx, .. }) in alive {

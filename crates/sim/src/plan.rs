@@ -39,6 +39,8 @@ pub struct Plan {
     pub clients_fast_s: i64,
     /// Whether nodes publish what their loops tell, and clients hear it.
     pub reports: bool,
+    /// Whether gateways keep letters, and clients can be written to.
+    pub mail: bool,
 }
 
 impl Default for Plan {
@@ -55,6 +57,7 @@ impl Default for Plan {
             epoch: None,
             clients_fast_s: 0,
             reports: true,
+            mail: false,
         }
     }
 }
@@ -113,7 +116,10 @@ impl Plan {
                     mailbox: MailboxId::new(draw::bytes(rng)).to_string(),
                     stream_key: keys.iter().map(|keys| digits(&keys.exit)).collect(),
                 }),
-                mail: None,
+                mail: (self.mail && role == Role::Gateway).then(|| ServiceEntry {
+                    mailbox: MailboxId::new(draw::bytes(rng)).to_string(),
+                    stream_key: keys.iter().map(|keys| digits(&keys.mail)).collect(),
+                }),
             });
             secrets.push(Secrets {
                 id,

@@ -15,7 +15,6 @@ use common::*;
 use mizzle_base::{NodeId, Rng, Time};
 use mizzle_client::{Moves, Why};
 use mizzle_sim::{Network, Plan, Sighting};
-use mizzle_traffic::draw;
 use rand_core::SeedableRng as _;
 
 fn three_by_four(seed: u64) -> Plan {
@@ -23,26 +22,6 @@ fn three_by_four(seed: u64) -> Plan {
         seed,
         mixes_per_layer: 4,
         ..Plan::default()
-    }
-}
-
-/// Four of the twelve mixes, which is a third, and at least one of each layer lives.
-fn victims(net: &Network, seed: u64) -> BTreeSet<NodeId> {
-    let layers: Vec<Vec<NodeId>> = (1..=3)
-        .map(|layer| net.document().layer(layer).map(|mix| mix.id).collect())
-        .collect();
-    let mut rng = Rng::seed_from_u64(seed);
-    loop {
-        let mut all: Vec<NodeId> = layers.concat();
-        let dead: BTreeSet<NodeId> = (0..4)
-            .map(|_| all.swap_remove(draw::below(&mut rng, all.len())))
-            .collect();
-        if layers
-            .iter()
-            .all(|layer| layer.iter().any(|mix| !dead.contains(mix)))
-        {
-            return dead;
-        }
     }
 }
 

@@ -1,9 +1,17 @@
 //! Which keys a node has when: it takes those of the next epoch in time, opens their logs of tags, and has those of epochs that
-//! are over erased. When that is, the core says ([`Ring`]).
+//! are over erased. When that is, the core says ([`Ring`](mizzle_mix::Ring)).
+//!
+//! A machine's clock that is hours ahead at the start would have keys erased that are still needed, and that nothing brings back.
+//! So what is over at the start by the clock alone isn't used any more, and stays on the disk as it was until gateways agree with
+//! the clock ([`Documents::clock_is_right`](super::Documents::clock_is_right)), or until the overlap of epochs has gone by since the
+//! start, whichever is first ([`Erasing`]); a node whose clock they contradict has ended by then, with its keys. What that costs is
+//! bounded: whoever takes the disk finds a key longer by an overlap of running time than he would else, and only after a start at
+//! which one was over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mizzle_base::Time;
@@ -75,10 +83,70 @@ pub(super) fn open_logs(
     )
 }
 
-/// Erases what is in the folder of epochs that are over.
-pub(super) fn erase(folder: &Path, ratchet: &Ratchet, alive: &[u32]) -> Result<(), KeysError> {
+/// Erases what is in the folder of epochs that are over for the ratchet.
+pub(super) fn erase(folder: &Path, ratchet: &Ratchet) -> Result<(), KeysError> {
     seed::replace(folder, ratchet)?;
-    Ok(TagLog::forget_all_but(folder, alive)?)
+    Ok(TagLog::forget_before(folder, ratchet.epoch())?)
+}
+
+/// Whether what is over by the clock may be erased; see the [module](self).
+#[derive(Debug)]
+pub(super) struct Erasing {
+    /// The clock is believed.
+    sure: bool,
+    /// Then it is believed whatever gateways say.
+    sure_at: Time,
+    /// Something on the disk is over.
+    owed: bool,
+}
+
+impl Erasing {
+    /// For a node that begins at `now`, of which something is over already or not.
+    pub(super) fn new(now: Time, patience: Duration, owed: bool) -> Self {
+        if owed {
+            tracing::info!(
+                "a key epoch is over by this machine's clock: its keys are erased when gateways agree with the clock, or in {} s",
+                patience.as_secs()
+            );
+        }
+        Self {
+            sure: false,
+            sure_at: now + patience,
+            owed,
+        }
+    }
+
+    /// Gateways agree with the clock.
+    pub(super) fn agreed(&mut self) {
+        self.sure = true;
+    }
+
+    /// Something more is over.
+    pub(super) fn owe(&mut self) {
+        self.owed = true;
+    }
+
+    /// When [`Self::take`] has something, if nobody says anything meanwhile.
+    pub(super) fn due_at(&self) -> Option<Time> {
+        self.owed
+            .then_some(if self.sure { Time::ZERO } else { self.sure_at })
+    }
+
+    /// Whether something is to be erased now; asked again there is nothing, until more is over.
+    pub(super) fn take(&mut self, now: Time) -> bool {
+        if self.due_at().is_none_or(|at| at > now) {
+            return false;
+        }
+        if !self.sure {
+            tracing::warn!(
+                "not enough gateways could be asked whether this machine's clock is right: by that alone a key epoch is over, and \
+                 its keys are erased now"
+            );
+        }
+        self.sure = true;
+        self.owed = false;
+        true
+    }
 }
 
 /// Keys with their logs of tags, or why there are none.
@@ -130,12 +198,23 @@ impl Node {
             _ => self.keys.extend(new),
         }
         self.use_keys(Vec::new());
-        if turn.forgot
-            && let (Some(folder), Some(ring)) = (self.folder.clone(), &self.ring)
-        {
+        if turn.forgot && self.folder.is_some() {
+            self.erasing.owe();
+        }
+    }
+
+    /// Erases what is over, if the clock that says so is believed.
+    pub(super) fn erase_over(&mut self, now: Time) {
+        if self.clock_agreed.load(Ordering::Relaxed) {
+            self.erasing.agreed();
+        }
+        if !self.erasing.take(now) {
+            return;
+        }
+        if let (Some(folder), Some(ring)) = (self.folder.clone(), &self.ring) {
             let ratchet = ring.ratchet().clone();
             tokio::task::spawn_blocking(move || {
-                if let Err(why) = erase(&folder, &ratchet, &epochs) {
+                if let Err(why) = erase(&folder, &ratchet) {
                     tracing::error!("the keys of an epoch that is over could not be erased: {why}");
                 }
             });
@@ -219,5 +298,43 @@ pub(super) struct AbortOnDrop(JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn what_is_over_at_the_start_is_erased_when_gateways_agree_or_after_a_while() {
+        let at = Time::from_s;
+        let mut nothing = Erasing::new(at(1_000), PATIENCE, false);
+        assert_eq!((nothing.due_at(), nothing.take(at(9_000))), (None, false));
+
+        let mut asked = Erasing::new(at(1_000), PATIENCE, true);
+        assert!(!asked.take(at(1_599)));
+        asked.agreed();
+        assert!(asked.due_at() <= Some(at(1_100)) && asked.take(at(1_100)));
+        assert!(!asked.take(at(9_000)), "once");
+
+        let mut unheard = Erasing::new(at(1_000), PATIENCE, true);
+        assert_eq!(unheard.due_at(), Some(at(1_600)));
+        assert!(!unheard.take(at(1_599)) && unheard.take(at(1_600)));
+        // Whatever is over later goes at once.
+        unheard.owe();
+        assert!(unheard.take(at(1_700)));
+    }
+
+    #[test]
+    fn what_is_over_soon_after_the_start_waits_as_long_and_later_not_at_all() {
+        let at = Time::from_s;
+        let mut soon = Erasing::new(at(1_000), PATIENCE, false);
+        soon.owe();
+        assert!(!soon.take(at(1_200)) && soon.take(at(1_600)));
+        let mut late = Erasing::new(at(1_000), PATIENCE, false);
+        late.owe();
+        assert!(late.take(at(87_400)));
     }
 }

@@ -12,6 +12,7 @@ mod client;
 mod common;
 mod directory;
 mod host;
+mod keys;
 mod mail;
 mod node;
 mod state;

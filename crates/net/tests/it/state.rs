@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use mizzle_net::state::{self, Kind, State, StateError};
 
 /// A path of this test at which there is nothing; what the test leaves there is removed at its end.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("state-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);

@@ -1,14 +1,17 @@
 //! What the simulations share: servers of the outside world, and a program that fetches from one.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mizzle_base::Time;
+use mizzle_base::{NodeId, Rng, Time};
 use mizzle_client::{StreamEvent, StreamKey};
 use mizzle_exit::Policy;
 use mizzle_sim::{Network, Outside, PUBLIC, Plan, Server};
 use mizzle_stream::{Isolation, OpenError, OpenRequest, Target};
+use mizzle_traffic::draw;
+use rand_core::SeedableRng as _;
 
 /// Answers any first bytes with so many bytes of a pattern, then ends.
 pub(crate) struct File(pub(crate) usize);
@@ -122,6 +125,26 @@ pub(crate) fn write_all(net: &mut Network, client: usize, key: StreamKey, mut da
         data = &data[n..];
         if n == 0 {
             net.step();
+        }
+    }
+}
+
+/// Four of the twelve mixes, which is a third, and at least one of each layer lives.
+pub(crate) fn victims(net: &Network, seed: u64) -> BTreeSet<NodeId> {
+    let layers: Vec<Vec<NodeId>> = (1..=3)
+        .map(|layer| net.document().layer(layer).map(|mix| mix.id).collect())
+        .collect();
+    let mut rng = Rng::seed_from_u64(seed);
+    loop {
+        let mut all: Vec<NodeId> = layers.concat();
+        let dead: BTreeSet<NodeId> = (0..4)
+            .map(|_| all.swap_remove(draw::below(&mut rng, all.len())))
+            .collect();
+        if layers
+            .iter()
+            .all(|layer| layer.iter().any(|mix| !dead.contains(mix)))
+        {
+            return dead;
         }
     }
 }
