@@ -34,7 +34,7 @@ fn profile() -> Profile {
         payload_per_s: 20.0,
         drop_per_s: 1.0,
         reply_fraction: 0.5,
-        downlink_per_s: 60.0,
+        downlink_per_s: 100.0,
         node_loop_per_s: 20.0,
         ..Profile::browse()
     }

@@ -121,8 +121,9 @@ impl Erasing {
         self.sure = true;
     }
 
-    /// Something more is over.
-    pub(super) fn owe(&mut self) {
+    /// Something more is over at `now`.
+    pub(super) fn owe(&mut self, now: Time) {
+        self.sure |= now >= self.sure_at;
         self.owed = true;
     }
 
@@ -199,7 +200,7 @@ impl Node {
         }
         self.use_keys(Vec::new());
         if turn.forgot && self.folder.is_some() {
-            self.erasing.owe();
+            self.erasing.owe(now);
         }
     }
 
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(unheard.due_at(), Some(at(1_600)));
         assert!(!unheard.take(at(1_599)) && unheard.take(at(1_600)));
         // Whatever is over later goes at once.
-        unheard.owe();
+        unheard.owe(at(1_700));
         assert!(unheard.take(at(1_700)));
     }
 
@@ -331,10 +332,10 @@ mod tests {
     fn what_is_over_soon_after_the_start_waits_as_long_and_later_not_at_all() {
         let at = Time::from_s;
         let mut soon = Erasing::new(at(1_000), PATIENCE, false);
-        soon.owe();
+        soon.owe(at(1_100));
         assert!(!soon.take(at(1_200)) && soon.take(at(1_600)));
         let mut late = Erasing::new(at(1_000), PATIENCE, false);
-        late.owe();
-        assert!(late.take(at(87_400)));
+        late.owe(at(87_400));
+        assert_eq!((late.due_at(), late.take(at(87_400))), (Some(Time::ZERO), true));
     }
 }
