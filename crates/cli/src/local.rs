@@ -234,7 +234,8 @@ impl Local {
         for (path, config) in &configs {
             // So that Ctrl-C is heard between two: reading keys and tags keeps the thread.
             tokio::task::yield_now().await;
-            let node = node::Bound::start(path, config, how.clone(), clock, &mut rng).await?;
+            let node = node::Bound::start(path, config, how.clone(), clock, &mut rng);
+            let node = Box::pin(node).await?;
             bound.push((path, node));
         }
         let (mut nodes, mut listening) = (Vec::new(), Vec::new());
@@ -254,7 +255,8 @@ impl Local {
         let client_config = init::client_config(&folder.path);
         let client = ClientConfig::load(&client_config)?;
         let state = Arc::new(State::open_or_create(&client.state, Kind::Client)?);
-        let (member, _) = join::by_config(&client, &state, door, how.loss, clock, &mut rng).await?;
+        let joining = join::by_config(&client, &state, door, how.loss, clock, &mut rng);
+        let (member, _) = Box::pin(joining).await?;
         let authority = folder.authority.verifying_key();
         let renewing = tokio::spawn(async move {
             loop {
