@@ -31,22 +31,35 @@ fn usage_in(process: &str) -> Option<Usage> {
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Usage {
         cpu: Duration::from_millis(ticks * 10),
-        resident: resident_of(process)?,
+        resident: field(&status_of(process)?, "VmRSS:")?,
     })
 }
 
-/// Resident memory of another process in bytes; `None` where the system doesn't tell, or there is no such process.
-#[must_use]
-pub fn resident_bytes(process: u32) -> Option<u64> {
-    resident_of(&process.to_string())
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// What is in memory of it, code included.
+    pub resident: u64,
+    /// What of that is its own, and no part of a file: code, of which a build for tests has several times as much, isn't.
+    pub own: u64,
 }
 
-fn resident_of(process: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let kb = status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))?
-        .trim()
-        .strip_suffix("kB")?;
+/// That of another process; `None` where the system doesn't tell, or there is no such process.
+#[must_use]
+pub fn memory_of(process: u32) -> Option<Memory> {
+    let status = status_of(&process.to_string())?;
+    Some(Memory {
+        resident: field(&status, "VmRSS:")?,
+        own: field(&status, "RssAnon:")?,
+    })
+}
+
+fn status_of(process: &str) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{process}/status")).ok()
+}
+
+fn field(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kb = line.trim().strip_suffix("kB")?;
     Some(kb.trim().parse::<u64>().ok()? * 1_024)
 }

@@ -27,7 +27,7 @@ use crate::args::{NetworkInit, ProcessesRun, ProfileName, TransportName};
 use crate::bench::BenchError;
 use crate::control;
 use crate::init::{self, Made};
-use crate::process::{Usage, resident_bytes, usage_of};
+use crate::process::{Usage, memory_of, usage_of};
 use crate::signals::interrupted;
 
 /// A process that isn't ready by then has failed.
@@ -144,6 +144,8 @@ struct Row {
     name: String,
     ready_s: f64,
     resident_mb: Option<f64>,
+    /// What of that is no part of a file, as code is.
+    own_mb: Option<f64>,
     /// Of one core, in percent.
     cpu_percent: Option<f64>,
     /// In frames, without what the transport adds.
@@ -186,6 +188,7 @@ struct Report {
     ready_s: f64,
     resident_max_mb: Option<f64>,
     resident_mean_mb: Option<f64>,
+    own_max_mb: Option<f64>,
     /// For how long the network was left alone.
     idle_s: f64,
     idle: Vec<OfRole>,
@@ -258,7 +261,8 @@ async fn measure(args: &ProcessesRun) -> Result<String, BenchError> {
         .processes
         .iter()
         .zip(&spans)
-        .map(|(process, span)| Row {
+        .map(|(process, span)| (process, span, process.child.id().and_then(memory_of)))
+        .map(|(process, span, memory)| Row {
             cpu_percent: span
                 .0
                 .cpu
@@ -266,24 +270,24 @@ async fn measure(args: &ProcessesRun) -> Result<String, BenchError> {
                 .map(|(before, after)| per_s(after.saturating_sub(before).as_secs_f64() * 100.0)),
             in_kb_per_s: kb_per_s(&process.name, |packets| packets.0, span),
             out_kb_per_s: kb_per_s(&process.name, |packets| packets.1, span),
-            resident_mb: process
-                .child
-                .id()
-                .and_then(resident_bytes)
-                .map(|bytes| bytes as f64 / 1e6),
+            resident_mb: memory.map(|memory| memory.resident as f64 / 1e6),
+            own_mb: memory.map(|memory| memory.own as f64 / 1e6),
             name: process.name.clone(),
             ready_s: process.after.as_secs_f64(),
         })
         .collect();
     network.stop().await;
-    let resident: Option<Vec<f64>> = processes.iter().map(|p| p.resident_mb).collect();
+    let (resident, own): (Option<Vec<f64>>, Option<Vec<f64>>) = (
+        processes.iter().map(|p| p.resident_mb).collect(),
+        processes.iter().map(|p| p.own_mb).collect(),
+    );
+    let most = |all: &Option<Vec<f64>>| all.as_ref().map(|all| all.iter().copied().fold(0.0, f64::max));
     let report = Report {
         profile: args.profile.profile().name,
         init_s,
         ready_s,
-        resident_max_mb: resident
-            .as_ref()
-            .map(|all| all.iter().copied().fold(0.0, f64::max)),
+        resident_max_mb: most(&resident),
+        own_max_mb: most(&own),
         resident_mean_mb: resident.map(|all| all.iter().sum::<f64>() / all.len() as f64),
         idle_s,
         idle: ["client", "mix", "gateway"]
@@ -612,9 +616,13 @@ fn text(report: &Report) -> String {
         report.init_s,
         report.ready_s
     );
-    match report.resident_mean_mb.zip(report.resident_max_mb) {
-        Some((mean, max)) => {
-            let _ = writeln!(out, "resident memory: {mean:.1} MB each, {max:.1} MB at most\n");
+    let memory = report.resident_mean_mb.zip(report.resident_max_mb);
+    match memory.zip(report.own_max_mb) {
+        Some(((mean, max), own)) => {
+            let _ = writeln!(
+                out,
+                "resident memory: {mean:.1} MB each, {max:.1} MB at most; without code and other files {own:.1} MB at most\n"
+            );
         }
         None => out.push_str("this system doesn't tell the memory of processes\n\n"),
     }
