@@ -3,7 +3,8 @@
 use crate::follow::is_soon_over;
 use mizzle_base::{Counters, Document, Time};
 
-use super::{Lately, Trouble};
+use super::Trouble;
+use super::record::Lately;
 
 /// Counter, and what it means.
 type Words = (&'static str, &'static str);
