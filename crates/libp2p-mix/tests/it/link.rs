@@ -12,6 +12,8 @@ use libp2p_mix::link::{Behaviour, Config, Control, Event, Frame, FrameLen, Recei
 use std::{collections::BTreeSet, future::Future, time::Duration};
 use tokio::{task::JoinHandle, time::timeout};
 
+use crate::receive::{next_frame, next_other};
+
 const LEN: usize = 4608;
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -128,23 +130,6 @@ async fn until(mut condition: impl FnMut() -> bool) {
         }
     })
     .await;
-}
-
-async fn next_frame(receiver: &mut Receiver) -> Frame {
-    loop {
-        if let Event::Frame { frame, .. } = within(receiver.recv()).await.unwrap() {
-            return frame;
-        }
-    }
-}
-
-async fn next_other(receiver: &mut Receiver) -> Event {
-    loop {
-        match within(receiver.recv()).await.unwrap() {
-            Event::Frame { .. } => {}
-            event => return event,
-        }
-    }
 }
 
 /// Sends when there is room.

@@ -15,6 +15,7 @@ mod gossip;
 mod hostile;
 mod link;
 mod load;
+mod receive;
 mod request;
 mod services;
 mod slow;

@@ -1,12 +1,16 @@
 //! Hosts over loopback sockets.
 
-use libp2p::{Multiaddr, StreamProtocol, identity::Keypair};
-use libp2p_mix::link::{Config, Event, Frame, FrameLen, Receiver};
-use mizzle_net::host::{Host, HostConfig, HostError, Transport};
-use std::{future::Future, net::SocketAddr, time::Duration};
-use tokio::time::timeout;
+#[path = "../../../libp2p-mix/tests/it/receive.rs"]
+mod receive;
 
-const LIMIT: Duration = Duration::from_secs(20);
+use libp2p::{Multiaddr, StreamProtocol, identity::Keypair};
+use libp2p_mix::link::{Config, Event, Frame, FrameLen};
+use mizzle_net::host::{Host, HostConfig, HostError, Transport};
+use std::{net::SocketAddr, time::Duration};
+
+use crate::common::within;
+use receive::{next_frame, next_other};
+
 const LEN: usize = 4608;
 
 fn link(protocol: &'static str) -> Config {
@@ -33,27 +37,6 @@ fn frame(n: u8) -> Frame {
     vec![n; LEN].into()
 }
 
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(LIMIT, future).await.expect("in time")
-}
-
-async fn next_frame(receiver: &mut Receiver) -> Frame {
-    loop {
-        if let Event::Frame { frame, .. } = within(receiver.recv()).await.unwrap() {
-            return frame;
-        }
-    }
-}
-
-async fn next_other(receiver: &mut Receiver) -> Event {
-    loop {
-        match within(receiver.recv()).await.unwrap() {
-            Event::Frame { .. } => {}
-            event => return event,
-        }
-    }
-}
-
 async fn client_and_server(transport: Transport, at: Multiaddr) {
     let server = Host::start(config(transport).with_listen(at)).await.unwrap();
     let client = Host::start(config(transport)).await.unwrap();
@@ -76,13 +59,13 @@ async fn client_and_server(transport: Transport, at: Multiaddr) {
         assert_eq!(next_frame(&mut up.receiver).await, frame(n));
     }
     assert_eq!(server.running.connections(), 1);
-    within(client.running.shutdown()).await;
+    within("the host ends", client.running.shutdown()).await;
     assert_eq!(
         next_other(&mut down.receiver).await,
         Event::Disconnected { peer: client.peer_id }
     );
-    within(server.running.shutdown()).await;
-    assert_eq!(within(down.receiver.recv()).await, None);
+    within("the host ends", server.running.shutdown()).await;
+    assert_eq!(within("the link ends", down.receiver.recv()).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +102,7 @@ async fn restart(transport: Transport) {
         while next_other(&mut up.receiver).await != (Event::Connected { peer: host.peer_id }) {}
         up.control.try_send(&host.peer_id, frame(n)).unwrap();
         assert_eq!(next_frame(&mut host.mix.unwrap().receiver).await, frame(n));
-        within(host.running.shutdown()).await;
+        within("the host ends", host.running.shutdown()).await;
         assert_eq!(
             next_other(&mut up.receiver).await,
             Event::Disconnected { peer: host.peer_id }
@@ -138,7 +121,7 @@ async fn a_host_that_was_shut_down_starts_again_on_its_port_over_tcp() {
 }
 
 async fn error(config: HostConfig) -> String {
-    let error = within(Host::start(config)).await.unwrap_err();
+    let error = within("it says why", Host::start(config)).await.unwrap_err();
     assert!(matches!(error, HostError::Listen { .. }));
     error.to_string()
 }
@@ -225,7 +208,7 @@ async fn more_connections_than_permitted_are_closed() {
     let second = clients.pop().unwrap();
     let mut link = second.mix.unwrap();
     // Closed as soon as it is there, or before.
-    within(async {
+    within("the second is closed", async {
         while !matches!(
             link.receiver.recv().await.unwrap(),
             Event::Disconnected { .. } | Event::Unreachable { .. }
@@ -234,7 +217,7 @@ async fn more_connections_than_permitted_are_closed() {
     .await;
     assert_eq!(server.running.connections(), 1);
     // Its place is free again.
-    within(clients.pop().unwrap().shutdown()).await;
+    within("the host ends", clients.pop().unwrap().shutdown()).await;
     assert!(matches!(
         next_other(&mut down.receiver).await,
         Event::Disconnected { .. }
