@@ -7,8 +7,11 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use fjall::compaction::Leveled;
+use fjall::config::{PartitioningPolicy, PinningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use mizzle_base::Time;
 use mizzle_gateway::store::{Change, Kept, Limits, Row, StoreError, Table, Tables};
@@ -22,12 +25,16 @@ pub type DiskStore = Kept<DiskTables>;
 const VERSION: u8 = 1;
 const VERSION_KEY: &[u8] = b"version";
 /// Bytes of items in memory before they are sorted onto the disk, and of each other table.
-const ITEMS_MEMORY: u64 = 8 << 20;
-const OTHER_MEMORY: u64 = 1 << 20;
+const ITEMS_MEMORY: u64 = 16 << 20;
+const OTHER_MEMORY: u64 = 4 << 20;
 const CACHE: u64 = 4 << 20;
 const FILES: usize = 64;
-/// The smallest that there may be.
-const JOURNALS: u64 = 64 << 20;
+/// Beyond this, tables that hold up the deletion of old journals are sorted onto the disk.
+const JOURNALS: u64 = 128 << 20;
+/// Files that are merged at once, and their size. A row is merged with all of the first level each time, so this many files of this
+/// size may be there; with the library's 4 of 64 MB a million letters would never be more than one level.
+const MERGED: u8 = 8;
+const FILE_LEN: u64 = 2 << 20;
 /// After trouble the disk is tried again no sooner than this.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// As much as must be free then: what is in memory may have to be sorted onto the disk at once.
@@ -90,7 +97,7 @@ fn try_open(path: &Path) -> Result<Open, StoreError> {
         .max_journaling_size(JOURNALS)
         .open()
         .map_err(wrong)?;
-    let memory = |bytes| move || KeyspaceCreateOptions::default().max_memtable_size(bytes);
+    let memory = |bytes| move || options(bytes);
     let meta = database.keyspace("meta", memory(OTHER_MEMORY)).map_err(wrong)?;
     match meta.get(VERSION_KEY).map_err(wrong)?.as_deref() {
         Some([VERSION]) => {}
@@ -112,6 +119,23 @@ fn try_open(path: &Path) -> Result<Open, StoreError> {
     });
     let tables = tables.into_iter().collect::<Result<_, _>>()?;
     Ok(Open { database, tables })
+}
+
+/// A store that is older than one of these goes on as it began.
+fn options(memory: u64) -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(memory)
+        // A letter that comes is looked up first, and isn't there. What says so without a look at the disk is in memory, 3 bytes a row: read
+        // through the cache it would be read whole for each.
+        .filter_block_pinning_policy(PinningPolicy::all(true))
+        .filter_block_partitioning_policy(PartitioningPolicy::all(false))
+        .index_block_pinning_policy(PinningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(false))
+        .compaction_strategy(Arc::new(
+            Leveled::default()
+                .with_l0_threshold(MERGED)
+                .with_table_target_size(FILE_LEN),
+        ))
 }
 
 fn damaged(path: &Path, what: &str) -> StoreError {

@@ -179,6 +179,9 @@ struct Batch {
     /// `None`: deleted.
     books: BTreeMap<MailboxId, Option<Book>>,
     letters: BTreeMap<(MailboxId, LetterId), Option<Letter>>,
+    /// By how much they change the items of all mailboxes.
+    more: u64,
+    fewer: u64,
     durable: bool,
 }
 
@@ -277,12 +280,14 @@ impl<T: Tables> Kept<T> {
 
     /// Items in all mailboxes, as they will be.
     fn total(&self, batch: &Batch) -> u64 {
-        let mut total = self.total;
-        for (mailbox, book) in &batch.books {
-            let before = self.books.get(mailbox).map_or(0, Book::items);
-            total = (total + book.map_or(0, |book| book.items())).saturating_sub(before);
-        }
-        total
+        (self.total + batch.more).saturating_sub(batch.fewer)
+    }
+
+    /// Changes the numbers of a mailbox; `None`: there is none any more.
+    fn set_book(&self, batch: &mut Batch, mailbox: MailboxId, book: Option<Book>) {
+        batch.fewer += self.book(batch, &mailbox).map_or(0, |before| before.items());
+        batch.more += book.map_or(0, |after| after.items());
+        batch.books.insert(mailbox, book);
     }
 
     fn letter(
@@ -376,7 +381,7 @@ impl<T: Tables> Kept<T> {
         batch
             .changes
             .push(Change::Put(Table::Clients, client.client.0.to_vec(), row));
-        batch.books.insert(client.mailbox, Some(Book::EMPTY));
+        self.set_book(batch, client.mailbox, Some(Book::EMPTY));
         batch.durable = true;
     }
 
@@ -399,7 +404,7 @@ impl<T: Tables> Kept<T> {
                 .extend((book.first..book.next).map(|n| Change::Delete(Table::Items, numbered(mailbox, n))));
         }
         batch.changes.extend(changes);
-        batch.books.insert(*mailbox, None);
+        self.set_book(batch, *mailbox, None);
         Ok(())
     }
 
@@ -438,7 +443,7 @@ impl<T: Tables> Kept<T> {
         }
         let number = book.next;
         book.next += 1;
-        batch.books.insert(mailbox, Some(book));
+        self.set_book(batch, mailbox, Some(book));
         let progress = Progress {
             count: item.count,
             next: item.index + 1,
@@ -556,7 +561,7 @@ impl<T: Tables> Kept<T> {
         let items = (book.first..next).map(|n| Change::Delete(Table::Items, numbered(&mailbox, n)));
         batch.changes.extend(ends.chain(items));
         book.first = next;
-        batch.books.insert(mailbox, Some(book));
+        self.set_book(batch, mailbox, Some(book));
         Ok(Some(next))
     }
 
@@ -639,7 +644,7 @@ impl<T: Tables> Kept<T> {
                 let unfinished = known.progress.next < known.progress.count;
                 book.letters = book.letters.saturating_sub(unfinished.into());
                 book.remembered = book.remembered.saturating_sub(1);
-                batch.books.insert(mailbox, Some(book));
+                self.set_book(batch, mailbox, Some(book));
             }
         }
         Ok(())
@@ -652,6 +657,7 @@ impl<T: Tables> Kept<T> {
             books,
             letters,
             durable,
+            ..
         } = batch;
         for (mailbox, book) in &books {
             let key = mailbox.as_bytes().to_vec();
