@@ -15,6 +15,7 @@ use fjall::config::{PartitioningPolicy, PinningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use mizzle_base::Time;
 use mizzle_gateway::store::{Change, Kept, Limits, Row, StoreError, Table, Tables};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 
@@ -27,14 +28,20 @@ const VERSION_KEY: &[u8] = b"version";
 /// Bytes of items in memory before they are sorted onto the disk, and of each other table.
 const ITEMS_MEMORY: u64 = 16 << 20;
 const OTHER_MEMORY: u64 = 4 << 20;
+/// Bytes of all tables in memory: where they come faster than they are sorted, nothing is written before some are, but no longer
+/// than this.
+const MOST_MEMORY: u64 = 96 << 20;
+const LONGEST_HELD: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const CACHE: u64 = 4 << 20;
 const FILES: usize = 64;
-/// Beyond this, tables that hold up the deletion of old journals are sorted onto the disk.
+/// Where journals take more, the tables that still need the oldest are sorted onto the disk.
 const JOURNALS: u64 = 128 << 20;
-/// Files that are merged at once, and their size. A row is merged with all of the first level each time, so this many files of this
-/// size may be there; with the library's 4 of 64 MB a million letters would never be more than one level.
-const MERGED: u8 = 8;
-const FILE_LEN: u64 = 2 << 20;
+/// So many new files of a table are merged into its first level at once, and with all that is there: as many as that, of this
+/// size. With the library's own numbers, 4 and 64 MB, the rows of a million letters would all be in it, and be written again for
+/// every few thousand letters.
+const MERGED: u8 = 16;
+const FILE_LEN: u64 = 1 << 20;
 /// After trouble the disk is tried again no sooner than this.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// As much as must be free then: what is in memory may have to be sorted onto the disk at once.
@@ -110,8 +117,7 @@ fn try_open(path: &Path) -> Result<Open, StoreError> {
     }
     let tables = Table::ALL.map(|table| {
         let options = match table {
-            // Sorted by reference: their bytes are written twice and not once for each level of the tree. A store that is older
-            // than this goes on as it began.
+            // Sorted by reference: their bytes are written twice and not once for each level of the tree.
             Table::Items => memory(ITEMS_MEMORY)().with_kv_separation(Some(KvSeparationOptions::default())),
             _ => memory(OTHER_MEMORY)(),
         };
@@ -121,12 +127,12 @@ fn try_open(path: &Path) -> Result<Open, StoreError> {
     Ok(Open { database, tables })
 }
 
-/// A store that is older than one of these goes on as it began.
+/// Of a new table: one that is older than any of these goes on as it began.
 fn options(memory: u64) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(memory)
-        // A letter that comes is looked up first, and isn't there. What says so without a look at the disk is in memory, 3 bytes a row: read
-        // through the cache it would be read whole for each.
+        // Each letter that comes is looked up, and isn't there. What tells so is held in memory, 2 bytes a row: it doesn't fit into the
+        // cache, and would be read whole, hundreds of KB, each time.
         .filter_block_pinning_policy(PinningPolicy::all(true))
         .filter_block_partitioning_policy(PartitioningPolicy::all(false))
         .index_block_pinning_policy(PinningPolicy::all(true))
@@ -185,6 +191,14 @@ impl DiskTables {
     }
 }
 
+/// Waits while the library has too much in memory: it would take more and more.
+fn wait_for_room(database: &Database) {
+    let since = Instant::now();
+    while database.write_buffer_size() > MOST_MEMORY && since.elapsed() < LONGEST_HELD {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 impl Tables for DiskTables {
     fn name(&self) -> String {
         self.path.display().to_string()
@@ -217,6 +231,7 @@ impl Tables for DiskTables {
         let Some(open) = &self.open else {
             return Err(self.trouble.clone());
         };
+        wait_for_room(&open.database);
         let mut batch = open
             .database
             .batch()
