@@ -7,11 +7,15 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use fjall::compaction::Leveled;
+use fjall::config::{PartitioningPolicy, PinningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use mizzle_base::Time;
 use mizzle_gateway::store::{Change, Kept, Limits, Row, StoreError, Table, Tables};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 
@@ -22,12 +26,22 @@ pub type DiskStore = Kept<DiskTables>;
 const VERSION: u8 = 1;
 const VERSION_KEY: &[u8] = b"version";
 /// Bytes of items in memory before they are sorted onto the disk, and of each other table.
-const ITEMS_MEMORY: u64 = 8 << 20;
-const OTHER_MEMORY: u64 = 1 << 20;
+const ITEMS_MEMORY: u64 = 16 << 20;
+const OTHER_MEMORY: u64 = 4 << 20;
+/// Bytes of all tables in memory: where they come faster than they are sorted, nothing is written before some are, but no longer
+/// than this.
+const MOST_MEMORY: u64 = 96 << 20;
+const LONGEST_HELD: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const CACHE: u64 = 4 << 20;
 const FILES: usize = 64;
-/// The smallest that there may be.
-const JOURNALS: u64 = 64 << 20;
+/// Where journals take more, the tables that still need the oldest are sorted onto the disk.
+const JOURNALS: u64 = 128 << 20;
+/// So many new files of a table are merged into its first level at once, and with all that is there: as many as that, of this
+/// size. With the library's own numbers, 4 and 64 MB, the rows of a million letters would all be in it, and be written again for
+/// every few thousand letters.
+const MERGED: u8 = 16;
+const FILE_LEN: u64 = 1 << 20;
 /// After trouble the disk is tried again no sooner than this.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// As much as must be free then: what is in memory may have to be sorted onto the disk at once.
@@ -90,7 +104,7 @@ fn try_open(path: &Path) -> Result<Open, StoreError> {
         .max_journaling_size(JOURNALS)
         .open()
         .map_err(wrong)?;
-    let memory = |bytes| move || KeyspaceCreateOptions::default().max_memtable_size(bytes);
+    let memory = |bytes| move || options(bytes);
     let meta = database.keyspace("meta", memory(OTHER_MEMORY)).map_err(wrong)?;
     match meta.get(VERSION_KEY).map_err(wrong)?.as_deref() {
         Some([VERSION]) => {}
@@ -103,8 +117,7 @@ fn try_open(path: &Path) -> Result<Open, StoreError> {
     }
     let tables = Table::ALL.map(|table| {
         let options = match table {
-            // Sorted by reference: their bytes are written twice and not once for each level of the tree. A store that is older
-            // than this goes on as it began.
+            // Sorted by reference: their bytes are written twice and not once for each level of the tree.
             Table::Items => memory(ITEMS_MEMORY)().with_kv_separation(Some(KvSeparationOptions::default())),
             _ => memory(OTHER_MEMORY)(),
         };
@@ -112,6 +125,23 @@ fn try_open(path: &Path) -> Result<Open, StoreError> {
     });
     let tables = tables.into_iter().collect::<Result<_, _>>()?;
     Ok(Open { database, tables })
+}
+
+/// Of a new table: one that is older than any of these goes on as it began.
+fn options(memory: u64) -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(memory)
+        // Each letter that comes is looked up, and isn't there. What tells so is held in memory, 2 bytes a row: it doesn't fit into the
+        // cache, and would be read whole, hundreds of KB, each time.
+        .filter_block_pinning_policy(PinningPolicy::all(true))
+        .filter_block_partitioning_policy(PartitioningPolicy::all(false))
+        .index_block_pinning_policy(PinningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(false))
+        .compaction_strategy(Arc::new(
+            Leveled::default()
+                .with_l0_threshold(MERGED)
+                .with_table_target_size(FILE_LEN),
+        ))
 }
 
 fn damaged(path: &Path, what: &str) -> StoreError {
@@ -161,6 +191,14 @@ impl DiskTables {
     }
 }
 
+/// Waits while the library has too much in memory: it would take more and more.
+fn wait_for_room(database: &Database) {
+    let since = Instant::now();
+    while database.write_buffer_size() > MOST_MEMORY && since.elapsed() < LONGEST_HELD {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 impl Tables for DiskTables {
     fn name(&self) -> String {
         self.path.display().to_string()
@@ -193,6 +231,7 @@ impl Tables for DiskTables {
         let Some(open) = &self.open else {
             return Err(self.trouble.clone());
         };
+        wait_for_room(&open.database);
         let mut batch = open
             .database
             .batch()

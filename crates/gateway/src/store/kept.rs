@@ -1,7 +1,7 @@
 //! A store over sorted tables of bytes: numbers, limits, letters, expiry. The same whether they are in memory or on disk.
 //!
 //! Numbers of mailboxes and counts are in memory too, some 50 bytes a mailbox. All orders of one call are one change of the
-//! tables, so one wait for the disk; what the answers say is true once that is over.
+//! tables, so one wait for the disk, or a few where they delete much; what the answers say is true once that is over.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ const CHUNK: usize = 1_024;
 /// Letters and mailboxes that one [`Order::Expire`] looks at.
 const LETTERS_AT_ONCE: usize = 1_024;
 const MAILBOXES_AT_ONCE: usize = 64;
+/// Changes that are made at once, some 200 bytes each beside the items: deletions of whole mailboxes would be one change of any size.
+const CHANGES_AT_ONCE: usize = 16_384;
 /// Letters remembered, as a multiple of those that may wait.
 const REMEMBERED: u32 = 10;
 /// Longer than any key.
@@ -179,6 +181,9 @@ struct Batch {
     /// `None`: deleted.
     books: BTreeMap<MailboxId, Option<Book>>,
     letters: BTreeMap<(MailboxId, LetterId), Option<Letter>>,
+    /// Items that come to all mailboxes, and that go.
+    more: u64,
+    fewer: u64,
     durable: bool,
 }
 
@@ -277,12 +282,14 @@ impl<T: Tables> Kept<T> {
 
     /// Items in all mailboxes, as they will be.
     fn total(&self, batch: &Batch) -> u64 {
-        let mut total = self.total;
-        for (mailbox, book) in &batch.books {
-            let before = self.books.get(mailbox).map_or(0, Book::items);
-            total = (total + book.map_or(0, |book| book.items())).saturating_sub(before);
-        }
-        total
+        (self.total + batch.more).saturating_sub(batch.fewer)
+    }
+
+    /// Changes the numbers of a mailbox; `None`: there is none any more.
+    fn set_book(&self, batch: &mut Batch, mailbox: MailboxId, book: Option<Book>) {
+        batch.fewer += self.book(batch, &mailbox).map_or(0, |before| before.items());
+        batch.more += book.map_or(0, |after| after.items());
+        batch.books.insert(mailbox, book);
     }
 
     fn letter(
@@ -376,7 +383,7 @@ impl<T: Tables> Kept<T> {
         batch
             .changes
             .push(Change::Put(Table::Clients, client.client.0.to_vec(), row));
-        batch.books.insert(client.mailbox, Some(Book::EMPTY));
+        self.set_book(batch, client.mailbox, Some(Book::EMPTY));
         batch.durable = true;
     }
 
@@ -388,7 +395,7 @@ impl<T: Tables> Kept<T> {
             let rows = self.tables.scan(table, from, &below, usize::MAX)?;
             changes.extend(rows.into_iter().map(|(key, _)| Change::Delete(table, key)));
         }
-        // What this very call put there is not in the tables yet.
+        // What this batch puts there is not in the tables yet.
         batch.letters.retain(|(of, _), _| of != mailbox);
         batch.changes.retain(|change| match change {
             Change::Put(Table::Items | Table::Ends, key, _) => !key.starts_with(from),
@@ -399,7 +406,7 @@ impl<T: Tables> Kept<T> {
                 .extend((book.first..book.next).map(|n| Change::Delete(Table::Items, numbered(mailbox, n))));
         }
         batch.changes.extend(changes);
-        batch.books.insert(*mailbox, None);
+        self.set_book(batch, *mailbox, None);
         Ok(())
     }
 
@@ -438,7 +445,7 @@ impl<T: Tables> Kept<T> {
         }
         let number = book.next;
         book.next += 1;
-        batch.books.insert(mailbox, Some(book));
+        self.set_book(batch, mailbox, Some(book));
         let progress = Progress {
             count: item.count,
             next: item.index + 1,
@@ -556,7 +563,7 @@ impl<T: Tables> Kept<T> {
         let items = (book.first..next).map(|n| Change::Delete(Table::Items, numbered(&mailbox, n)));
         batch.changes.extend(ends.chain(items));
         book.first = next;
-        batch.books.insert(mailbox, Some(book));
+        self.set_book(batch, mailbox, Some(book));
         Ok(Some(next))
     }
 
@@ -639,7 +646,7 @@ impl<T: Tables> Kept<T> {
                 let unfinished = known.progress.next < known.progress.count;
                 book.letters = book.letters.saturating_sub(unfinished.into());
                 book.remembered = book.remembered.saturating_sub(1);
-                batch.books.insert(mailbox, Some(book));
+                self.set_book(batch, mailbox, Some(book));
             }
         }
         Ok(())
@@ -652,6 +659,7 @@ impl<T: Tables> Kept<T> {
             books,
             letters,
             durable,
+            ..
         } = batch;
         for (mailbox, book) in &books {
             let key = mailbox.as_bytes().to_vec();
@@ -723,9 +731,10 @@ impl<T: Tables> MailStore for Kept<T> {
             let answers = orders.iter().filter_map(|order| self.only_read(order));
             return (answers.collect(), Err(why));
         }
-        let failed = || orders.iter().filter_map(Order::failed).collect();
         let (mut batch, mut answers, mut trouble) = (Batch::default(), Vec::new(), Ok(()));
-        for order in &orders {
+        // Orders that are carried out for good, and how many answers they have.
+        let (mut done, mut sure) = (0, 0);
+        for (n, order) in orders.iter().enumerate() {
             match self.carry_out(&mut batch, order) {
                 Ok(answer) => answers.extend(answer),
                 Err(why) => {
@@ -733,13 +742,209 @@ impl<T: Tables> MailStore for Kept<T> {
                     answers.extend(order.failed());
                 }
             }
+            if batch.changes.len() < CHANGES_AT_ONCE && n + 1 < orders.len() {
+                continue;
+            }
+            if let Err(why) = self.commit(std::mem::take(&mut batch)) {
+                answers.truncate(sure);
+                answers.extend(orders[done..].iter().filter_map(Order::failed));
+                return (answers, Err(why));
+            }
+            (done, sure) = (n + 1, answers.len());
         }
         if let Some(why) = self.noticed.take() {
             trouble = trouble.and(Err(why));
         }
-        match self.commit(batch) {
-            Ok(()) => (answers, trouble),
-            Err(why) => (failed(), Err(why)),
+        (answers, trouble)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::UploadId;
+    use crate::store::MemoryTables;
+
+    const NOW: Time = Time::from_s(1_000_000);
+    const BOX: MailboxId = MailboxId::new([5; 16]);
+    const OTHER: MailboxId = MailboxId::new([6; 16]);
+
+    /// Tables that take so many writes more, and remember how many changes each had.
+    #[derive(Default)]
+    struct Watched {
+        tables: MemoryTables,
+        writes: Vec<usize>,
+        left: Option<usize>,
+    }
+
+    impl Tables for Watched {
+        fn name(&self) -> String {
+            "watched".into()
         }
+
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.tables.get(table, key)
+        }
+
+        fn scan(
+            &self,
+            table: Table,
+            from: &[u8],
+            below: &[u8],
+            limit: usize,
+        ) -> Result<Vec<Row>, StoreError> {
+            self.tables.scan(table, from, below, limit)
+        }
+
+        fn write(&mut self, changes: Vec<Change>, durable: bool) -> Result<(), StoreError> {
+            if let Some(left) = &mut self.left {
+                *left = left
+                    .checked_sub(1)
+                    .ok_or_else(|| StoreError::DiskFull(self.tables.name()))?;
+            }
+            self.writes.push(changes.len());
+            self.tables.write(changes, durable)
+        }
+
+        fn revive(&mut self) -> Result<(), StoreError> {
+            self.left = None;
+            Ok(())
+        }
+    }
+
+    fn store(limits: Limits) -> Kept<Watched> {
+        let mut store = Kept::open(Watched::default(), limits).unwrap();
+        let client = |n: u8, mailbox| Registered {
+            client: ClientId([n; 32]),
+            tag: ClientTag([n; 8]),
+            mailbox,
+            generation: 1,
+            since: NOW,
+            seen: NOW,
+            first: 1,
+            next: 1,
+        };
+        let clients = [client(1, BOX), client(2, OTHER)];
+        store.perform(clients.map(Order::Register).into()).1.unwrap();
+        store
+    }
+
+    fn append(mailbox: MailboxId, letter: u32, index: u32, count: u32) -> Order {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&letter.to_be_bytes());
+        Order::Append {
+            upload: UploadId(1),
+            mailbox,
+            item: Item {
+                letter: LetterId::new(id),
+                index,
+                count,
+                bytes: Box::new([7; ITEM_LEN]),
+            },
+            at: NOW,
+        }
+    }
+
+    fn delete(mailbox: MailboxId, next: u64) -> Order {
+        Order::Acknowledge { mailbox, next }
+    }
+
+    fn kept(answers: &[Answer]) -> Vec<Result<Option<u64>, NotStored>> {
+        let result = |answer: &Answer| match answer {
+            Answer::Appended { result, .. } => Some(*result),
+            _ => None,
+        };
+        answers.iter().filter_map(result).collect()
+    }
+
+    #[test]
+    fn what_comes_and_goes_in_one_call_counts_for_the_limit_of_all_mailboxes_at_once() {
+        let mut store = store(Limits::default().with_total_bytes(4 * ITEM_LEN as u64));
+        let full = Err(NotStored::StoreFull);
+        let forget = Order::Forget {
+            client: ClientId([1; 32]),
+            mailbox: BOX,
+        };
+        let orders = vec![
+            append(BOX, 1, 0, 1),
+            append(BOX, 2, 0, 1),
+            append(OTHER, 3, 0, 1),
+            append(OTHER, 4, 0, 1),
+            append(OTHER, 5, 0, 1),
+            forget,
+            append(OTHER, 5, 0, 1),
+            append(OTHER, 6, 0, 1),
+            append(OTHER, 7, 0, 1),
+        ];
+        let (answers, trouble) = store.perform(orders);
+        assert_eq!(trouble, Ok(()));
+        let (a, b) = ((1..=2).map(|n| Ok(Some(n))), (3..=4).map(|n| Ok(Some(n))));
+        let expected: Vec<_> = a.clone().chain(a).chain([full]).chain(b).chain([full]).collect();
+        assert_eq!(kept(&answers), expected);
+        // What is deleted makes room in the next call, and in the one after that no more than there is.
+        store.perform(vec![delete(OTHER, 2)]).1.unwrap();
+        let (answers, _) = store.perform(vec![append(OTHER, 8, 0, 1), append(OTHER, 9, 0, 1)]);
+        assert_eq!(kept(&answers), [Ok(Some(5)), full]);
+        assert_eq!((store.total, store.books[&OTHER].items()), (4, 4));
+    }
+
+    /// Two mailboxes of which each is more than one change takes.
+    fn filled() -> Kept<Watched> {
+        let mut store = store(Limits::default());
+        let count = CHANGES_AT_ONCE as u32 + 10;
+        for mailbox in [BOX, OTHER] {
+            store
+                .perform((0..count).map(|n| append(mailbox, 1, n, count)).collect())
+                .1
+                .unwrap();
+        }
+        store.tables.writes.clear();
+        store
+    }
+
+    #[test]
+    fn whole_mailboxes_are_deleted_one_change_after_the_other() {
+        let mut store = filled();
+        let (answers, trouble) = store.perform(vec![delete(BOX, u64::MAX), delete(OTHER, u64::MAX)]);
+        assert_eq!((answers.len(), trouble), (2, Ok(())));
+        assert_eq!(store.total, 0);
+        let writes = &store.tables.writes;
+        assert_eq!(writes.len(), 2, "{writes:?}");
+        assert!(writes.iter().all(|n| *n < CHANGES_AT_ONCE + 20), "{writes:?}");
+    }
+
+    #[test]
+    fn what_was_changed_before_the_trouble_came_is_said_and_the_rest_is_as_it_was() {
+        let mut store = filled();
+        store.tables.left = Some(1);
+        let (answers, trouble) = store.perform(vec![
+            delete(BOX, u64::MAX),
+            delete(OTHER, u64::MAX),
+            append(BOX, 2, 0, 1),
+        ]);
+        assert_eq!(trouble, Err(StoreError::DiskFull("in memory".into())));
+        let deleted: Vec<bool> = answers
+            .iter()
+            .filter_map(|answer| match answer {
+                Answer::Acknowledged { result, .. } => Some(result.is_ok()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(deleted, [true, false]);
+        assert_eq!(kept(&answers), [Err(NotStored::Failed)]);
+        let after = CHANGES_AT_ONCE as u64 + 11;
+        let (answers, trouble) = store.perform(vec![append(BOX, 2, 0, 1), append(OTHER, 2, 0, 1)]);
+        assert_eq!(trouble, Ok(()));
+        assert_eq!(kept(&answers), [Ok(Some(after)), Ok(Some(after))]);
+        assert_eq!(store.total, after + 1);
+        store
+            .perform(vec![Order::Expire {
+                now: NOW + LETTER_LIFE + Duration::from_secs(1),
+            }])
+            .1
+            .unwrap();
+        assert_eq!(store.books[&BOX].items(), 1);
     }
 }

@@ -13,7 +13,7 @@ use mizzle_base::frame::{self, Frame};
 use mizzle_base::item::ITEM_LEN;
 use mizzle_base::{ClientTag, Document, Item, LetterId, MailboxId, NodeId, Profile, Rng, Time, hex};
 use mizzle_gateway::store::{
-    Answer, Limits, MailStore, MemoryMailStore, NotStored, Order, Progress, Registered, StoreError,
+    Answer, Limits, MailStore, MemoryMailStore, NotStored, Order, Progress, Registered, StoreError, Table,
 };
 use mizzle_gateway::{Action, ClientId, Conn, Gateway, Input, UploadId};
 use mizzle_net::clock::Clock;
@@ -220,6 +220,41 @@ fn limits_hold_across_runs() {
         },
     );
     assert_eq!(kept(&mut store, item(9, 0, 1)), Ok(Some(4)));
+}
+
+#[test]
+fn a_store_that_began_with_other_settings_goes_on() {
+    let directory = Directory::new("settings");
+    let database = fjall::Database::builder(&directory.0).open().unwrap();
+    let plain = fjall::KeyspaceCreateOptions::default;
+    database
+        .keyspace("meta", plain)
+        .unwrap()
+        .insert("version", [1])
+        .unwrap();
+    for table in Table::ALL {
+        database.keyspace(table.name(), plain).unwrap();
+    }
+    database.persist(fjall::PersistMode::SyncAll).unwrap();
+    drop(database);
+
+    let mut store = directory.open();
+    one(&mut store, Order::Register(client()));
+    for index in 0..3 {
+        let number = Ok(Some(u64::from(index) + 1));
+        assert_eq!(kept(&mut store, item(1, index, 3)), number);
+    }
+    let next = 2;
+    one(
+        &mut store,
+        Order::Acknowledge {
+            mailbox: MAILBOX,
+            next,
+        },
+    );
+    drop(store);
+    let items: Vec<(u64, Item)> = all(&mut directory.open()).into_iter().collect();
+    assert_eq!(items, [(2, item(1, 1, 3)), (3, item(1, 2, 3))]);
 }
 
 /// Not a test of its own: what the next one runs in a process that it kills.
