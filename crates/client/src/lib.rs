@@ -10,48 +10,41 @@
 //! own gateway in frames of their own and are handed on in order. Where they are kept is the shell's.
 
 mod ahead;
+mod config;
 mod moves;
 mod sessions;
+mod slots;
 mod surbs;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mizzle_base::document::{CLOCK_TOLERANCE_S, Node, Role};
 use mizzle_base::frame::{self, Content, Frame, Refusal};
-use mizzle_base::profile::SURBS_PER_REPLY_SLOT;
-use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Profile, Rng, Time};
-use mizzle_sphinx::{
-    Dialect, MAX_BODY_LEN, MESSAGE_LEN, Packet, SURB_LEN, pad_in_place, recover, unpad, use_surb,
-};
-use mizzle_stream::{CODEC_STREAM, OpenError, OpenRequest};
+use mizzle_base::{ClientTag, Counters, Document, Item, MailboxId, NodeId, Rng, Time};
+use mizzle_sphinx::{Dialect, MESSAGE_LEN, recover, unpad};
+use mizzle_stream::{OpenError, OpenRequest};
 use mizzle_traffic::anonymity::{self, Outlook, Shape, Traffic};
 use mizzle_traffic::avoid::{Avoid, Decision};
 use mizzle_traffic::draw;
 use mizzle_traffic::estimate::Estimate;
 use mizzle_traffic::ledger::{Ledger, Passed, Tally};
-use mizzle_traffic::pattern::Stream;
-use mizzle_traffic::slot::{Kind, Slot, Slots, What};
+use mizzle_traffic::slot::Slots;
 use mizzle_traffic::weights::{self, Judged, Reports};
-use rand_core::{Rng as _, SeedableRng as _};
+use rand_core::SeedableRng as _;
 
-use ahead::{Ahead, OnTheWay};
+use ahead::Ahead;
+pub use config::Config;
 pub use moves::{MOST_DRAWS, Moves, Why};
-use sessions::{Sessions, Speaks};
+use sessions::Sessions;
 pub use sessions::{StreamEvent, StreamKey};
+use slots::LEAD;
 use surbs::{Owner, Surbs};
 
-/// How long before its slot a packet is built. Data that comes later waits for another slot.
-const LEAD: Duration = Duration::from_millis(5);
-/// A slot served later than this is left out: a burst after a pause would tell of the pause.
-const TOO_LATE: Duration = Duration::from_secs(1);
 /// A gateway away for longer ends all sessions: what they had under way is lost by then.
 const AWAY_PATIENCE: Duration = Duration::from_secs(60);
-/// A gateway that is away for so long, or doesn't admit the client, is one to leave.
-const GATEWAY_PATIENCE: Duration = Duration::from_secs(300);
 /// A gateway that is blamed for the second time within this is one to leave: once may be a moment in which many nodes died.
 const BLAMED_AGAIN: Duration = Duration::from_secs(300);
 /// A gateway that doesn't answer is asked again after so long, over a new connection.
@@ -73,87 +66,6 @@ const DECIDE_EVERY: Duration = Duration::from_secs(1);
 
 /// A clock that goes back by more than this between two calls was set.
 const JUMP: Duration = Duration::from_secs(1);
-
-/// Bounds of a client core.
-#[derive(Clone)]
-pub struct Config {
-    sessions: usize,
-    token: Vec<u8>,
-    mail: (u64, u64),
-    min_pool: f64,
-    gateway_patience: Duration,
-    streams: fn(&Profile) -> Vec<Stream>,
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the token, which is a secret.
-        f.debug_struct("Config")
-            .field("sessions", &self.sessions)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            sessions: 512,
-            token: Vec::new(),
-            mail: (0, 0),
-            min_pool: 0.0,
-            gateway_patience: GATEWAY_PATIENCE,
-            streams: Stream::of_profile,
-        }
-    }
-}
-
-impl Config {
-    /// Most sessions at a time; opening one more is [`OpenError::Limit`]. A session holds up to some 9 MB while a
-    /// program reads slower than the network delivers, else some 20 KB.
-    #[must_use]
-    pub fn with_sessions(mut self, n: usize) -> Self {
-        self.sessions = n;
-        self
-    }
-
-    /// What the gateway's operator gave with an invitation.
-    #[must_use]
-    pub fn with_token(mut self, token: Vec<u8>) -> Self {
-        self.token = token;
-        self
-    }
-
-    /// How long a gateway may be away, or not admit the client, until [`Client::wants_another`]; default 5 minutes.
-    #[must_use]
-    pub fn with_gateway_patience(mut self, patience: Duration) -> Self {
-        self.gateway_patience = patience;
-        self
-    }
-
-    /// Other patterns in time than the document can name, for a deployment that brings its own. All clients of a network must
-    /// have the same: one that differs is told apart by its packets alone.
-    #[must_use]
-    pub fn with_danger_own_pattern(mut self, streams: fn(&Profile) -> Vec<Stream>) -> Self {
-        self.streams = streams;
-        self
-    }
-
-    /// What an earlier run kept of its mail: the mailbox's generation, and the first number that is not on disk.
-    #[must_use]
-    pub fn with_mail(mut self, generation: u64, next: u64) -> Self {
-        self.mail = (generation, next);
-        self
-    }
-
-    /// Packets that a mix must have in its pool on average, or nothing of the user's is sent: sessions end, none is
-    /// opened ([`OpenError::TooFewUsers`]), and cover flows on. How many there are follows from the document and from how many
-    /// users the gateway says there are. Zero, the default: whatever there are.
-    #[must_use]
-    pub fn with_min_pool(mut self, packets: f64) -> Self {
-        self.min_pool = packets;
-        self
-    }
-}
 
 /// What a client core is told.
 pub enum Input {
@@ -906,157 +818,6 @@ impl Client {
                 }
             }
         }
-    }
-
-    /// Builds the packets of slots that come within [`LEAD`], and sends those whose time is now.
-    fn serve_slots(&mut self, now: Time) {
-        loop {
-            let Link::Up { tag, slots, .. } = &mut self.link else {
-                return;
-            };
-            // Only a pattern with danger in its name looks at what waits.
-            if slots.may_hurry_at().is_some() && self.sessions.waits(now) {
-                slots.hurry(now + LEAD);
-            }
-            let next_at = slots.next_at();
-            // Nothing is later than `FAR_FUTURE`, so the slot after it would be at it again, for ever.
-            if next_at - LEAD > now || next_at == Time::FAR_FUTURE {
-                break;
-            }
-            if now.since(next_at) > TOO_LATE {
-                slots.skip_to(now);
-                self.counters.count("slot.pause");
-                continue;
-            }
-            let (tag, slot) = (*tag, slots.draw());
-            self.prepare(now, tag, slot);
-            if slot.at <= now {
-                self.counters.count("slot.unready");
-            }
-        }
-        while self.ready.front().is_some_and(|r| r.at <= now) {
-            let Some(mut next) = self.ready.pop_front() else {
-                break;
-            };
-            if now.since(next.at) > TOO_LATE {
-                self.counters.count("slot.late");
-                continue;
-            }
-            frame::set_acks(&mut next.frame, self.expected.1, self.mail.kept);
-            self.send(next.frame);
-        }
-    }
-
-    fn prepare(&mut self, now: Time, tag: ClientTag, slot: Slot) {
-        let mut packet = Packet::zeroed();
-        let built = match slot.what {
-            What::Loop => self.build_loop(slot.at, tag, &mut packet),
-            What::Drop(gateway) => self.build_message(now, tag, gateway, Kind::Data, false, &mut packet),
-            What::Payload(gateway, kind) => self.build_message(now, tag, gateway, kind, true, &mut packet),
-        };
-        if built.is_none() {
-            // Can't happen with a verified document; if it does, the slot stays empty and this says so.
-            return self.counters.count("slot.unbuilt");
-        }
-        let content = Content::Packet(packet);
-        self.ready.push_back(Ready {
-            at: slot.at,
-            frame: frame::encode(&Frame {
-                ack: 0,
-                seq: 0,
-                content,
-            }),
-        });
-    }
-
-    fn build_loop(&mut self, at: Time, tag: ClientTag, packet: &mut Packet) -> Option<()> {
-        let random = draw::bytes(&mut self.rng);
-        let OnTheWay { prepared, mixes } =
-            self.ahead
-                .take(&self.document, &self.gateway, &self.gateway, &self.avoid)?;
-        let delay_ms = prepared.delay_ms();
-        let (surb, _) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
-        let mut message = [0; MESSAGE_LEN];
-        self.rng.fill_bytes(&mut message);
-        use_surb(Dialect::Lioness, surb, &message, packet);
-        self.loops.sent_along(at, random, delay_ms, mixes);
-        self.counters.count("slot.loop");
-        Some(())
-    }
-
-    /// A packet to `gateway`: of a session that has something to say there, else a drop of the same kind.
-    fn build_message(
-        &mut self,
-        now: Time,
-        tag: ClientTag,
-        gateway: NodeId,
-        kind: Kind,
-        may_speak: bool,
-        packet: &mut Packet,
-    ) -> Option<()> {
-        let speaker = if may_speak {
-            self.sessions.pick(now, gateway, kind)
-        } else {
-            None
-        };
-        let document = Arc::clone(&self.document);
-        let last = document.node(&gateway)?;
-        let mut surbs = Vec::new();
-        if kind == Kind::Reply {
-            let owner = speaker
-                .as_ref()
-                .map_or(Owner::Drop, |s| Owner::Session(s.session));
-            surbs = self.build_surbs(now, tag, last, owner)?;
-        }
-        let body = pad_in_place(MAX_BODY_LEN, packet.message_mut());
-        let destination = match speaker {
-            Some(Speaks { session, mailbox }) if self.sessions.fill(now, session, &surbs, &mut body[1..]) => {
-                body[0] = CODEC_STREAM;
-                self.counters.count(if kind == Kind::Data {
-                    "slot.data"
-                } else {
-                    "slot.reply_data"
-                });
-                mailbox
-            }
-            _ => {
-                self.rng.fill_bytes(body);
-                body[0] = if kind == Kind::Reply {
-                    SURBS_PER_REPLY_SLOT as u8
-                } else {
-                    0
-                };
-                body[1..=surbs.len()].copy_from_slice(&surbs);
-                self.counters.count(if kind == Kind::Data {
-                    "slot.drop"
-                } else {
-                    "slot.reply_drop"
-                });
-                MailboxId::DROP
-            }
-        };
-        let prepared = self
-            .ahead
-            .take(&document, &self.gateway, last, &self.avoid)?
-            .prepared;
-        prepared.seal(&destination.to_address(), packet);
-        Some(())
-    }
-
-    /// SURBs for a packet to `holder`.
-    fn build_surbs(&mut self, now: Time, tag: ClientTag, holder: &Node, owner: Owner) -> Option<Vec<u8>> {
-        let mut out = vec![0; SURBS_PER_REPLY_SLOT * SURB_LEN];
-        for chunk in out.chunks_exact_mut(SURB_LEN) {
-            let random = draw::bytes(&mut self.rng);
-            let prepared = self
-                .ahead
-                .take(&self.document, holder, &self.gateway, &self.avoid)?
-                .prepared;
-            let (surb, keys) = prepared.into_surb(&mut self.rng, &tag.reply_id(random)).ok()?;
-            surb.to_bytes(chunk.try_into().ok()?);
-            self.surbs.insert(now, random, keys, owner);
-        }
-        Some(out)
     }
 }
 
