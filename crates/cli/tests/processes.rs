@@ -312,7 +312,7 @@ fn sixteen_processes_are_up_within_seconds_and_small() {
     assert!(report["ready_s"].as_f64().unwrap() < 30.0, "{report}");
     // Where the system tells. The figure is 40 MB in all; of code a build for tests has several times as much.
     if let Some(mb) = report["own_max_mb"].as_f64() {
-        assert!(mb < 25.0, "{report}");
+        assert!(mb < 35.0, "{report}");
     }
     assert!(err.contains("16 of 16 ready"), "{err}");
 }

@@ -18,7 +18,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// None runs.
-    #[error("no client runs with the state {}: start it with `mizzle client run`", .0.display())]
+    #[error("no client runs with the state {}: start it with `mizzle client run`, or a network to try with `mizzle up`", .0.display())]
     NotRunning(PathBuf),
     /// It can't be reached.
     #[error("the socket {} can't be used: {source}", .path.display())]

@@ -229,7 +229,7 @@ pub enum Failure {
     Failed(String),
     /// Neither a client nor a node.
     #[error(
-        "nothing runs with the state {}: start it with `mizzle client run` or `mizzle node run`",
+        "nothing runs with the state {}: start it with `mizzle client run` or `mizzle node run`, or a network to try with `mizzle up`",
         .0.display()
     )]
     NothingRuns(PathBuf),
