@@ -883,7 +883,7 @@ mod tests {
         let (a, b) = ((1..=2).map(|n| Ok(Some(n))), (3..=4).map(|n| Ok(Some(n))));
         let expected: Vec<_> = a.clone().chain(a).chain([full]).chain(b).chain([full]).collect();
         assert_eq!(kept(&answers), expected);
-        // What is deleted makes room in the next call, and in the one after that no more than there is.
+        // One that is deleted makes room for one in the next call.
         store.perform(vec![delete(OTHER, 2)]).1.unwrap();
         let (answers, _) = store.perform(vec![append(OTHER, 8, 0, 1), append(OTHER, 9, 0, 1)]);
         assert_eq!(kept(&answers), [Ok(Some(5)), full]);
