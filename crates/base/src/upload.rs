@@ -192,7 +192,13 @@ impl Reader {
         if self.bytes.len() < N {
             return None;
         }
-        let taken: Vec<u8> = self.bytes.drain(..N).collect();
+        // By parts: one byte after the other is a tenth of a gateway's time with letters.
+        let (front, back) = self.bytes.as_slices();
+        let n = front.len().min(N);
+        let mut taken = Vec::with_capacity(N);
+        taken.extend_from_slice(&front[..n]);
+        taken.extend_from_slice(&back[..N - n]);
+        self.bytes.drain(..N);
         taken.into_boxed_slice().try_into().ok()
     }
 }
