@@ -36,7 +36,7 @@ use crate::renew::{self, RenewError};
 const VALID_DAYS: u32 = 10;
 /// How often it is looked whether it is.
 const LOOK: Duration = Duration::from_secs(3_600);
-/// Beside the folder, while it is being made: a crash leaves no half of a network.
+/// After the folder's name: where it is while it is being made or deleted. A crash leaves no half of a network.
 const UNFINISHED: &str = ".unfinished";
 
 /// Why there is no network.
@@ -352,15 +352,8 @@ impl Folder {
     fn open_or_make(config: &LocalConfig, clock: Clock) -> Result<Self, LocalError> {
         let path = &config.folder;
         if !has_files(path)? {
-            let mut unfinished = path.clone().into_os_string();
-            unfinished.push(UNFINISHED);
-            let unfinished = PathBuf::from(unfinished);
-            match std::fs::remove_dir_all(&unfinished) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &unfinished)(e));
-                }
-                _ => {}
-            }
+            let unfinished = beside(path);
+            remove(&unfinished)?;
             init::make(&config.init(unfinished.clone()))?;
             std::fs::rename(&unfinished, path).map_err(failed("make", path))?;
         }
@@ -455,9 +448,27 @@ pub fn delete(folder: &Path) -> Result<(), LocalError> {
         &ClientConfig::load(&client)?.state,
         Kind::Client,
     )?);
-    std::fs::remove_dir_all(folder).map_err(failed("delete", folder))?;
+    // In one step: a crash leaves no half of it there.
+    let unfinished = beside(folder);
+    remove(&unfinished)?;
+    std::fs::rename(folder, &unfinished).map_err(failed("delete", folder))?;
+    remove(&unfinished)?;
     drop(locks);
     Ok(())
+}
+
+/// Where a network is while it is being made or deleted.
+fn beside(folder: &Path) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(UNFINISHED);
+    folder.with_file_name(name)
+}
+
+fn remove(folder: &Path) -> Result<(), LocalError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("delete", folder)(e)),
+        _ => Ok(()),
+    }
 }
 
 fn has_files(folder: &Path) -> Result<bool, LocalError> {

@@ -43,7 +43,8 @@ pub enum UpError {
 pub async fn run(up: Up) -> Result<(), UpError> {
     let socks = up.socks.checked()?;
     let folder = match &up.state {
-        Some(folder) => folder.clone(),
+        // What is said of it shall be true in other folders too.
+        Some(folder) => std::path::absolute(folder)?,
         None => paths::up().ok_or(UpError::NoHome)?,
     };
     // Before anything is announced, so that an early Ctrl-C ends in order too.
