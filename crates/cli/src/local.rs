@@ -69,7 +69,10 @@ pub enum LocalError {
         source: io::Error,
     },
     /// Its document.
-    #[error("{}: {source}", .path.display())]
+    #[error(
+        "{}: {source}. Each folder of a node in there has a copy, `network.doc`; or name another folder with --state, or begin anew \
+         with --fresh, which deletes the network that is kept with its letters", .path.display()
+    )]
     Document {
         /// Which.
         path: PathBuf,

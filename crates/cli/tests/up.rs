@@ -29,6 +29,13 @@ use tokio::time::Instant;
 const SECONDS: Duration = Duration::from_secs(15);
 const FILE: usize = 50_000;
 
+/// A log without its one word of a network with one user, which comes when that has been seen for a while.
+fn but_of_users(log: &str) -> Vec<&str> {
+    log.lines()
+        .filter(|line| !line.contains("so few users"))
+        .collect()
+}
+
 fn assert_download(up: &Up, web: &Web, user: &str, url: &str) {
     let before = web.peers().len();
     let got = up.curl(user, url);
@@ -74,8 +81,8 @@ fn curl_downloads_over_quic_and_hears_why_it_cannot() {
 
     let (code, stderr) = up.end("INT", SECONDS);
     assert_eq!(
-        (code, stderr.as_str()),
-        (Some(0), ""),
+        (code, but_of_users(&stderr)),
+        (Some(0), Vec::new()),
         "a quiet end, and no log of what went well"
     );
 }
@@ -596,5 +603,6 @@ fn what_up_keeps_is_there_after_a_kill_and_status_shows_all_of_it() {
     let up = Up::at(home, &["--fresh", "--gateways", "3"], None);
     assert_ne!(up.ready["network"], network);
     assert_ne!(up.home.run(&["address"]).1.trim(), address);
-    assert_eq!(up.end("INT", SECONDS), (Some(0), String::new()));
+    let (code, stderr) = up.end("INT", SECONDS);
+    assert_eq!((code, but_of_users(&stderr)), (Some(0), Vec::new()));
 }
