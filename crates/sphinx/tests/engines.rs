@@ -396,8 +396,9 @@ fn welch_t<T>(samples: usize, mut prepare: impl FnMut(usize) -> T, mut time: imp
 }
 
 /// As dudect does it: scalars of one kind, and random ones, in a random order; whether their times differ. Times say
-/// nothing for certain, so it looks for what 40,000 samples make plain and is not part of every run:
-/// `cargo test --release -p mizzle-sphinx --test engines -- --ignored timing`.
+/// nothing for certain: it looks for what 40,000 samples make plain, and then again with four times as many, by which a difference
+/// that is there grows and one by chance goes. It needs a quiet machine and is not part of every run:
+/// `cargo test --release -p mizzle-sphinx --test engines -- --ignored timing`. What it can't see, `secrets` may.
 #[test]
 #[ignore = "measures times, which needs a quiet machine"]
 fn timing_does_not_depend_on_the_scalars() {
@@ -423,17 +424,22 @@ fn timing_does_not_depend_on_the_scalars() {
             (0..LANES * POOL).map(|_| random(&mut rng)).collect(),
         ];
         let (mut at, mut out) = (0, [[0; 32]; LANES]);
-        let samples = 40_000;
         // Copied, so that both kinds are read from one place.
         let mut prepare = |kind: usize| -> [[u8; 32]; LANES] {
             at = (at + LANES) % (LANES * POOL);
             kinds[kind][at..at + LANES].try_into().unwrap()
         };
         let mut check = |what: &str, time: &mut dyn FnMut(&[[u8; 32]; LANES])| {
-            let t = welch_t(samples, &mut prepare, |scalars| time(&scalars));
-            let name = engine.name();
-            println!("{name}, {what}, fixed {:02x}..: t = {t:.2}", fixed[0]);
-            assert!(t.abs() < 10.0, "{name}, {what}: t = {t}");
+            let mut t = |samples| {
+                let t = welch_t(samples, &mut prepare, |scalars| time(&scalars));
+                println!("{}, {what}, fixed {:02x}..: t = {t:.2}", engine.name(), fixed[0]);
+                t.abs()
+            };
+            assert!(
+                t(40_000) < 5.0 || t(160_000) < 10.0,
+                "{}, {what} takes not always as long",
+                engine.name()
+            );
         };
         check("ladder", &mut |scalars| {
             engine.x25519_batch(scalars, &points, black_box(&mut out));

@@ -17,6 +17,8 @@
 
 use core::iter::zip;
 
+use subtle::{Choice, ConditionallySelectable};
+
 use super::base::{D, ROOT_OF_MINUS_1, TWO_D};
 use super::field::{
     Bias, Field, Lanes, Mask, Projective, V, Words, clamp, constant, one, power_p58, product, unpack, zeros,
@@ -190,6 +192,9 @@ pub(super) type Comb<F> = [[<F as Field>::Packed; 4]; 8];
 /// The scalar is eight times a number of 252 bits, and so is [`Comb`]'s point, whose order is therefore the prime of the group,
 /// or one. With an even number this takes the order less the number, which is odd and gives the negative of the same
 /// point, so the same `u`. An odd number is a sum of plus and minus `2^i`: plus where the bit above is set, and at the top.
+///
+/// Not inlined, so that all engines run the same instructions, and those of the one that can be traced are those of all.
+#[inline(never)]
 pub(super) fn comb_digits(scalar: &[u8; 32]) -> [u64; TEETH] {
     /// The order of the base point.
     const ORDER: [u64; 4] = [
@@ -209,13 +214,14 @@ pub(super) fn comb_digits(scalar: &[u8; 32]) -> [u64; TEETH] {
         words[2] >> 3 | words[3] << 61,
         words[3] >> 3,
     ];
-    let is_odd = (k[0] & 1).wrapping_neg();
+    // Behind a barrier: seen as a mask of one bit, the choice below became a branch.
+    let is_odd = Choice::from((k[0] & 1) as u8);
     let mut borrow = false;
     for (k, order) in k.iter_mut().zip(ORDER) {
         let (less, under) = order.overflowing_sub(*k);
         let (less, under_again) = less.overflowing_sub(borrow.into());
         borrow = under | under_again;
-        *k = *k & is_odd | less & !is_odd;
+        *k = u64::conditional_select(&less, k, is_odd);
     }
     // Bit i of `b` is the sign of 2^i.
     let b = [
