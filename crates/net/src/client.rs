@@ -4,8 +4,10 @@
 //! keeper of letters gets. Nothing here touches a network but the link to the own gateway: names are passed on as they
 //! are.
 
+mod streams;
+mod told;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,19 +16,18 @@ use libp2p_mix::link;
 use mizzle_base::document::{Document, Role};
 use mizzle_base::frame::Refusal;
 use mizzle_base::{Counters, Item, MailboxId, NodeId, Time};
-use mizzle_client::{Action, Client, Input, MAIL_WINDOW, StreamEvent, StreamKey};
+use mizzle_client::{Action, Client, Input, MAIL_WINDOW, StreamKey};
 use mizzle_stream::{OpenError, OpenRequest, Opener};
-use mizzle_traffic::anonymity::Outlook;
 use mizzle_traffic::estimate::Estimate;
-use mizzle_traffic::ledger::{Passed, Tally};
 use mizzle_traffic::{draw, weights};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use self::streams::{Course, Stream};
 use crate::clock::Clock;
 use crate::host::Link;
 use crate::node::{Documents, peer_of};
-use crate::stream::{Changed, Far, Left, MixStream, pair};
+use crate::stream::{Changed, MixStream};
 
 /// A gateway that doesn't admit within this is said to be unreachable.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -40,6 +41,8 @@ const ROUND_TRIPS: usize = 200;
 const STREAMS_TOLD: usize = 100;
 
 pub use mizzle_client::{Admission, Why};
+
+pub use self::told::{LoopEnd, Moved, Observer, Snapshot, StreamSnapshot};
 
 /// Why a client doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -61,69 +64,6 @@ pub enum StartError {
     Stopped,
 }
 
-/// What a client has done so far.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// Counters of its core.
-    pub counters: Counters,
-    /// Its loops.
-    pub loops: Tally,
-    /// Its loops, by the mixes that they passed.
-    pub loops_by_node: BTreeMap<NodeId, Passed>,
-    /// What its last loops tell of each mix.
-    pub estimates: BTreeMap<NodeId, Estimate>,
-    /// The mixes that its routes leave out.
-    pub avoided: Vec<NodeId>,
-    /// When its gateway was blamed last for losing packets.
-    pub gateway_blamed: Option<Time>,
-    /// Its gateway.
-    pub gateway: Option<NodeId>,
-    /// How often it moved to another one, and the last time: when, away from which, and why.
-    pub moves: u64,
-    /// See there.
-    pub moved: Option<Moved>,
-    /// Whether its gateway admitted it and cover flows.
-    pub up: bool,
-    /// Streams open, or being opened.
-    pub streams: usize,
-    /// The oldest of them, at most 100.
-    pub oldest: Vec<StreamSnapshot>,
-    /// How long the last loops took that came back, at most 200, oldest first.
-    pub round_trips: VecDeque<Duration>,
-    /// Users of the network at least, as the gateway says; `None` if it can't tell.
-    pub users: Option<u32>,
-    /// How well the network hides this client, as far as it can tell.
-    pub outlook: Option<Outlook>,
-    /// The network document that it goes by, in the epoch that it is.
-    pub document: Option<Arc<Document>>,
-    /// Whether what programs and letters say may be sent ([`mizzle_client::Config::with_min_pool`]).
-    pub may_send: bool,
-}
-
-/// A stream, without where it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamSnapshot {
-    /// Whether the other end has connected.
-    pub open: bool,
-    /// Since it was asked for.
-    pub age: Duration,
-    /// Bytes that its program wrote, and that it was given.
-    pub sent: u64,
-    /// See there.
-    pub received: u64,
-}
-
-/// A move to another gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moved {
-    /// When.
-    pub at: Time,
-    /// The gateway that was left.
-    pub from: NodeId,
-    /// Why.
-    pub why: Why,
-}
-
 /// A piece of a letter that arrived. It is acknowledged, and then deleted at the gateway, once [`MailKeeper::kept`]
 /// says that it is on disk.
 #[derive(Clone, Debug)]
@@ -134,13 +74,6 @@ pub struct Incoming {
     pub number: u64,
     /// The piece.
     pub item: Item,
-}
-
-/// How a loop ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LoopEnd {
-    /// How long it was under way; none if it was lost.
-    pub round_trip: Option<Duration>,
 }
 
 enum Wanted {
@@ -283,30 +216,6 @@ async fn decided(state: &mut watch::Receiver<State>) -> Result<(), StartError> {
         State::Refused(why) => Err(why.into()),
         State::Unreachable(why) => Err(StartError::Unreachable(why)),
         State::Starting => Err(StartError::NoAnswer),
-    }
-}
-
-/// Looks at a client while it runs, and finds nothing new once it has stopped.
-#[derive(Clone)]
-pub struct Observer {
-    loops: broadcast::WeakSender<LoopEnd>,
-    snapshot: Arc<Mutex<Snapshot>>,
-}
-
-impl Observer {
-    /// How each loop of the client ends from here on. None once the client has stopped.
-    #[must_use]
-    pub fn loops(&self) -> Option<broadcast::Receiver<LoopEnd>> {
-        Some(self.loops.upgrade()?.subscribe())
-    }
-
-    /// What it has done, as of within the last second or so.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        self.snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 }
 
@@ -509,18 +418,6 @@ fn connect(document: &Document, gateway: &NodeId, link: &Link, directory: Option
     Some(peer)
 }
 
-enum Stream {
-    Opening(oneshot::Sender<Result<MixStream, OpenError>>),
-    Open { far: Far, finished: bool },
-}
-
-/// What there is to tell of a stream.
-struct Course {
-    since: Time,
-    sent: u64,
-    received: u64,
-}
-
 struct Task {
     core: Client,
     gateway: PeerId,
@@ -638,15 +535,6 @@ impl Task {
         self.break_streams();
     }
 
-    fn break_streams(&mut self) {
-        for (_, stream) in std::mem::take(&mut self.streams) {
-            match stream {
-                Stream::Open { far, .. } => far.failed(io::ErrorKind::ConnectionAborted),
-                Stream::Opening(answer) => drop(answer.send(Err(OpenError::Closed))),
-            }
-        }
-    }
-
     /// From here on it is a client of another gateway, as one that has just begun: nothing that the old one saw goes on.
     fn move_to(&mut self, home: Home) {
         let Home {
@@ -722,26 +610,6 @@ impl Task {
         }
     }
 
-    fn open(&mut self, command: OpenCommand) {
-        let now = self.clock.now();
-        let opened = match command.wanted {
-            Wanted::Stream(request) => self.core.open(now, request),
-            Wanted::Mailbox(gateway, mailbox) => self.core.open_mailbox(now, &gateway, mailbox),
-        };
-        match opened {
-            Ok(key) => {
-                self.streams.insert(key, Stream::Opening(command.answer));
-                let course = Course {
-                    since: now,
-                    sent: 0,
-                    received: 0,
-                };
-                self.courses.insert(key, course);
-            }
-            Err(why) => drop(command.answer.send(Err(why))),
-        }
-    }
-
     /// Carries out what the core wants, until it wants nothing more.
     fn act(&mut self) {
         while let Some(action) = self.core.poll() {
@@ -795,86 +663,6 @@ impl Task {
                 Action::Stream(key, event) => self.stream_event(key, event),
             }
         }
-    }
-
-    fn stream_event(&mut self, key: StreamKey, event: StreamEvent) {
-        match event {
-            StreamEvent::Opened => {
-                let Some(Stream::Opening(answer)) = self.streams.remove(&key) else {
-                    return;
-                };
-                let (stream, far) = pair(key, Arc::clone(&self.changed));
-                self.streams.insert(key, Stream::Open { far, finished: false });
-                // If the program left meanwhile, dropping its end marks the stream, and it is reset at the next turn.
-                drop(answer.send(Ok(stream)));
-            }
-            StreamEvent::Failed(why) => match self.streams.remove(&key) {
-                Some(Stream::Opening(answer)) => drop(answer.send(Err(why))),
-                Some(Stream::Open { far, .. }) => far.failed(io::ErrorKind::ConnectionReset),
-                None => {}
-            },
-            StreamEvent::Readable | StreamEvent::Writable => self.pump(key),
-            StreamEvent::Ended => {
-                self.pump(key);
-                if let Some(Stream::Open { far, .. }) = self.streams.get(&key) {
-                    far.ended();
-                }
-            }
-        }
-    }
-
-    /// Moves bytes between a program and the core as far as both take them.
-    fn pump(&mut self, key: StreamKey) {
-        let Some(Stream::Open { far, finished }) = self.streams.get_mut(&key) else {
-            return;
-        };
-        let core = std::cell::RefCell::new(&mut self.core);
-        let (mut sent, mut received) = (0, 0);
-        let wishes = far.pump(
-            |bytes| {
-                let n = core.borrow_mut().write(key, bytes);
-                sent += n as u64;
-                n
-            },
-            |max| {
-                let bytes = core.borrow_mut().read(key, max);
-                received += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-                bytes
-            },
-        );
-        if let Some(course) = self.courses.get_mut(&key) {
-            course.sent += sent;
-            course.received += received;
-        }
-        if wishes.finish && !*finished {
-            *finished = true;
-            self.core.finish(key);
-        }
-        match wishes.left {
-            Left::Not => {}
-            Left::InOrder => drop(self.streams.remove(&key)),
-            Left::Early => self.reset(key),
-        }
-    }
-
-    fn reset(&mut self, key: StreamKey) {
-        self.streams.remove(&key);
-        self.core.reset(key);
-    }
-
-    /// Resets what programs no longer wait to be opened: the exit need not hold a connection for nobody.
-    fn forget_given_up(&mut self) {
-        let given_up = |stream: &Stream| matches!(stream, Stream::Opening(answer) if answer.is_closed());
-        let keys: Vec<StreamKey> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| given_up(stream))
-            .map(|(&key, _)| key)
-            .collect();
-        for key in keys {
-            self.reset(key);
-        }
-        self.act();
     }
 
     /// What is done now and then.

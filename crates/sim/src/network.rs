@@ -1,29 +1,30 @@
-//! The driver: every core, every packet in flight, one clock. What users write to each other is in `letters`.
+//! The driver: every core, every packet in flight, one clock. What a node holds is in `node`, what users write to each other in
+//! `letters`.
 
 mod letters;
+mod node;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use ed25519_dalek::SigningKey;
 use mizzle_base::{Document, MailboxId, NodeId, Rng, Time};
 use mizzle_client::{self as client, Client, StreamEvent, StreamKey};
-use mizzle_exit::{self as exit, ConnId, Exit, Policy};
-use mizzle_gateway::store::{Limits, MailStore as _, MemoryMailStore};
-use mizzle_gateway::{self as gateway, ClientId, Gateway, UploadId};
-use mizzle_mix::{self as mix, Delivered, Key, Mix, NodeKeys, NotOurs, Ring, TooEarly};
-use mizzle_sphinx::{Dialect, Packet};
+use mizzle_exit::{self as exit, Exit, Policy};
+use mizzle_gateway::store::MailStore as _;
+use mizzle_gateway::{self as gateway, ClientId, Gateway};
+use mizzle_mix::{self as mix, Delivered, Mix};
+use mizzle_sphinx::Packet;
 use mizzle_stream::{OpenError, OpenRequest};
 use mizzle_traffic::draw;
 use mizzle_traffic::weights::{self, Report, Reports};
 use rand_core::SeedableRng as _;
 
-use crate::outside::{Outside, Server};
+use crate::outside::Outside;
 use crate::plan::{Plan, PlanError, START, Secrets};
 use letters::Desk;
+use node::{Connection, NodeSim};
 
 pub use letters::{PostError, Received, Sent, Stage};
 
@@ -118,33 +119,6 @@ impl Ord for Pending {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
     }
-}
-
-struct Connection {
-    server: Box<dyn Server>,
-    answer: Vec<u8>,
-    ended: bool,
-    end_told: bool,
-    asked: Option<usize>,
-}
-
-struct NodeSim {
-    id: NodeId,
-    identity: SigningKey,
-    ring: Ring,
-    keys: BTreeMap<u32, Arc<Key>>,
-    has_exit: bool,
-    /// It is there: a node that is not hears, says and does nothing.
-    up: bool,
-    mix: Mix,
-    gateway: Option<Gateway>,
-    store: MemoryMailStore,
-    exit: Option<Exit>,
-    connections: BTreeMap<ConnId, Connection>,
-    /// The session end of its mail, and what that and the gateway core call the streams to mailboxes.
-    mail: Option<Exit>,
-    uploads: BTreeMap<UploadId, ConnId>,
-    clients: BTreeMap<ClientId, ClientIndex>,
 }
 
 struct ClientSim {
@@ -895,128 +869,4 @@ fn shifted(at: Time, fast_s: i64) -> Time {
 
 fn fork(rng: &mut Rng) -> Rng {
     Rng::from_seed(draw::bytes(rng))
-}
-
-impl NodeSim {
-    /// A node that begins at `now`, with an empty store, and with no memory of packets that its keys were used for.
-    fn start(
-        document: &Arc<Document>,
-        secrets: Secrets,
-        policy: &Policy,
-        rng: &mut Rng,
-        now: Time,
-    ) -> Result<Self, PlanError> {
-        let Secrets {
-            id,
-            identity,
-            ratchet,
-            has_exit,
-        } = secrets;
-        let document = &in_epoch(document, now);
-        let mut ring = Ring::new(ratchet, document);
-        let current = ring.turn(now)?.epochs().next();
-        let own = current.and_then(|epoch| ring.keys(epoch));
-        let NodeKeys {
-            sphinx, exit, mail, ..
-        } = own.ok_or(NotOurs::OtherKey)?;
-        let config = mix::Config::default();
-        let core = Mix::new(config, Arc::clone(document), id, sphinx, fork(rng), now)?;
-        let is_gateway = document.gateways().any(|g| g.id == id);
-        let gateway = is_gateway.then(|| {
-            let config = gateway::Config::default();
-            Gateway::new(config, Arc::clone(document), &id, Vec::new(), fork(rng))
-        });
-        let exit = has_exit.then(|| {
-            let config = exit::Config::default();
-            Exit::new(
-                config,
-                document,
-                &id,
-                *exit.expose_bytes(),
-                policy.clone(),
-                fork(rng),
-            )
-        });
-        let keeps_mail = document.node(&id).is_some_and(|node| node.mail.is_some());
-        let mail = keeps_mail.then(|| {
-            let config = exit::Config::for_mail();
-            Exit::for_mail(config, document, &id, *mail.expose_bytes(), fork(rng))
-        });
-        // Those that are alive beside the current one come with the first turn.
-        ring.ask_again(now);
-        let mut node = Self {
-            id,
-            identity,
-            ring,
-            keys: BTreeMap::new(),
-            has_exit,
-            up: true,
-            mix: core,
-            gateway,
-            store: MemoryMailStore::in_memory(Limits::default()),
-            exit,
-            connections: BTreeMap::new(),
-            mail,
-            uploads: BTreeMap::new(),
-            clients: BTreeMap::new(),
-        };
-        node.turn_keys(now)?;
-        Ok(node)
-    }
-
-    /// Takes and lets go of keys when it is time.
-    fn turn_keys(&mut self, now: Time) -> Result<(), TooEarly> {
-        if self.ring.change_at().is_none_or(|at| at > now) {
-            return Ok(());
-        }
-        let turn = self.ring.turn(now)?;
-        let of = |epoch| Some((epoch, self.ring.keys(epoch)?));
-        let alive: Vec<_> = turn.epochs().filter_map(of).collect();
-        if let Some(exit) = &mut self.exit {
-            exit.set_keys(
-                alive
-                    .iter()
-                    .map(|(epoch, keys)| (*epoch, *keys.exit.expose_bytes())),
-            );
-        }
-        if let Some(mail) = &mut self.mail {
-            mail.set_keys(
-                alive
-                    .iter()
-                    .map(|(epoch, keys)| (*epoch, *keys.mail.expose_bytes())),
-            );
-        }
-        let mut keys = Vec::new();
-        let mut before = std::mem::take(&mut self.keys);
-        for (epoch, NodeKeys { sphinx, .. }) in alive {
-            let key = before
-                .remove(&epoch)
-                .unwrap_or_else(|| Arc::new(Key::new(sphinx, Dialect::Lioness, &mix::Config::default())));
-            keys.push(Arc::clone(&key));
-            self.keys.insert(epoch, key);
-        }
-        self.mix.set_keys(&keys);
-        Ok(())
-    }
-
-    /// Does something with a connection, then answers an outstanding read if there is something to read.
-    fn converse(&mut self, id: ConnId, act: impl FnOnce(&mut Connection)) -> Vec<exit::Input> {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return Vec::new();
-        };
-        act(connection);
-        let Some(max) = connection.asked else {
-            return Vec::new();
-        };
-        if connection.answer.is_empty() {
-            if !connection.ended || connection.end_told {
-                return Vec::new();
-            }
-            connection.end_told = true;
-        }
-        connection.asked = None;
-        let rest = connection.answer.split_off(max.min(connection.answer.len()));
-        let bytes = std::mem::replace(&mut connection.answer, rest);
-        vec![exit::Input::Read(id, Bytes::from(bytes))]
-    }
 }
