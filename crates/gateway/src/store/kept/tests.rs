@@ -1,3 +1,5 @@
+//! What comes and goes in one call, mailboxes deleted in parts, and tables that fail in between.
+
 use std::time::Duration;
 
 use mizzle_base::ClientTag;
