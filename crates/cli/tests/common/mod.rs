@@ -191,17 +191,14 @@ impl Process {
 
     pub fn line(&mut self) -> String {
         let lines = self.lines.as_ref().expect("still read");
-        lines.recv_timeout(LIMIT).unwrap_or_else(|why| {
-            let why = if why == RecvTimeoutError::Timeout {
-                "in time"
-            } else {
-                "before the end"
-            };
-            panic!(
-                "no line on stdout {why}; stderr: {}",
-                self.stderr.lock().expect("not poisoned")
-            )
-        })
+        match lines.recv_timeout(LIMIT) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => panic!("no line on stdout in time; stderr: {}", self.said()),
+            // Why it ended may be read only after it did.
+            Err(RecvTimeoutError::Disconnected) => {
+                panic!("no line on stdout before the end; stderr: {}", self.stderr())
+            }
+        }
     }
 
     /// The next line; `None` at the end of its output.
@@ -223,6 +220,11 @@ impl Process {
     /// All that it wrote to standard error; once it has ended.
     pub fn stderr(&mut self) -> String {
         let _ = self.stderr_end.recv_timeout(LIMIT);
+        self.said()
+    }
+
+    /// What it wrote to standard error so far. A copy: who panics with it must not hold the lock.
+    fn said(&self) -> String {
         self.stderr.lock().expect("not poisoned").clone()
     }
 
@@ -240,12 +242,10 @@ impl Process {
         if let Some(status) = self.status {
             return status;
         }
-        let status = self.end.recv_timeout(within).unwrap_or_else(|_| {
-            panic!(
-                "no end within {within:?}; stderr: {}",
-                self.stderr.lock().expect("not poisoned")
-            )
-        });
+        let status = self
+            .end
+            .recv_timeout(within)
+            .unwrap_or_else(|_| panic!("no end within {within:?}; stderr: {}", self.said()));
         self.status = Some(status);
         status
     }
