@@ -438,12 +438,9 @@ fn a_node_that_cannot_run_says_why_and_so_does_the_check() {
             .parse()
             .unwrap()
     };
-    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    assert_not_run(
-        "node",
-        &config,
-        &[&format!("127.0.0.1:{port}"), "address in use", "`listen`"],
-    );
+    let address = format!("{}:{port}", made.host);
+    let taken = TcpListener::bind(&address).unwrap();
+    assert_not_run("node", &config, &[&address, "address in use", "`listen`"]);
     drop(taken);
 
     // A second process on one state; the first goes on.
@@ -465,12 +462,9 @@ fn a_taken_udp_port_is_named_too() {
     let made = Made::small("taken", &[]);
     let address = made.said["nodes"][0]["address"].as_str().unwrap();
     let port: u16 = address.split('/').nth(4).unwrap().parse().unwrap();
-    let _taken = UdpSocket::bind(("127.0.0.1", port)).unwrap();
-    assert_not_run(
-        "node",
-        &made.config("mix-1-1"),
-        &[&format!("127.0.0.1:{port}"), "address in use"],
-    );
+    let address = format!("{}:{port}", made.host);
+    let _taken = UdpSocket::bind(&address).unwrap();
+    assert_not_run("node", &made.config("mix-1-1"), &[&address, "address in use"]);
 }
 
 #[test]

@@ -61,9 +61,10 @@ fn a_network_of_thirteen_processes_carries_downloads_over_quic() {
     // The exits may reach this machine's web server, never the network itself.
     let port = network.socks("client-1").port();
     let nodes = network.made.said["nodes"].as_array().unwrap();
-    let address = nodes[0]["address"].as_str().unwrap().split('/').nth(4).unwrap();
+    let of_node = nodes[0]["address"].as_str().unwrap().split('/').nth(4).unwrap();
+    let host = network.made.host;
     network
-        .curl("client-1", &format!("http://127.0.0.1:{address}/"), 60)
+        .curl("client-1", &format!("http://{host}:{of_node}/"), 60)
         .assert_refused(2);
     assert_ne!(port, 0);
     network.stop_all();

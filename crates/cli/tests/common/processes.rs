@@ -2,8 +2,9 @@
 //! killed and started again.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
 
@@ -30,6 +31,21 @@ impl Drop for Folder {
 pub struct Made {
     pub dir: Folder,
     pub said: Value,
+    /// Where its nodes listen.
+    pub host: Ipv4Addr,
+}
+
+/// A loopback address of a network's own, where the system has them all: between the making of a network and its start nobody
+/// else takes one of its ports.
+fn own_host() -> Ipv4Addr {
+    static MADE: AtomicU8 = AtomicU8::new(1);
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    // Not among those that people use.
+    let own = Ipv4Addr::new(127, high | 0x80, low, MADE.fetch_add(1, Ordering::Relaxed));
+    match UdpSocket::bind((own, 0)) {
+        Ok(_) => own,
+        Err(_) => Ipv4Addr::LOCALHOST,
+    }
 }
 
 impl Made {
@@ -37,13 +53,16 @@ impl Made {
     pub fn new(name: &str, flags: &[&str]) -> Self {
         let dir = Folder::new(name);
         let path = dir.0.to_str().expect("a path of ours");
+        let host = own_host();
+        let hosts = host.to_string();
         let mut args = vec!["network", "init", path, "--json", "--base-port", "0"];
+        args.extend(["--hosts", &hosts]);
         args.extend(["--exit-allow", "127.0.0.0/8"]);
         args.extend(flags);
         let (code, out, err) = run(&args);
         assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
         let said = serde_json::from_str(&out).expect("JSON");
-        Self { dir, said }
+        Self { dir, said, host }
     }
 
     /// One mix in each layer, two gateways of which the second has the exit, one client.
