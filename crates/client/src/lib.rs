@@ -7,11 +7,13 @@
 //! drawn. Each slot's packet is built ahead of its time.
 //!
 //! Letters leave as streams to the mail services of gateways, like any other data; those that arrive come from the
-//! own gateway in frames of their own and are handed on in order. Where they are kept is the shell's.
+//! own gateway in frames of their own and are handed on in order. Where they are kept is the shell's; when one is
+//! tried again is [`outbox`]'s.
 
 mod ahead;
 mod config;
 mod moves;
+pub mod outbox;
 mod sessions;
 mod slots;
 mod surbs;

@@ -22,6 +22,7 @@ use std::time::Duration;
 use mizzle_base::address::{Address, AddressError, Mailbox};
 use mizzle_base::{Counters, LetterId, MailboxId, NetworkId, NodeId};
 use mizzle_client::Admission;
+use mizzle_client::outbox::{AT_ONCE, OPEN_TIMEOUT};
 use mizzle_sphinx::SecretKey;
 use mizzle_stream::OpenError;
 use mizzle_stream::letter::Header;
@@ -47,10 +48,6 @@ use crate::MixStream;
 use crate::client::{Incoming, MailKeeper, Postman};
 use crate::clock::{self, Clock};
 
-/// Letters that are brought to gateways at once, each in a session of its own.
-const UPLOADS: usize = 8;
-/// A stream that isn't open after this is given up.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(300);
 /// Items in one commit at most: 1 MB.
 const BATCH: usize = 256;
 /// After the disk said no it is asked again so often.
@@ -398,7 +395,7 @@ async fn take(
     }
 }
 
-/// The task of the outbox: up to [`UPLOADS`] letters at once, the oldest first.
+/// The task of the outbox: up to [`AT_ONCE`] letters at once, the oldest first.
 async fn bring(shared: Arc<Shared>, carrier: impl Carrier) {
     let mut flying = JoinSet::new();
     let mut changed = shared.outbox.changed();
@@ -411,12 +408,12 @@ async fn bring(shared: Arc<Shared>, carrier: impl Carrier) {
             tracing::warn!("the outbox can't be kept in order: {}", why.brief());
             rest = Some(shared.clock.now() + Duration::from_secs(60));
         }
-        while flying.len() < UPLOADS
+        while flying.len() < AT_ONCE
             && let Some(attempt) = shared.outbox.due(shared.clock.now())
         {
             flying.spawn(try_once(Arc::clone(&shared), carrier.clone(), attempt));
         }
-        let next = match flying.len() < UPLOADS {
+        let next = match flying.len() < AT_ONCE {
             true => rest.or_else(|| shared.outbox.next_due()),
             // A place becomes free first.
             false => None,
@@ -424,7 +421,7 @@ async fn bring(shared: Arc<Shared>, carrier: impl Carrier) {
         tokio::select! {
             Some(_) = flying.join_next(), if !flying.is_empty() => {}
             // What is on its way reports each item: nothing to do here for that.
-            () = new_letter(&mut changed, &shared), if flying.len() < UPLOADS => {}
+            () = new_letter(&mut changed, &shared), if flying.len() < AT_ONCE => {}
             () = shared.clock.sleep_until(next) => {}
         }
     }

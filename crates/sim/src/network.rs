@@ -350,7 +350,7 @@ impl Network {
         let old = &mut self.clients[client];
         old.core = Client::new(old.desk.config(), document, &gateway, rng)?;
         old.events.clear();
-        old.desk.restarted(self.now);
+        old.desk.restarted();
         if old.linked {
             old.core.handle(at, client::Input::LinkUp);
         }
@@ -482,7 +482,7 @@ impl Network {
         let id = ClientId(draw::bytes(&mut self.rng));
         self.nodes[place].clients.insert(id, client);
         let mut desk = std::mem::take(&mut self.clients[client].desk);
-        desk.restarted(self.now);
+        desk.restarted();
         self.clients[client] = ClientSim {
             core,
             id,

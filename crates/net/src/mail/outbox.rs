@@ -1,8 +1,8 @@
 //! Letters that leave: sealed into a file, brought to a gateway of their receiver, and what became of them.
 //!
 //! A letter is here once its description is on the disk beside its items; from then on the program that gave it may end.
-//! The description holds its stage; the items go away with the last try. Which attempt comes when is decided by
-//! [`Outbox::due`]; the task that makes the attempts is [`super::Mail`]'s.
+//! The description holds its stage; the items go away with the last try. [`Outbox::due`] gives the attempt that comes next, by the
+//! rules of [`mizzle_client::outbox`]; the task that makes the attempts is [`super::Mail`]'s.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +15,7 @@ use mizzle_base::address::{Address, Mailbox};
 use mizzle_base::item::ITEM_LEN;
 use mizzle_base::upload::{Head, MAX_COUNT};
 use mizzle_base::{LetterId, NetworkId, Rng, Time};
-use mizzle_stream::OpenError;
+use mizzle_client::outbox::{Setback, Tries};
 use mizzle_stream::letter::{CHUNK_LEN, FIRST_LEN, Header, Kind, LetterError, Sealer};
 use mizzle_traffic::draw;
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,6 @@ use super::upload::UploadError;
 
 /// A letter that is not stored after this is given up; what became of one is known for as long.
 const KEEP: Duration = Duration::from_secs(7 * 86_400);
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
 /// Most letters whose outcome is known; the oldest is forgotten for a new one.
 const MAX_DONE: usize = 10_000;
 const VERSION: u8 = 1;
@@ -138,13 +136,7 @@ pub fn max_letter_bytes() -> u64 {
 struct Letter {
     description: Description,
     to: Option<Address>,
-    failures: u32,
-    next_try: Time,
-    /// Which of the address's mailboxes is tried next.
-    mailbox: usize,
-    /// Those whose gateways don't know them.
-    dead: Vec<usize>,
-    tried: bool,
+    tries: Tries,
     flying: bool,
     sent: u32,
     problem: Option<String>,
@@ -152,14 +144,12 @@ struct Letter {
 
 impl Letter {
     fn new(description: Description, tried: bool) -> Self {
+        let to: Option<Address> = description.to.parse().ok();
+        let mailboxes = to.as_ref().map_or(0, |to| to.mailboxes().len());
         Self {
-            to: description.to.parse().ok(),
+            to,
             description,
-            failures: 0,
-            next_try: Time::ZERO,
-            mailbox: 0,
-            dead: Vec::new(),
-            tried,
+            tries: Tries::new(mailboxes, tried),
             flying: false,
             sent: 0,
             problem: None,
@@ -177,24 +167,6 @@ impl Letter {
 
     fn sealed_bytes(&self) -> u64 {
         u64::from(self.description.items) * ITEM_LEN as u64
-    }
-
-    fn retry(&mut self, now: Time) {
-        self.failures += 1;
-        self.next_try = now + retry_after(self.failures);
-    }
-
-    /// Lets the next attempt go to the next mailbox that may know the receiver.
-    fn next_mailbox(&mut self) -> bool {
-        let n = self.to.as_ref().map_or(0, |to| to.mailboxes().len());
-        let following = (1..=n).map(|step| (self.mailbox + step) % n);
-        match following.into_iter().find(|at| !self.dead.contains(at)) {
-            Some(at) => {
-                self.mailbox = at;
-                true
-            }
-            None => false,
-        }
     }
 }
 
@@ -362,17 +334,17 @@ impl Outbox {
     /// The letter to bring next, if its time has come: the oldest that isn't being brought.
     pub(super) fn due(&self, now: Time) -> Option<Attempt> {
         let mut state = self.lock();
-        let ready = |letter: &Letter| letter.idle() && letter.next_try <= now;
+        let ready = |letter: &Letter| letter.idle() && letter.tries.due_at() <= now;
         let (&id, letter) = state
             .letters
             .iter_mut()
             .filter(|(_, letter)| ready(letter))
             .min_by_key(|(_, letter)| letter.description.queued_us)?;
-        let mailbox = *letter.to.as_ref()?.mailboxes().get(letter.mailbox)?;
+        let mailbox = *letter.to.as_ref()?.mailboxes().get(letter.tries.mailbox())?;
         letter.flying = true;
         letter.sent = 0;
         let head = Head {
-            resume: std::mem::replace(&mut letter.tried, true),
+            resume: letter.tries.begin(),
             letter: id,
             count: letter.description.items,
         };
@@ -388,7 +360,7 @@ impl Outbox {
     pub(super) fn is_due(&self, now: Time) -> bool {
         let state = self.lock();
         let mut letters = state.letters.values();
-        letters.any(|letter| letter.idle() && letter.next_try <= now)
+        letters.any(|letter| letter.idle() && letter.tries.due_at() <= now)
     }
 
     /// When [`Self::due`] or [`Self::expire`] has something to do next.
@@ -399,7 +371,7 @@ impl Outbox {
             match (letter.flying, letter.idle()) {
                 // Its attempt ends by itself.
                 (true, _) => Time::FAR_FUTURE,
-                (false, true) => end.min(letter.next_try),
+                (false, true) => end.min(letter.tries.due_at()),
                 (false, false) => end,
             }
         };
@@ -428,7 +400,7 @@ impl Outbox {
             letter.flying = false;
             if ended.is_err() {
                 // The disk is full or broken: the letter is brought again, and its gateway says at once that it has it.
-                letter.retry(now);
+                letter.tries.again(now);
             }
         }
         self.change();
@@ -445,20 +417,15 @@ impl Outbox {
         };
         let why = error.to_string();
         letter.problem = Some(why.clone());
-        // Nobody is there, or nothing of the kind is taken: asking again would be the same.
-        let for_good = matches!(
-            error,
-            UploadError::Refused(OpenError::NoMailbox | OpenError::Refused)
-        );
-        if for_good {
-            letter.dead.push(letter.mailbox);
-        }
-        let stay = matches!(error, UploadError::Broken | UploadError::Silent) && letter.sent > 0;
-        if !stay && !letter.next_mailbox() {
-            return Some(Stage::Failed { why });
-        }
-        letter.retry(now);
-        None
+        let setback = match error {
+            UploadError::Refused(why) => Setback::Refused(why),
+            UploadError::Broken | UploadError::Silent => Setback::Broken {
+                moved: letter.sent > 0,
+            },
+            UploadError::Malformed | UploadError::Disk(_) => Setback::Other,
+        };
+        let comes_again = letter.tries.failed(now, setback);
+        (!comes_again).then_some(Stage::Failed { why })
     }
 
     /// A receipt came: of `of`, signed by `from`. Blocks on the disk. True if it is believed.
@@ -534,11 +501,6 @@ impl Outbox {
         }
         Ok(())
     }
-}
-
-fn retry_after(failures: u32) -> Duration {
-    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
-    FIRST_RETRY.saturating_mul(doubled).min(LAST_RETRY)
 }
 
 fn entry(id: &LetterId, letter: &Letter) -> Entry {

@@ -1,4 +1,5 @@
-//! One attempt to bring a letter to a gateway: the sender's side of `mizzle_base::upload` over a stream.
+//! One attempt to bring a letter to a gateway: the sender's side of `mizzle_base::upload` over a stream, by the rules of
+//! [`mizzle_client::outbox`].
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -6,19 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mizzle_base::item::ITEM_LEN;
-use mizzle_base::upload::{Answer, Head};
+use mizzle_base::upload::{Head, Malformed};
+use mizzle_client::outbox::{ANSWER, Hearing, PARTING, STALL, Word};
 use mizzle_stream::OpenError;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::disk::{DiskError, failed};
 
-/// Without one more item taken in this time the attempt is over: the slowest profile sends a few in it.
-const STALL: Duration = Duration::from_secs(30 * 60);
-/// After the last item: what waits in the buffers below must leave first, which takes the slowest profile so long.
-const ANSWER: Duration = Duration::from_secs(3 * 3_600);
-/// For the end of the stream after the last word.
-const PARTING: Duration = Duration::from_secs(30);
 /// Items that are read from the disk at once.
 const READ_ITEMS: u32 = 32;
 
@@ -53,35 +49,34 @@ where
     S: AsyncRead + AsyncWrite,
 {
     let (reader, mut writer) = tokio::io::split(stream);
-    let mut answers = Answers {
+    let mut gateway = Gateway {
         reader: Box::pin(reader),
-        bytes: Vec::new(),
+        heard: Hearing::new(&head),
     };
     within(STALL, writer.write_all(&head.encode())).await?;
-    let mut from = 0;
-    if head.resume {
-        match timeout(ANSWER, answers.next()).await {
+    let from = match gateway.heard.from() {
+        Some(from) => from,
+        None => match timeout(ANSWER, gateway.next()).await {
             Err(_) => return Err(UploadError::Silent),
-            Ok(answer) => match answer? {
-                Answer::From(next) if next <= head.count => from = next,
-                Answer::From(_) => return Err(UploadError::Malformed),
-                end => return answers.finish(end, &mut writer).await,
+            Ok(word) => match word? {
+                Word::From(from) => from,
+                last => return gateway.finish(last, &mut writer).await,
             },
-        }
-    }
-    let end = {
-        let answer = answers.next();
-        tokio::pin!(answer);
+        },
+    };
+    let last = {
+        let word = gateway.next();
+        tokio::pin!(word);
         // It may say its last word before it has all: a letter that it knows, or one that it doesn't take.
         tokio::select! {
-            answer = &mut answer => answer?,
+            word = &mut word => word?,
             written = items(&mut writer, path, from, head.count, sent) => {
                 written?;
-                timeout(ANSWER, answer).await.map_err(|_| UploadError::Silent)??
+                timeout(ANSWER, word).await.map_err(|_| UploadError::Silent)??
             }
         }
     };
-    answers.finish(end, &mut writer).await
+    gateway.finish(last, &mut writer).await
 }
 
 async fn within<T>(limit: Duration, io: impl Future<Output = std::io::Result<T>>) -> Result<T, UploadError> {
@@ -125,23 +120,27 @@ fn read_items(path: PathBuf, from: u32, n: u32) -> Result<Vec<u8>, DiskError> {
     Ok(bytes)
 }
 
-struct Answers<R> {
-    reader: std::pin::Pin<Box<R>>,
-    bytes: Vec<u8>,
+impl From<Malformed> for UploadError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
 }
 
-impl<R: AsyncRead> Answers<R> {
-    /// The next answer, whenever it comes. What it read stays here if it is given up.
-    async fn next(&mut self) -> Result<Answer, UploadError> {
+struct Gateway<R> {
+    reader: std::pin::Pin<Box<R>>,
+    heard: Hearing,
+}
+
+impl<R: AsyncRead> Gateway<R> {
+    /// What it says next, whenever that comes. What was read stays here if it is given up.
+    async fn next(&mut self) -> Result<Word, UploadError> {
         loop {
-            let decoded = Answer::decode(&self.bytes).map_err(|_| UploadError::Malformed)?;
-            if let Some((answer, used)) = decoded {
-                self.bytes.drain(..used);
-                return Ok(answer);
+            if let Some(word) = self.heard.next()? {
+                return Ok(word);
             }
             let mut piece = [0; 64];
             match self.reader.read(&mut piece).await {
-                Ok(n) if n > 0 => self.bytes.extend_from_slice(&piece[..n]),
+                Ok(n) if n > 0 => self.heard.push(&piece[..n]),
                 Ok(_) | Err(_) => return Err(UploadError::Broken),
             }
         }
@@ -150,7 +149,7 @@ impl<R: AsyncRead> Answers<R> {
     /// What the last word means; the stream ends in order.
     async fn finish(
         &mut self,
-        end: Answer,
+        last: Word,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), UploadError> {
         // Whatever happens to the stream now changes nothing.
@@ -160,10 +159,11 @@ impl<R: AsyncRead> Answers<R> {
             while matches!(self.reader.read(&mut rest).await, Ok(n) if n > 0) {}
         };
         let _ = timeout(PARTING, parting).await;
-        match end {
-            Answer::Stored => Ok(()),
-            Answer::Refused(code) => Err(OpenError::from_code(code).into()),
-            Answer::From(_) => Err(UploadError::Malformed),
+        match last {
+            Word::Stored => Ok(()),
+            Word::Refused(why) => Err(why.into()),
+            // Said once, and that was before.
+            Word::From(_) => Err(UploadError::Malformed),
         }
     }
 }

@@ -1,38 +1,27 @@
 //! Letters, from one client's user to another's: what `mizzle-net` does with files and tasks on both sides of the cores, in
 //! memory and under the one clock.
 //!
-//! The rules of the outbox are those of `net::mail`: up to eight letters at once, the oldest first; one that could not be brought is
-//! tried again, after a second and then after twice as long each time, and the gateway is asked what it has. The inbox takes items in
-//! order, and has them on its disk after a moment; it knows no letter again that it had, so that one which came twice would show. What
-//! the gateways do is all their cores'.
+//! When a letter is tried, how long each step may take and what its gateway may say is by the rules of [`mizzle_client::outbox`], as on
+//! disk. The inbox takes items in order, and has them on its disk after a moment; it knows no letter again that it had, so that one
+//! which came twice would show. What the gateways do is all their cores'.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mizzle_base::address::Mailbox;
 use mizzle_base::item::ITEM_LEN;
-use mizzle_base::upload::{Answer, HEAD_LEN, Head};
+use mizzle_base::upload::{HEAD_LEN, Head};
 use mizzle_base::{Counters, Item, LetterId, NetworkId, Rng, Time};
+use mizzle_client::outbox::{ANSWER, AT_ONCE, Hearing, OPEN_TIMEOUT, PARTING, STALL, Setback, Tries, Word};
 use mizzle_client::{self as client, Admission, Client, StreamEvent, StreamKey};
 use mizzle_exit::{self as exit, Exit};
 use mizzle_gateway::{self as gateway, Upload, UploadId, Uploaded};
 use mizzle_sphinx::{Packet, PublicKey, SecretKey};
-use mizzle_stream::OpenError;
 use mizzle_stream::letter::{self, CHUNK_LEN, FIRST_LEN, Header, LetterError, Sealer};
 use mizzle_traffic::draw;
 
 use super::{ClientIndex, Event, Network, NodeSim};
 
-/// Letters that a client brings at once.
-const UPLOADS: usize = 8;
-/// For the gateway's word that a stream to a mailbox is open.
-const OPEN: Duration = Duration::from_secs(300);
-/// Without anything moving, the attempt is over.
-const STALL: Duration = Duration::from_secs(30 * 60);
-/// For the end of the stream after the last word.
-const PARTING: Duration = Duration::from_secs(30);
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
 /// How long a client's disk takes.
 const DISK: Duration = Duration::from_millis(5);
 
@@ -44,7 +33,7 @@ pub enum Stage {
     /// The receiver's gateway has said that it is stored, at this time.
     Stored(Time),
     /// It will not be brought: nobody there knows the receiver.
-    Failed(OpenError),
+    Failed,
 }
 
 /// A letter that somebody sent.
@@ -54,7 +43,7 @@ pub struct Sent {
     pub id: LetterId,
     /// When it came to the outbox.
     pub at: Time,
-    /// Attempts that led to nothing.
+    /// Attempts that led to nothing, since its sender began to run.
     pub failures: u32,
     /// What became of it.
     pub stage: Stage,
@@ -85,13 +74,11 @@ pub enum PostError {
 /// One attempt.
 struct Attempt {
     key: StreamKey,
-    resume: bool,
     opened: bool,
-    /// From which item on it sends, once that is known.
-    from: Option<u32>,
+    head: [u8; HEAD_LEN],
+    heard: Hearing,
     /// Bytes of its stream that were written.
     written: usize,
-    answers: Vec<u8>,
     /// The last word was said; the stream ends.
     parting: bool,
     give_up_at: Time,
@@ -101,8 +88,7 @@ struct Outgoing {
     sent: Sent,
     to: Mailbox,
     items: Vec<u8>,
-    tried: bool,
-    next_try: Time,
+    tries: Tries,
     attempt: Option<Attempt>,
 }
 
@@ -116,43 +102,43 @@ impl Outgoing {
     }
 
     fn is_due(&self, now: Time) -> bool {
-        self.sent.stage == Stage::Waiting && self.attempt.is_none() && self.next_try <= now
+        self.sent.stage == Stage::Waiting && self.attempt.is_none() && self.tries.due_at() <= now
     }
 
     /// When something is to be done with it, if there is a place for another attempt.
     fn deadline(&self, is_place: bool) -> Option<Time> {
         match (&self.attempt, self.sent.stage) {
             (Some(attempt), _) => Some(attempt.give_up_at),
-            (None, Stage::Waiting) => is_place.then_some(self.next_try),
+            (None, Stage::Waiting) => is_place.then(|| self.tries.due_at()),
             (None, _) => None,
         }
     }
 
     /// Writes what the stream has room for.
     fn write(&mut self, core: &mut Client, now: Time) {
-        let Some(resume) = self.attempt.as_ref().map(|attempt| attempt.resume) else {
-            return;
-        };
-        let head = self.head(resume).encode();
         let Some(attempt) = self.attempt.as_mut().filter(|a| a.opened && !a.parting) else {
             return;
         };
-        loop {
-            let piece = match (head.get(attempt.written..), attempt.from) {
+        let before = attempt.written;
+        let is_all = loop {
+            let piece = match (attempt.head.get(attempt.written..), attempt.heard.from()) {
                 (Some(rest), _) if !rest.is_empty() => rest,
                 (_, Some(from)) => {
                     let at = from as usize * ITEM_LEN + attempt.written - HEAD_LEN;
                     self.items.get(at..).unwrap_or_default()
                 }
-                (_, None) => return,
+                (_, None) => break true,
             };
-            // None when all was written, too.
-            let n = core.write(attempt.key, piece);
-            if n == 0 {
-                return;
+            if piece.is_empty() {
+                break true;
             }
-            attempt.written += n;
-            attempt.give_up_at = now + STALL;
+            match core.write(attempt.key, piece) {
+                0 => break false,
+                n => attempt.written += n,
+            }
+        };
+        if attempt.written > before {
+            attempt.give_up_at = now + if is_all { ANSWER } else { STALL };
         }
     }
 
@@ -162,21 +148,18 @@ impl Outgoing {
             return;
         };
         while let Some(bytes) = core.read(attempt.key, usize::MAX).filter(|b| !b.is_empty()) {
-            attempt.answers.extend_from_slice(&bytes);
+            attempt.heard.push(&bytes);
         }
         while !attempt.parting {
-            match Answer::decode(&attempt.answers) {
-                Ok(Some((Answer::From(next), used))) => {
-                    attempt.answers.drain(..used);
-                    attempt.from = Some(next);
-                }
-                Ok(Some((Answer::Stored, _))) => {
+            match attempt.heard.next() {
+                Ok(Some(Word::From(_))) => {}
+                Ok(Some(Word::Stored)) => {
                     self.sent.stage = Stage::Stored(now);
                     attempt.part(core, now);
                 }
-                Ok(Some((Answer::Refused(code), _))) => {
+                Ok(Some(Word::Refused(why))) => {
                     attempt.part(core, now);
-                    self.refused(now, OpenError::from_code(code));
+                    self.set_back(now, Setback::Refused(why));
                     return;
                 }
                 Ok(None) => break,
@@ -189,22 +172,19 @@ impl Outgoing {
         self.write(core, now);
     }
 
-    /// Nobody is there, or nothing of the kind is taken: asking again would be the same. All else is tried again.
-    fn refused(&mut self, now: Time, why: OpenError) {
-        if matches!(why, OpenError::NoMailbox | OpenError::Refused) {
-            self.sent.stage = Stage::Failed(why);
-            return;
+    /// An attempt led to nothing.
+    fn set_back(&mut self, now: Time, why: Setback) {
+        if !self.tries.failed(now, why) {
+            self.sent.stage = Stage::Failed;
         }
-        self.sent.failures += 1;
-        let doubled = FIRST_RETRY * 2_u32.saturating_pow(self.sent.failures.min(16) - 1);
-        self.next_try = now + doubled.min(LAST_RETRY);
+        self.sent.failures = self.tries.failures();
     }
 
     /// Its stream is gone, or says what nobody should.
     fn broken(&mut self, now: Time) {
-        let over = self.attempt.take().is_some_and(|attempt| attempt.parting);
-        if !over {
-            self.refused(now, OpenError::Closed);
+        if let Some(attempt) = self.attempt.take().filter(|attempt| !attempt.parting) {
+            let moved = attempt.written > HEAD_LEN;
+            self.set_back(now, Setback::Broken { moved });
         }
     }
 
@@ -222,7 +202,7 @@ impl Outgoing {
             StreamEvent::Readable => self.read(core, now),
             StreamEvent::Failed(why) if !attempt.opened => {
                 self.attempt = None;
-                self.refused(now, why);
+                self.set_back(now, Setback::Refused(why));
             }
             StreamEvent::Failed(_) => self.broken(now),
             StreamEvent::Ended => {
@@ -270,7 +250,7 @@ impl Desk {
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        let is_place = self.flying() < UPLOADS;
+        let is_place = self.flying() < AT_ONCE;
         self.outbox
             .iter()
             .filter_map(|letter| letter.deadline(is_place))
@@ -284,11 +264,11 @@ impl Desk {
             .count()
     }
 
-    /// The process ended, and with it all streams.
-    pub(super) fn restarted(&mut self, now: Time) {
-        for letter in self.outbox.iter_mut().filter(|l| l.attempt.is_some()) {
+    /// The process ended, and with it all streams and what it knew of attempts.
+    pub(super) fn restarted(&mut self) {
+        for letter in &mut self.outbox {
             letter.attempt = None;
-            letter.next_try = now;
+            letter.tries = Tries::new(1, true);
         }
     }
 
@@ -331,24 +311,24 @@ impl Desk {
             }
             letter.broken(now);
         }
-        let places = UPLOADS.saturating_sub(self.flying());
+        let places = AT_ONCE.saturating_sub(self.flying());
         let due = self.outbox.iter_mut().filter(|letter| letter.is_due(now));
         for letter in due.take(places) {
             match core.open_mailbox(client_time, &letter.to.gateway, letter.to.id) {
                 Ok(key) => {
-                    let resume = std::mem::replace(&mut letter.tried, true);
+                    let resume = letter.tries.begin();
+                    let head = letter.head(resume);
                     letter.attempt = Some(Attempt {
                         key,
-                        resume,
                         opened: false,
-                        from: (!resume).then_some(0),
+                        head: head.encode(),
+                        heard: Hearing::new(&head),
                         written: 0,
-                        answers: Vec::new(),
                         parting: false,
-                        give_up_at: now + OPEN,
+                        give_up_at: now + OPEN_TIMEOUT,
                     });
                 }
-                Err(why) => letter.refused(now, why),
+                Err(why) => letter.set_back(now, Setback::Refused(why)),
             }
         }
     }
@@ -427,8 +407,7 @@ impl Network {
             },
             to: mailbox,
             items,
-            tried: false,
-            next_try: self.now,
+            tries: Tries::new(1, false),
             attempt: None,
         });
         Ok(id)
