@@ -170,7 +170,7 @@ impl Hearing {
     ///
     /// # Errors
     /// [`Malformed`], also when it is said where it makes no sense: the attempt is over.
-    pub fn next(&mut self) -> Result<Option<Word>, Malformed> {
+    pub fn word(&mut self) -> Result<Option<Word>, Malformed> {
         let Some((answer, used)) = Answer::decode(&self.bytes)? else {
             return Ok(None);
         };
@@ -257,7 +257,7 @@ mod tests {
         let mut words = Vec::new();
         for byte in bytes {
             hearing.push(&[byte]);
-            words.extend(hearing.next()?);
+            words.extend(hearing.word()?);
         }
         assert!(hearing.bytes.is_empty());
         Ok(words)
@@ -285,6 +285,6 @@ mod tests {
         assert_eq!(said(&asked, &[Answer::From(9), Answer::From(9)]), Err(Malformed));
         let mut hearing = Hearing::new(&asked);
         hearing.push(&[0xff]);
-        assert_eq!(hearing.next(), Err(Malformed));
+        assert_eq!(hearing.word(), Err(Malformed));
     }
 }

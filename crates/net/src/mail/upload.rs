@@ -56,7 +56,7 @@ where
     within(STALL, writer.write_all(&head.encode())).await?;
     let from = match gateway.heard.from() {
         Some(from) => from,
-        None => match timeout(ANSWER, gateway.next()).await {
+        None => match timeout(ANSWER, gateway.word()).await {
             Err(_) => return Err(UploadError::Silent),
             Ok(word) => match word? {
                 Word::From(from) => from,
@@ -65,7 +65,7 @@ where
         },
     };
     let last = {
-        let word = gateway.next();
+        let word = gateway.word();
         tokio::pin!(word);
         // It may say its last word before it has all: a letter that it knows, or one that it doesn't take.
         tokio::select! {
@@ -133,9 +133,9 @@ struct Gateway<R> {
 
 impl<R: AsyncRead> Gateway<R> {
     /// What it says next, whenever that comes. What was read stays here if it is given up.
-    async fn next(&mut self) -> Result<Word, UploadError> {
+    async fn word(&mut self) -> Result<Word, UploadError> {
         loop {
-            if let Some(word) = self.heard.next()? {
+            if let Some(word) = self.heard.word()? {
                 return Ok(word);
             }
             let mut piece = [0; 64];

@@ -151,7 +151,7 @@ impl Outgoing {
             attempt.heard.push(&bytes);
         }
         while !attempt.parting {
-            match attempt.heard.next() {
+            match attempt.heard.word() {
                 Ok(Some(Word::From(_))) => {}
                 Ok(Some(Word::Stored)) => {
                     self.sent.stage = Stage::Stored(now);
